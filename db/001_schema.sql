@@ -1,0 +1,761 @@
+-- The schema of the Altiora billing pipeline with its four plans. Written by `make schema` from db/migrations;
+-- a test holds the two in step. Use:  CREATE DATABASE altiora;  \c altiora  \i 001_schema.sql
+
+BEGIN;
+
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, 
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+-- Running upgrade  -> 0001
+
+create extension if not exists btree_gist;
+
+create sequence refresh_marks;
+
+CREATE TABLE claims (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    worker TEXT NOT NULL, 
+    event_ids BIGINT[] NOT NULL, 
+    claimed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT claims_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE claims IS 'trace of a claim, committed before its effect and deleted with it; one that is left while its rows are pending and unlocked tells of a worker that died';
+
+COMMENT ON COLUMN claims.worker IS 'host:pid';
+
+CREATE TABLE listings (
+    source TEXT NOT NULL, 
+    listed_until TIMESTAMP WITH TIME ZONE NOT NULL, 
+    listed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT listings_pkey PRIMARY KEY (source)
+);
+
+COMMENT ON TABLE listings IS 'up to when a source has been listed in full';
+
+CREATE TABLE refreshes (
+    kind TEXT NOT NULL, 
+    object_id TEXT NOT NULL, 
+    reason TEXT NOT NULL, 
+    mark BIGINT DEFAULT nextval('refresh_marks') NOT NULL, 
+    fetched_mark BIGINT DEFAULT 0 NOT NULL, 
+    attempts INTEGER DEFAULT 0 NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    marked_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    error TEXT, 
+    CONSTRAINT refreshes_pkey PRIMARY KEY (kind, object_id), 
+    CONSTRAINT refreshes_kind_check CHECK (kind in ('call', 'customer', 'subscription', 'invoice', 'price', 'event'))
+);
+
+COMMENT ON TABLE refreshes IS 'objects to fetch from their owner: what we know of them is stale, or was never known';
+
+COMMENT ON COLUMN refreshes.fetched_mark IS 'the mark that stood before the last fetch; 0: never fetched';
+
+COMMENT ON COLUMN refreshes.attempts IS 'since the last success';
+
+CREATE INDEX refreshes_due_idx ON refreshes (due_at) WHERE mark > fetched_mark;
+
+CREATE TABLE stripe_customers (
+    id TEXT NOT NULL, 
+    named_business_id BIGINT, 
+    deleted BOOLEAN DEFAULT false NOT NULL, 
+    snapshot_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT stripe_customers_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE stripe_customers IS 'mirror of customers: which business one names in its metadata, and whether it lives';
+
+COMMENT ON COLUMN stripe_customers.id IS 'cus_…';
+
+COMMENT ON COLUMN stripe_customers.named_business_id IS 'metadata.business_id, unchecked';
+
+CREATE TABLE subscription_plans (
+    id SMALLINT NOT NULL, 
+    code TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    price_cents INTEGER NOT NULL, 
+    included_minutes INTEGER NOT NULL, 
+    agents INTEGER NOT NULL, 
+    numbers INTEGER NOT NULL, 
+    increment_seconds INTEGER DEFAULT 60 NOT NULL, 
+    bills_overage BOOLEAN NOT NULL, 
+    CONSTRAINT subscription_plans_pkey PRIMARY KEY (id), 
+    CONSTRAINT subscription_plans_increment_seconds_check CHECK (increment_seconds between 1 and 3600), 
+    CONSTRAINT subscription_plans_figures_check CHECK (price_cents >= 0 and included_minutes >= 0 and agents >= 0 and numbers >= 0), 
+    CONSTRAINT subscription_plans_code_key UNIQUE (code), 
+    CONSTRAINT subscription_plans_name_key UNIQUE (name)
+);
+
+COMMENT ON TABLE subscription_plans IS 'the plans; seeded, idempotently';
+
+COMMENT ON COLUMN subscription_plans.code IS 'free, starter, professional, enterprise';
+
+COMMENT ON COLUMN subscription_plans.price_cents IS 'a month, in cents of the business''s currency';
+
+COMMENT ON COLUMN subscription_plans.included_minutes IS 'a billing period';
+
+COMMENT ON COLUMN subscription_plans.increment_seconds IS 'seconds are rounded up to it, then to whole minutes';
+
+COMMENT ON COLUMN subscription_plans.bills_overage IS 'true: Stripe''s graduated price bills it; false: it is unbilled and the business is limited';
+
+CREATE TABLE users (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    email TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT users_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE users IS 'people who sign in; they own businesses or are members of them';
+
+CREATE UNIQUE INDEX users_email_key ON users (lower(email));
+
+CREATE TABLE webhook_events (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    provider TEXT NOT NULL, 
+    key TEXT COLLATE "C" NOT NULL, 
+    type TEXT, 
+    state TEXT DEFAULT 'pending' NOT NULL, 
+    reason TEXT, 
+    attempts INTEGER DEFAULT 0 NOT NULL, 
+    batch_limit INTEGER, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    received_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    stored_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    processed_at TIMESTAMP WITH TIME ZONE, 
+    recovered BOOLEAN DEFAULT false NOT NULL, 
+    content_type TEXT NOT NULL, 
+    body BYTEA NOT NULL, 
+    CONSTRAINT webhook_events_pkey PRIMARY KEY (id), 
+    CONSTRAINT webhook_events_provider_check CHECK (provider in ('stripe', 'twilio')), 
+    CONSTRAINT webhook_events_state_check CHECK (state in ('pending', 'processed', 'ignored', 'dead')), 
+    CONSTRAINT webhook_events_reason_check CHECK (state not in ('ignored', 'dead') or reason is not null), 
+    CONSTRAINT webhook_events_batch_limit_check CHECK (batch_limit > 0), 
+    CONSTRAINT webhook_events_provider_key_key UNIQUE (provider, key)
+)
+ WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+COMMENT ON TABLE webhook_events IS 'the queue of record: a 2xx means that the row is here';
+
+COMMENT ON COLUMN webhook_events.key IS 'unique for the provider; begins with the CallSid or is the event id';
+
+COMMENT ON COLUMN webhook_events.type IS 'Stripe''s event type, or call.<status>';
+
+COMMENT ON COLUMN webhook_events.batch_limit IS 'set when a batch with this row died: it is tried again only with so many others';
+
+COMMENT ON COLUMN webhook_events.due_at IS 'not before';
+
+COMMENT ON COLUMN webhook_events.received_at IS 'business clock';
+
+COMMENT ON COLUMN webhook_events.processed_at IS 'machine clock, when it left pending';
+
+COMMENT ON COLUMN webhook_events.recovered IS 'found by asking the provider, not sent by it';
+
+COMMENT ON COLUMN webhook_events.body IS 'raw, as signed';
+
+CREATE INDEX webhook_events_dead_idx ON webhook_events (id) WHERE state = 'dead';
+
+CREATE INDEX webhook_events_due_idx ON webhook_events (due_at, id) WHERE state = 'pending';
+
+CREATE INDEX webhook_events_received_at_idx ON webhook_events USING brin (received_at);
+
+CREATE TABLE businesses (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    owner_id BIGINT, 
+    name TEXT NOT NULL, 
+    time_zone TEXT NOT NULL, 
+    plan_id SMALLINT NOT NULL, 
+    stripe_customer_id TEXT, 
+    limited_until TIMESTAMP WITH TIME ZONE, 
+    suspended_at TIMESTAMP WITH TIME ZONE, 
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT businesses_pkey PRIMARY KEY (id), 
+    CONSTRAINT businesses_name_check CHECK (length(name) between 1 and 200), 
+    CONSTRAINT businesses_owner_id_fkey FOREIGN KEY(owner_id) REFERENCES users (id), 
+    CONSTRAINT businesses_plan_id_fkey FOREIGN KEY(plan_id) REFERENCES subscription_plans (id), 
+    CONSTRAINT businesses_stripe_customer_id_key UNIQUE (stripe_customer_id)
+);
+
+COMMENT ON TABLE businesses IS 'the tenant: has one plan at a time; ended, never deleted';
+
+COMMENT ON COLUMN businesses.owner_id IS 'null until its owner has signed up';
+
+COMMENT ON COLUMN businesses.time_zone IS 'IANA name; a calendar month without a subscription is local to it';
+
+COMMENT ON COLUMN businesses.limited_until IS 'service status limited while this lies in the future; it passes by itself';
+
+COMMENT ON COLUMN businesses.suspended_at IS 'service status suspended while set';
+
+CREATE INDEX businesses_owner_id_idx ON businesses (owner_id);
+
+CREATE TABLE stripe_prices (
+    id TEXT NOT NULL, 
+    product_id TEXT, 
+    plan_id SMALLINT, 
+    usage_type TEXT NOT NULL, 
+    meter_id TEXT, 
+    active BOOLEAN NOT NULL, 
+    snapshot_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT stripe_prices_pkey PRIMARY KEY (id), 
+    CONSTRAINT stripe_prices_usage_type_check CHECK (usage_type in ('licensed', 'metered')), 
+    CONSTRAINT stripe_prices_plan_id_fkey FOREIGN KEY(plan_id) REFERENCES subscription_plans (id)
+);
+
+COMMENT ON TABLE stripe_prices IS 'mirror of the prices seen; plan_id is null while no plan has claimed one (drift unmapped-price)';
+
+COMMENT ON COLUMN stripe_prices.id IS 'price_…';
+
+COMMENT ON COLUMN stripe_prices.snapshot_at IS 'when Stripe said so';
+
+CREATE INDEX stripe_prices_product_id_idx ON stripe_prices (product_id);
+
+CREATE TABLE ai_agents (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    name TEXT NOT NULL, 
+    language TEXT DEFAULT 'en' NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT ai_agents_pkey PRIMARY KEY (id), 
+    CONSTRAINT ai_agents_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id)
+);
+
+COMMENT ON TABLE ai_agents IS 'an agent that answers a business''s calls; counted against the plan until it ends';
+
+CREATE INDEX ai_agents_business_id_idx ON ai_agents (business_id);
+
+CREATE TABLE api_keys (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    name TEXT NOT NULL, 
+    prefix TEXT NOT NULL, 
+    secret_sha256 BYTEA NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    revoked_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT api_keys_pkey PRIMARY KEY (id), 
+    CONSTRAINT api_keys_secret_sha256_check CHECK (octet_length(secret_sha256) = 32), 
+    CONSTRAINT api_keys_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT api_keys_secret_sha256_key UNIQUE (secret_sha256)
+);
+
+COMMENT ON TABLE api_keys IS 'keys of a business''s programs; only the digest of the secret is stored';
+
+COMMENT ON COLUMN api_keys.prefix IS 'the first characters, to recognise it by';
+
+CREATE INDEX api_keys_business_id_idx ON api_keys (business_id);
+
+CREATE TABLE business_members (
+    business_id BIGINT NOT NULL, 
+    user_id BIGINT NOT NULL, 
+    role TEXT DEFAULT 'member' NOT NULL, 
+    joined_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT business_members_pkey PRIMARY KEY (business_id, user_id), 
+    CONSTRAINT business_members_role_check CHECK (role in ('admin', 'member', 'billing')), 
+    CONSTRAINT business_members_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT business_members_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+COMMENT ON TABLE business_members IS 'links users to businesses that they work in';
+
+CREATE INDEX business_members_user_id_idx ON business_members (user_id);
+
+CREATE TABLE drifts (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    kind TEXT NOT NULL, 
+    subject TEXT NOT NULL, 
+    business_id BIGINT, 
+    expected TEXT NOT NULL, 
+    actual TEXT NOT NULL, 
+    evidence JSONB DEFAULT '{}' NOT NULL, 
+    found_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    resolved_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT drifts_pkey PRIMARY KEY (id), 
+    CONSTRAINT drifts_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id)
+);
+
+COMMENT ON TABLE drifts IS 'a difference found: what was expected, what is; open until it is resolved';
+
+COMMENT ON COLUMN drifts.subject IS 'what it is about, as price:price_… or record:12';
+
+CREATE INDEX drifts_business_id_idx ON drifts (business_id);
+
+CREATE UNIQUE INDEX drifts_open_key ON drifts (kind, subject) WHERE resolved_at is null;
+
+CREATE TABLE stripe_invoices (
+    id TEXT NOT NULL, 
+    business_id BIGINT NOT NULL, 
+    stripe_subscription_id TEXT, 
+    status TEXT NOT NULL, 
+    billing_reason TEXT, 
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    automatically_finalizes_at TIMESTAMP WITH TIME ZONE, 
+    metered_period_start TIMESTAMP WITH TIME ZONE, 
+    metered_period_end TIMESTAMP WITH TIME ZONE, 
+    metered_quantity INTEGER, 
+    amount_due_cents BIGINT NOT NULL, 
+    currency TEXT NOT NULL, 
+    snapshot_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT stripe_invoices_pkey PRIMARY KEY (id), 
+    CONSTRAINT stripe_invoices_status_check CHECK (status in ('draft', 'open', 'paid', 'uncollectible', 'void')), 
+    CONSTRAINT stripe_invoices_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id)
+);
+
+COMMENT ON TABLE stripe_invoices IS 'mirror of subscription invoices; a period is billable while its invoice is a draft';
+
+COMMENT ON COLUMN stripe_invoices.id IS 'in_…';
+
+COMMENT ON COLUMN stripe_invoices.metered_quantity IS 'minutes on the invoice; final once it is not a draft';
+
+CREATE INDEX stripe_invoices_business_id_idx ON stripe_invoices (business_id);
+
+CREATE INDEX stripe_invoices_subscription_period_idx ON stripe_invoices (stripe_subscription_id, metered_period_end);
+
+CREATE TABLE subscriptions (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    stripe_id TEXT NOT NULL, 
+    business_id BIGINT NOT NULL, 
+    stripe_customer_id TEXT NOT NULL, 
+    status TEXT NOT NULL, 
+    plan_id SMALLINT, 
+    metered_item_id TEXT, 
+    metered_price_id TEXT, 
+    period_start TIMESTAMP WITH TIME ZONE, 
+    period_end TIMESTAMP WITH TIME ZONE, 
+    billing_cycle_anchor TIMESTAMP WITH TIME ZONE, 
+    started_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    trial_end TIMESTAMP WITH TIME ZONE, 
+    cancel_at_period_end BOOLEAN DEFAULT false NOT NULL, 
+    canceled_at TIMESTAMP WITH TIME ZONE, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    pause_collection JSONB, 
+    price_ids JSONB NOT NULL, 
+    api_version TEXT, 
+    snapshot_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT subscriptions_pkey PRIMARY KEY (id), 
+    CONSTRAINT subscriptions_period_check CHECK (period_start < period_end), 
+    CONSTRAINT subscriptions_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT subscriptions_plan_id_fkey FOREIGN KEY(plan_id) REFERENCES subscription_plans (id), 
+    CONSTRAINT subscriptions_stripe_id_key UNIQUE (stripe_id)
+);
+
+COMMENT ON TABLE subscriptions IS 'mirror of Stripe''s subscriptions; status is Stripe''s own word';
+
+COMMENT ON COLUMN subscriptions.stripe_id IS 'sub_…';
+
+COMMENT ON COLUMN subscriptions.plan_id IS 'by its prices; null while none of them is mapped';
+
+COMMENT ON COLUMN subscriptions.period_start IS 'of the metered item where there is one';
+
+COMMENT ON COLUMN subscriptions.price_ids IS 'of all items';
+
+COMMENT ON COLUMN subscriptions.snapshot_at IS 'when Stripe said so; only strictly newer ones replace it';
+
+CREATE INDEX subscriptions_business_id_idx ON subscriptions (business_id);
+
+CREATE TABLE agent_knowledge (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    agent_id BIGINT NOT NULL, 
+    title TEXT NOT NULL, 
+    content TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT agent_knowledge_pkey PRIMARY KEY (id), 
+    CONSTRAINT agent_knowledge_agent_id_fkey FOREIGN KEY(agent_id) REFERENCES ai_agents (id)
+);
+
+COMMENT ON TABLE agent_knowledge IS 'what an agent knows about its business';
+
+CREATE INDEX agent_knowledge_agent_id_idx ON agent_knowledge (agent_id);
+
+CREATE TABLE agent_scripts (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    agent_id BIGINT NOT NULL, 
+    name TEXT NOT NULL, 
+    version INTEGER DEFAULT 1 NOT NULL, 
+    body TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT agent_scripts_pkey PRIMARY KEY (id), 
+    CONSTRAINT agent_scripts_version_check CHECK (version > 0), 
+    CONSTRAINT agent_scripts_agent_id_fkey FOREIGN KEY(agent_id) REFERENCES ai_agents (id), 
+    CONSTRAINT agent_scripts_agent_id_name_version_key UNIQUE (agent_id, name, version)
+);
+
+COMMENT ON TABLE agent_scripts IS 'what an agent says, by version';
+
+CREATE TABLE phone_numbers (
+    number TEXT NOT NULL, 
+    business_id BIGINT, 
+    agent_id BIGINT, 
+    twilio_sid TEXT, 
+    CONSTRAINT phone_numbers_pkey PRIMARY KEY (number), 
+    CONSTRAINT phone_numbers_e164_check CHECK (number ~ '^\+[1-9][0-9]{1,14}$'), 
+    CONSTRAINT phone_numbers_agent_id_fkey FOREIGN KEY(agent_id) REFERENCES ai_agents (id), 
+    CONSTRAINT phone_numbers_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT phone_numbers_twilio_sid_key UNIQUE (twilio_sid)
+);
+
+COMMENT ON TABLE phone_numbers IS 'a Twilio number and its present holder';
+
+COMMENT ON COLUMN phone_numbers.number IS 'E.164';
+
+CREATE INDEX phone_numbers_agent_id_idx ON phone_numbers (agent_id);
+
+CREATE INDEX phone_numbers_business_id_idx ON phone_numbers (business_id);
+
+CREATE TABLE subscription_changes (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    subscription_id BIGINT NOT NULL, 
+    kind TEXT NOT NULL, 
+    params JSONB NOT NULL, 
+    identifier TEXT NOT NULL, 
+    state TEXT DEFAULT 'planned' NOT NULL, 
+    attempts INTEGER DEFAULT 0 NOT NULL, 
+    server_errors INTEGER DEFAULT 0 NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    answer TEXT, 
+    reason TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    settled_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT subscription_changes_pkey PRIMARY KEY (id), 
+    CONSTRAINT subscription_changes_kind_check CHECK (kind in ('cancel-at-period-end', 'keep', 'pause-collection', 'resume-collection')), 
+    CONSTRAINT subscription_changes_state_check CHECK (state in ('planned', 'sending', 'done', 'failed')), 
+    CONSTRAINT subscription_changes_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT subscription_changes_subscription_id_fkey FOREIGN KEY(subscription_id) REFERENCES subscriptions (id), 
+    CONSTRAINT subscription_changes_identifier_key UNIQUE (identifier)
+);
+
+COMMENT ON TABLE subscription_changes IS 'outbox: changes of subscriptions for Stripe; frozen';
+
+COMMENT ON COLUMN subscription_changes.params IS 'the body for Stripe';
+
+COMMENT ON COLUMN subscription_changes.identifier IS 'begins the idempotency keys';
+
+COMMENT ON COLUMN subscription_changes.attempts IS '429 costs none';
+
+COMMENT ON COLUMN subscription_changes.server_errors IS '5xx answers: each makes the next idempotency key a new one';
+
+COMMENT ON COLUMN subscription_changes.due_at IS 'not before; while sending, the end of the lease';
+
+COMMENT ON COLUMN subscription_changes.reason IS 'who or what wanted it';
+
+COMMENT ON COLUMN subscription_changes.settled_at IS 'machine clock';
+
+CREATE INDEX subscription_changes_business_id_idx ON subscription_changes (business_id);
+
+CREATE INDEX subscription_changes_due_idx ON subscription_changes (due_at) WHERE state in ('planned', 'sending');
+
+CREATE UNIQUE INDEX subscription_changes_one_unsettled ON subscription_changes (subscription_id) WHERE state in ('planned', 'sending');
+
+CREATE TABLE usage_records (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    plan_id SMALLINT NOT NULL, 
+    subscription_id BIGINT, 
+    period_start TIMESTAMP WITH TIME ZONE NOT NULL, 
+    period_end TIMESTAMP WITH TIME ZONE NOT NULL, 
+    state TEXT DEFAULT 'open' NOT NULL, 
+    provisional BOOLEAN DEFAULT false NOT NULL, 
+    included_minutes INTEGER NOT NULL, 
+    calls INTEGER DEFAULT 0 NOT NULL, 
+    seconds BIGINT DEFAULT 0 NOT NULL, 
+    minutes INTEGER DEFAULT 0 NOT NULL, 
+    adjustment_minutes INTEGER DEFAULT 0 NOT NULL, 
+    pushed_minutes INTEGER DEFAULT 0 NOT NULL, 
+    opened_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    closed_at TIMESTAMP WITH TIME ZONE, 
+    invoiced_minutes INTEGER, 
+    settled_at TIMESTAMP WITH TIME ZONE, 
+    statement JSONB, 
+    CONSTRAINT usage_records_pkey PRIMARY KEY (id), 
+    CONSTRAINT usage_records_no_overlap EXCLUDE USING gist (business_id WITH =, tstzrange(period_start, period_end) WITH &&), 
+    CONSTRAINT usage_records_closed_at_check CHECK ((state = 'closed') = (closed_at is not null)), 
+    CONSTRAINT usage_records_state_check CHECK (state in ('open', 'closing', 'closed')), 
+    CONSTRAINT usage_records_figures_check CHECK (calls >= 0 and seconds >= 0), 
+    CONSTRAINT usage_records_period_check CHECK (period_start < period_end), 
+    CONSTRAINT usage_records_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT usage_records_plan_id_fkey FOREIGN KEY(plan_id) REFERENCES subscription_plans (id), 
+    CONSTRAINT usage_records_subscription_id_fkey FOREIGN KEY(subscription_id) REFERENCES subscriptions (id), 
+    CONSTRAINT usage_records_business_id_period_start_key UNIQUE (business_id, period_start)
+)
+ WITH (fillfactor = 50);
+
+COMMENT ON TABLE usage_records IS 'one business in one billing period, half-open, UTC';
+
+COMMENT ON COLUMN usage_records.subscription_id IS 'whose metered item''s period this is; null: calendar month, not for Stripe';
+
+COMMENT ON COLUMN usage_records.provisional IS 'bounds by anchor arithmetic; nothing is pushed or closed from it';
+
+COMMENT ON COLUMN usage_records.included_minutes IS 'the plan''s, when the record was made or the plan changed';
+
+COMMENT ON COLUMN usage_records.minutes IS 'of its calls and its adjustments';
+
+COMMENT ON COLUMN usage_records.adjustment_minutes IS 'the part carried into it';
+
+COMMENT ON COLUMN usage_records.pushed_minutes IS 'sum of the pushes with a timestamp in the period that Stripe accepted';
+
+COMMENT ON COLUMN usage_records.invoiced_minutes IS 'on the finalised invoice';
+
+COMMENT ON COLUMN usage_records.settled_at IS 'when the finalised invoice was compared and the difference carried';
+
+COMMENT ON COLUMN usage_records.statement IS 'frozen at the close';
+
+CREATE INDEX usage_records_closing_idx ON usage_records (period_end) WHERE state = 'closing';
+
+CREATE INDEX usage_records_due_idx ON usage_records (period_end) WHERE state = 'open';
+
+CREATE INDEX usage_records_pushable_idx ON usage_records (business_id) WHERE state <> 'closed' and subscription_id is not null;
+
+CREATE INDEX usage_records_unsettled_idx ON usage_records (business_id) WHERE state = 'closed' and subscription_id is not null and settled_at is null;
+
+CREATE TABLE calls (
+    sid TEXT NOT NULL, 
+    parent_sid TEXT, 
+    business_id BIGINT, 
+    number TEXT, 
+    direction TEXT, 
+    from_number TEXT, 
+    to_number TEXT, 
+    status TEXT NOT NULL, 
+    rank BIGINT NOT NULL, 
+    started_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    estimated BOOLEAN DEFAULT false NOT NULL, 
+    seconds INTEGER, 
+    minutes INTEGER DEFAULT 0 NOT NULL, 
+    counted BOOLEAN DEFAULT false NOT NULL, 
+    counted_minutes INTEGER DEFAULT 0 NOT NULL, 
+    counted_seconds INTEGER DEFAULT 0 NOT NULL, 
+    usage_record_id BIGINT, 
+    price NUMERIC(12, 6), 
+    price_unit TEXT, 
+    event_id BIGINT, 
+    was_business_id BIGINT, 
+    was_usage_record_id BIGINT, 
+    was_counted BOOLEAN DEFAULT false NOT NULL, 
+    was_minutes INTEGER DEFAULT 0 NOT NULL, 
+    was_counted_minutes INTEGER DEFAULT 0 NOT NULL, 
+    was_counted_seconds INTEGER DEFAULT 0 NOT NULL, 
+    CONSTRAINT calls_pkey PRIMARY KEY (sid), 
+    CONSTRAINT calls_status_check CHECK (status in ('queued', 'initiated', 'ringing', 'in-progress', 'completed', 'busy', 'no-answer', 'failed', 'canceled')), 
+    CONSTRAINT calls_price_check CHECK ((price is null) = (price_unit is null)), 
+    CONSTRAINT calls_counted_figures_check CHECK (counted or (counted_minutes = 0 and counted_seconds = 0)), 
+    CONSTRAINT calls_figures_check CHECK (minutes >= 0 and counted_minutes >= 0 and counted_seconds >= 0), 
+    CONSTRAINT calls_counted_somewhere_check CHECK (not counted or usage_record_id is not null), 
+    CONSTRAINT calls_seconds_check CHECK (seconds >= 0), 
+    CONSTRAINT calls_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT calls_usage_record_id_fkey FOREIGN KEY(usage_record_id) REFERENCES usage_records (id)
+);
+
+COMMENT ON TABLE calls IS 'one Twilio call leg';
+
+COMMENT ON COLUMN calls.business_id IS 'null: a child leg whose parent is not known yet';
+
+COMMENT ON COLUMN calls.number IS 'the number of ours that the call was charged by';
+
+COMMENT ON COLUMN calls.rank IS 'orders reports of a call: terminal, API over callback, sequence or fetch instant';
+
+COMMENT ON COLUMN calls.ended_at IS 'null until the leg has ended';
+
+COMMENT ON COLUMN calls.estimated IS 'the end is when we received it, for want of a timestamp';
+
+COMMENT ON COLUMN calls.seconds IS 'null: not known (yet)';
+
+COMMENT ON COLUMN calls.minutes IS 'billable minutes by all that is known';
+
+COMMENT ON COLUMN calls.counted IS 'part of its usage record''s figures; frozen once the record has closed';
+
+COMMENT ON COLUMN calls.price IS 'what Twilio charged us; often known only later';
+
+COMMENT ON COLUMN calls.event_id IS 'the webhook event that set the present state';
+
+CREATE INDEX calls_orphans_idx ON calls (parent_sid) WHERE business_id is null;
+
+CREATE INDEX calls_usage_record_id_idx ON calls (usage_record_id);
+
+CREATE TABLE meter_pushes (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    usage_record_id BIGINT NOT NULL, 
+    identifier TEXT NOT NULL, 
+    event_name TEXT NOT NULL, 
+    stripe_customer_id TEXT NOT NULL, 
+    minutes INTEGER NOT NULL, 
+    timestamp TIMESTAMP WITH TIME ZONE NOT NULL, 
+    state TEXT DEFAULT 'planned' NOT NULL, 
+    attempts INTEGER DEFAULT 0 NOT NULL, 
+    server_errors INTEGER DEFAULT 0 NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    first_sent_at TIMESTAMP WITH TIME ZONE, 
+    settled_at TIMESTAMP WITH TIME ZONE, 
+    answer TEXT, 
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT meter_pushes_pkey PRIMARY KEY (id), 
+    CONSTRAINT meter_pushes_state_check CHECK (state in ('planned', 'sending', 'sent', 'failed', 'released', 'unknown', 'void')), 
+    CONSTRAINT meter_pushes_identifier_check CHECK (length(identifier) <= 100), 
+    CONSTRAINT meter_pushes_minutes_check CHECK (minutes <> 0), 
+    CONSTRAINT meter_pushes_timestamp_check CHECK (mod(extract(epoch from timestamp), 60) = 0), 
+    CONSTRAINT meter_pushes_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT meter_pushes_usage_record_id_fkey FOREIGN KEY(usage_record_id) REFERENCES usage_records (id), 
+    CONSTRAINT meter_pushes_identifier_key UNIQUE (identifier)
+);
+
+COMMENT ON TABLE meter_pushes IS 'outbox: meter events for Stripe; a trigger keeps identifier, value and timestamp frozen';
+
+COMMENT ON COLUMN meter_pushes.minutes IS 'the delta; negative corrects';
+
+COMMENT ON COLUMN meter_pushes.timestamp IS 'a whole minute inside the period';
+
+COMMENT ON COLUMN meter_pushes.attempts IS '429 costs none';
+
+COMMENT ON COLUMN meter_pushes.server_errors IS '5xx answers: each makes the next idempotency key a new one';
+
+COMMENT ON COLUMN meter_pushes.due_at IS 'not before; while sending, the end of the lease';
+
+COMMENT ON COLUMN meter_pushes.first_sent_at IS 'machine clock; Stripe''s identifier window runs from it';
+
+COMMENT ON COLUMN meter_pushes.settled_at IS 'machine clock';
+
+COMMENT ON COLUMN meter_pushes.answer IS 'Stripe''s words';
+
+CREATE INDEX meter_pushes_business_id_timestamp_idx ON meter_pushes (business_id, timestamp);
+
+CREATE INDEX meter_pushes_due_idx ON meter_pushes (due_at) WHERE state in ('planned', 'sending');
+
+CREATE INDEX meter_pushes_failed_idx ON meter_pushes (usage_record_id) WHERE state = 'failed';
+
+CREATE UNIQUE INDEX meter_pushes_one_unsettled ON meter_pushes (business_id) WHERE state in ('planned', 'sending', 'unknown');
+
+CREATE INDEX meter_pushes_usage_record_id_idx ON meter_pushes (usage_record_id);
+
+CREATE TABLE phone_number_assignments (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    number TEXT NOT NULL, 
+    business_id BIGINT NOT NULL, 
+    held TSTZRANGE NOT NULL, 
+    CONSTRAINT phone_number_assignments_pkey PRIMARY KEY (id), 
+    CONSTRAINT phone_number_assignments_one_holder EXCLUDE USING gist (number WITH =, held WITH &&), 
+    CONSTRAINT phone_number_assignments_held_check CHECK (not isempty(held)), 
+    CONSTRAINT phone_number_assignments_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT phone_number_assignments_number_fkey FOREIGN KEY(number) REFERENCES phone_numbers (number)
+);
+
+COMMENT ON TABLE phone_number_assignments IS 'who held a number when; a call belongs to the holder at its start';
+
+COMMENT ON COLUMN phone_number_assignments.held IS 'half-open, business clock';
+
+CREATE INDEX phone_number_assignments_business_id_idx ON phone_number_assignments (business_id);
+
+CREATE INDEX phone_number_assignments_number_idx ON phone_number_assignments (number);
+
+CREATE TABLE usage_adjustments (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    kind TEXT NOT NULL, 
+    usage_record_id BIGINT, 
+    origin_record_id BIGINT NOT NULL, 
+    call_sid TEXT, 
+    minutes INTEGER NOT NULL, 
+    event_id BIGINT, 
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT usage_adjustments_pkey PRIMARY KEY (id), 
+    CONSTRAINT usage_adjustments_carried_somewhere_check CHECK ((kind = 'carried') = (usage_record_id is not null)), 
+    CONSTRAINT usage_adjustments_kind_check CHECK (kind in ('carried', 'written-off', 'unbillable')), 
+    CONSTRAINT usage_adjustments_minutes_check CHECK (minutes <> 0), 
+    CONSTRAINT usage_adjustments_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT usage_adjustments_origin_record_id_fkey FOREIGN KEY(origin_record_id) REFERENCES usage_records (id), 
+    CONSTRAINT usage_adjustments_usage_record_id_fkey FOREIGN KEY(usage_record_id) REFERENCES usage_records (id)
+);
+
+COMMENT ON TABLE usage_adjustments IS 'minutes carried between periods, each with its call (or settlement) and its own period';
+
+COMMENT ON COLUMN usage_adjustments.call_sid IS 'null: the difference to the finalised invoice';
+
+CREATE INDEX usage_adjustments_business_id_idx ON usage_adjustments (business_id);
+
+CREATE INDEX usage_adjustments_call_sid_idx ON usage_adjustments (call_sid);
+
+CREATE INDEX usage_adjustments_origin_record_id_idx ON usage_adjustments (origin_record_id);
+
+CREATE INDEX usage_adjustments_usage_record_id_idx ON usage_adjustments (usage_record_id);
+
+CREATE TABLE usage_alerts (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    kind TEXT NOT NULL, 
+    usage_record_id BIGINT, 
+    plan_id SMALLINT NOT NULL, 
+    value INTEGER NOT NULL, 
+    "limit" INTEGER NOT NULL, 
+    raised_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    resolved_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT usage_alerts_pkey PRIMARY KEY (id), 
+    CONSTRAINT usage_alerts_kind_check CHECK (kind in ('minutes-80', 'minutes-100', 'agents', 'numbers')), 
+    CONSTRAINT usage_alerts_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT usage_alerts_plan_id_fkey FOREIGN KEY(plan_id) REFERENCES subscription_plans (id), 
+    CONSTRAINT usage_alerts_usage_record_id_fkey FOREIGN KEY(usage_record_id) REFERENCES usage_records (id)
+);
+
+COMMENT ON TABLE usage_alerts IS 'a limit reached: minutes once per record, agents and numbers once until it is resolved';
+
+COMMENT ON COLUMN usage_alerts.value IS 'what there was: minutes, agents, numbers';
+
+COMMENT ON COLUMN usage_alerts."limit" IS 'what the plan includes';
+
+CREATE UNIQUE INDEX usage_alerts_once ON usage_alerts (business_id, kind, usage_record_id, plan_id) NULLS NOT DISTINCT WHERE resolved_at is null;
+
+CREATE TABLE call_transcripts (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    call_sid TEXT NOT NULL, 
+    language TEXT, 
+    content TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT call_transcripts_pkey PRIMARY KEY (id), 
+    CONSTRAINT call_transcripts_call_sid_fkey FOREIGN KEY(call_sid) REFERENCES calls (sid)
+);
+
+COMMENT ON TABLE call_transcripts IS 'what was said';
+
+CREATE INDEX call_transcripts_call_sid_idx ON call_transcripts (call_sid);
+
+create function frozen_push() returns trigger language plpgsql as $$
+begin
+  if (new.business_id, new.usage_record_id, new.identifier, new.event_name, new.stripe_customer_id,
+      new.minutes, new.timestamp)
+     is distinct from
+     (old.business_id, old.usage_record_id, old.identifier, old.event_name, old.stripe_customer_id,
+      old.minutes, old.timestamp) then
+    raise exception using message = 'meter push ' || old.identifier || ' is frozen: plan a new one instead';
+  end if;
+  if new.state <> old.state and old.state in ('sent', 'void', 'released')
+     and not (old.state = 'sent' and new.state = 'failed') then
+    raise exception using message = 'meter push ' || old.identifier || ' is ' || old.state || ' and stays so';
+  end if;
+  return new;
+end $$;
+create trigger frozen before update on meter_pushes for each row execute function frozen_push();;
+
+create function frozen_change() returns trigger language plpgsql as $$
+begin
+  if (new.business_id, new.subscription_id, new.kind, new.params, new.identifier)
+     is distinct from
+     (old.business_id, old.subscription_id, old.kind, old.params, old.identifier) then
+    raise exception using message =
+      'subscription change ' || old.identifier || ' is frozen: plan a new one instead';
+  end if;
+  if new.state <> old.state and old.state in ('done', 'failed') then
+    raise exception using message =
+      'subscription change ' || old.identifier || ' is ' || old.state || ' and stays so';
+  end if;
+  return new;
+end $$;
+create trigger frozen before update on subscription_changes for each row execute function frozen_change();;
+
+INSERT INTO subscription_plans (id, code, name, price_cents, included_minutes, agents, numbers, bills_overage) VALUES (1, 'free', 'Free', 0, 50, 1, 1, false), (2, 'starter', 'Starter', 4900, 500, 3, 2, true), (3, 'professional', 'Professional', 14900, 2000, 10, 5, true), (4, 'enterprise', 'Enterprise', 49900, 10000, 50, 20, true) ON CONFLICT (id) DO UPDATE SET code = excluded.code, name = excluded.name, price_cents = excluded.price_cents, included_minutes = excluded.included_minutes, agents = excluded.agents, numbers = excluded.numbers, bills_overage = excluded.bills_overage;
+
+INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
+
+COMMIT;
+

@@ -1,0 +1,24 @@
+"""Engines: how processes of ours connect to PostgreSQL."""
+
+from sqlalchemy import Engine, create_engine
+
+#: Milliseconds. A stuck lock ends before the statement, the statement before the task's soft limit (60 s).
+LOCK_TIMEOUT_MS = 2_000
+STATEMENT_TIMEOUT_MS = 45_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 50_000
+
+
+def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
+    """An engine whose sessions run in UTC and give up on locks, statements and idle transactions in time."""
+    options = (
+        f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
+        f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
+    )
+    return create_engine(
+        sqlalchemy_url,
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args={"options": options, "application_name": "altiora", "connect_timeout": 5},
+    )

@@ -1,0 +1,39 @@
+"""All models, by subject: importing this module fills the metadata."""
+
+from db.models.accounts import ApiKey, Business, BusinessMember, User
+from db.models.agents import AgentKnowledge, AgentScript, AiAgent
+from db.models.inbox import Claim, Listing, Refresh, WebhookEvent
+from db.models.outbox import Drift, MeterPush
+from db.models.plans import StripePrice, SubscriptionPlan
+from db.models.subscriptions import StripeCustomer, StripeInvoice, Subscription, SubscriptionChange
+from db.models.telephony import Call, CallTranscript, PhoneNumber, PhoneNumberAssignment
+from db.models.usage import UsageAdjustment, UsageAlert, UsageRecord
+
+__all__ = [
+    "AgentKnowledge",
+    "AgentScript",
+    "AiAgent",
+    "ApiKey",
+    "Business",
+    "BusinessMember",
+    "Call",
+    "CallTranscript",
+    "Claim",
+    "Drift",
+    "Listing",
+    "MeterPush",
+    "PhoneNumber",
+    "PhoneNumberAssignment",
+    "Refresh",
+    "StripeCustomer",
+    "StripeInvoice",
+    "StripePrice",
+    "Subscription",
+    "SubscriptionChange",
+    "SubscriptionPlan",
+    "UsageAdjustment",
+    "UsageAlert",
+    "UsageRecord",
+    "User",
+    "WebhookEvent",
+]

@@ -1,0 +1,73 @@
+"""Who we serve: users, the businesses they own, and the keys of their programs."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, Id, Instant, MachineInstant, one_of
+
+
+class User(Base):
+    __tablename__ = "users"
+    __table_args__ = ({"comment": "people who sign in; they own businesses or are members of them"},)
+
+    id: Mapped[Id]
+    email: Mapped[str]
+    name: Mapped[str]
+    created_at: Mapped[MachineInstant]
+
+
+Index("users_email_key", func.lower(User.email), unique=True)
+
+
+class Business(Base):
+    __tablename__ = "businesses"
+    __table_args__ = (
+        CheckConstraint("length(name) between 1 and 200", name="name"),
+        {"comment": "the tenant: has one plan at a time; ended, never deleted"},
+    )
+
+    id: Mapped[Id]
+    owner_id: Mapped[int | None] = mapped_column(
+        ForeignKey("users.id"), index=True, comment="null until its owner has signed up"
+    )
+    name: Mapped[str]
+    time_zone: Mapped[str] = mapped_column(comment="IANA name; a calendar month without a subscription is local to it")
+    plan_id: Mapped[int] = mapped_column(ForeignKey("subscription_plans.id"))
+    stripe_customer_id: Mapped[str | None] = mapped_column(unique=True)
+    limited_until: Mapped[datetime | None] = mapped_column(
+        comment="service status limited while this lies in the future; it passes by itself"
+    )
+    suspended_at: Mapped[datetime | None] = mapped_column(comment="service status suspended while set")
+    created_at: Mapped[Instant]
+    ended_at: Mapped[datetime | None]
+
+
+class BusinessMember(Base):
+    __tablename__ = "business_members"
+    __table_args__ = (
+        CheckConstraint(one_of("role", "admin", "member", "billing"), name="role"),
+        {"comment": "links users to businesses that they work in"},
+    )
+
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True, index=True)
+    role: Mapped[str] = mapped_column(server_default=text("'member'"))
+    joined_at: Mapped[MachineInstant]
+
+
+class ApiKey(Base):
+    __tablename__ = "api_keys"
+    __table_args__ = (
+        CheckConstraint("octet_length(secret_sha256) = 32", name="secret_sha256"),
+        {"comment": "keys of a business's programs; only the digest of the secret is stored"},
+    )
+
+    id: Mapped[Id]
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(comment="the first characters, to recognise it by")
+    secret_sha256: Mapped[bytes] = mapped_column(unique=True)
+    created_at: Mapped[MachineInstant]
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,47 @@
+"""The AI agents that answer, what they know and what they say."""
+
+from datetime import datetime
+
+from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, Id, MachineInstant
+
+
+class AiAgent(Base):
+    __tablename__ = "ai_agents"
+    __table_args__ = ({"comment": "an agent that answers a business's calls; counted against the plan until it ends"},)
+
+    id: Mapped[Id]
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    name: Mapped[str]
+    language: Mapped[str] = mapped_column(server_default=text("'en'"))
+    created_at: Mapped[MachineInstant]
+    ended_at: Mapped[datetime | None]
+
+
+class AgentKnowledge(Base):
+    __tablename__ = "agent_knowledge"
+    __table_args__ = ({"comment": "what an agent knows about its business"},)
+
+    id: Mapped[Id]
+    agent_id: Mapped[int] = mapped_column(ForeignKey("ai_agents.id"), index=True)
+    title: Mapped[str]
+    content: Mapped[str]
+    created_at: Mapped[MachineInstant]
+
+
+class AgentScript(Base):
+    __tablename__ = "agent_scripts"
+    __table_args__ = (
+        UniqueConstraint("agent_id", "name", "version"),
+        CheckConstraint("version > 0", name="version"),
+        {"comment": "what an agent says, by version"},
+    )
+
+    id: Mapped[Id]
+    agent_id: Mapped[int] = mapped_column(ForeignKey("ai_agents.id"))
+    name: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default=text("1"))
+    body: Mapped[str]
+    created_at: Mapped[MachineInstant]

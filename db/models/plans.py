@@ -1,0 +1,45 @@
+"""What is sold, and the Stripe prices that stand for it."""
+
+from sqlalchemy import CheckConstraint, ForeignKey, SmallInteger, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, Instant, one_of
+
+
+class SubscriptionPlan(Base):
+    __tablename__ = "subscription_plans"
+    __table_args__ = (
+        CheckConstraint("price_cents >= 0 and included_minutes >= 0 and agents >= 0 and numbers >= 0", name="figures"),
+        CheckConstraint("increment_seconds between 1 and 3600", name="increment_seconds"),
+        {"comment": "the plans; seeded, idempotently"},
+    )
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    code: Mapped[str] = mapped_column(unique=True, comment="free, starter, professional, enterprise")
+    name: Mapped[str] = mapped_column(unique=True)
+    price_cents: Mapped[int] = mapped_column(comment="a month, in cents of the business's currency")
+    included_minutes: Mapped[int] = mapped_column(comment="a billing period")
+    agents: Mapped[int]
+    numbers: Mapped[int]
+    increment_seconds: Mapped[int] = mapped_column(
+        server_default=text("60"), comment="seconds are rounded up to it, then to whole minutes"
+    )
+    bills_overage: Mapped[bool] = mapped_column(
+        comment="true: Stripe's graduated price bills it; false: it is unbilled and the business is limited"
+    )
+
+
+class StripePrice(Base):
+    __tablename__ = "stripe_prices"
+    __table_args__ = (
+        CheckConstraint(one_of("usage_type", "licensed", "metered"), name="usage_type"),
+        {"comment": "mirror of the prices seen; plan_id is null while no plan has claimed one (drift unmapped-price)"},
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, comment="price_…")
+    product_id: Mapped[str | None] = mapped_column(index=True)
+    plan_id: Mapped[int | None] = mapped_column(ForeignKey("subscription_plans.id"))
+    usage_type: Mapped[str]
+    meter_id: Mapped[str | None]
+    active: Mapped[bool]
+    snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so")

@@ -1,0 +1,120 @@
+"""The mirror of Stripe: customers, subscriptions, invoices. The object at Stripe is the truth."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.base import Base, Document, Id, Instant, MachineInstant, one_of
+
+
+class StripeCustomer(Base):
+    __tablename__ = "stripe_customers"
+    __table_args__ = (
+        {"comment": "mirror of customers: which business one names in its metadata, and whether it lives"},
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, comment="cus_…")
+    named_business_id: Mapped[int | None] = mapped_column(BigInteger, comment="metadata.business_id, unchecked")
+    deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+    snapshot_at: Mapped[Instant]
+
+
+class Subscription(Base):
+    __tablename__ = "subscriptions"
+    __table_args__ = (
+        CheckConstraint("period_start < period_end", name="period"),
+        Index("subscriptions_business_id_idx", "business_id"),
+        {"comment": "mirror of Stripe's subscriptions; status is Stripe's own word"},
+    )
+
+    id: Mapped[Id]
+    stripe_id: Mapped[str] = mapped_column(unique=True, comment="sub_…")
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"))
+    stripe_customer_id: Mapped[str]
+    status: Mapped[str]
+    plan_id: Mapped[int | None] = mapped_column(
+        ForeignKey("subscription_plans.id"), comment="by its prices; null while none of them is mapped"
+    )
+    metered_item_id: Mapped[str | None]
+    metered_price_id: Mapped[str | None]
+    period_start: Mapped[datetime | None] = mapped_column(comment="of the metered item where there is one")
+    period_end: Mapped[datetime | None]
+    billing_cycle_anchor: Mapped[datetime | None]
+    started_at: Mapped[datetime]
+    trial_end: Mapped[datetime | None]
+    cancel_at_period_end: Mapped[bool] = mapped_column(server_default=text("false"))
+    canceled_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+    pause_collection: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    price_ids: Mapped[list[str]] = mapped_column(JSONB, comment="of all items")
+    api_version: Mapped[str | None]
+    snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so; only strictly newer ones replace it")
+
+
+class StripeInvoice(Base):
+    __tablename__ = "stripe_invoices"
+    __table_args__ = (
+        CheckConstraint(one_of("status", "draft", "open", "paid", "uncollectible", "void"), name="status"),
+        Index("stripe_invoices_subscription_period_idx", "stripe_subscription_id", "metered_period_end"),
+        {"comment": "mirror of subscription invoices; a period is billable while its invoice is a draft"},
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, comment="in_…")
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    stripe_subscription_id: Mapped[str | None]
+    status: Mapped[str]
+    billing_reason: Mapped[str | None]
+    created_at: Mapped[Instant]
+    automatically_finalizes_at: Mapped[datetime | None]
+    metered_period_start: Mapped[datetime | None]
+    metered_period_end: Mapped[datetime | None]
+    metered_quantity: Mapped[int | None] = mapped_column(comment="minutes on the invoice; final once it is not a draft")
+    amount_due_cents: Mapped[int] = mapped_column(BigInteger)
+    currency: Mapped[str]
+    snapshot_at: Mapped[Instant]
+
+
+class SubscriptionChange(Base):
+    """One change of a subscription for Stripe. States:
+
+    planned   to be sent when due (way out: sending)
+    sending   handed to a worker until due_at (way out: done, failed, planned again)
+    done      Stripe has it, by its answer or because a look showed it
+    failed    Stripe refused it for good; its words are in ``answer``
+    """
+
+    __tablename__ = "subscription_changes"
+    __table_args__ = (
+        CheckConstraint(
+            one_of("kind", "cancel-at-period-end", "keep", "pause-collection", "resume-collection"), name="kind"
+        ),
+        CheckConstraint(one_of("state", "planned", "sending", "done", "failed"), name="state"),
+        Index(
+            "subscription_changes_one_unsettled",
+            "subscription_id",
+            unique=True,
+            postgresql_where=text("state in ('planned', 'sending')"),
+        ),
+        Index("subscription_changes_due_idx", "due_at", postgresql_where=text("state in ('planned', 'sending')")),
+        {"comment": "outbox: changes of subscriptions for Stripe; frozen"},
+    )
+
+    id: Mapped[Id]
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id"))
+    kind: Mapped[str]
+    params: Mapped[Document] = mapped_column(comment="the body for Stripe")
+    identifier: Mapped[str] = mapped_column(unique=True, comment="begins the idempotency keys")
+    state: Mapped[str] = mapped_column(server_default=text("'planned'"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), comment="429 costs none")
+    server_errors: Mapped[int] = mapped_column(
+        server_default=text("0"), comment="5xx answers: each makes the next idempotency key a new one"
+    )
+    due_at: Mapped[MachineInstant] = mapped_column(comment="not before; while sending, the end of the lease")
+    answer: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(comment="who or what wanted it")
+    created_at: Mapped[Instant]
+    settled_at: Mapped[datetime | None] = mapped_column(comment="machine clock")

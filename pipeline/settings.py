@@ -1,0 +1,136 @@
+"""Settings: read from the environment and `.env`, each process only those that it needs.
+
+Every name has the prefix ``ALTIORA_``. ``load`` turns what pydantic found into a sentence that names the
+setting and says what to do; secrets are ``SecretStr`` and stand in no message.
+"""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+#: What a newcomer needs to know to set it; shown when it is missing or wrong.
+HELP = {
+    "database_url": "the address of PostgreSQL 15 or newer, as postgresql://user:password@host:5432/altiora",
+    "broker_url": "the address of Redis or Valkey 6.2 or newer, as redis://host:6379/0",
+    "stripe_api_key": "a restricted or secret key of the account, sk_… or rk_…",
+    "stripe_webhook_secret": "the signing secret whsec_… of the endpoint; several, comma-separated, while rotating",
+    "stripe_api_base": "the address of Stripe's API, https://api.stripe.com unless it is a stand-in",
+    "stripe_meter_event_name": "the event_name of the meter that counts call minutes",
+    "twilio_account_sid": "the account's SID, AC…",
+    "twilio_auth_token": "the account's auth token; several, comma-separated, while rotating; the first signs ours",
+    "twilio_api_base": "the address of Twilio's API, https://api.twilio.com unless it is a stand-in",
+    "public_url": "the address by which Stripe and Twilio call us, as https://billing.example.com; Twilio signs it",
+    "bill_child_legs": "true to bill the legs that <Dial> opens, false (the default) to bill parent legs only",
+    "beat_pace": "how many times faster than written the beat schedule ticks; 1 except in a simulation",
+}
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong. The message names each one and says what belongs there."""
+
+
+class _Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix="ALTIORA_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+
+
+def _secrets(value: object) -> object:
+    """Split what one environment variable holds: secrets, comma-separated while a rotation lasts."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Secrets = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
+
+
+class DatabaseSettings(_Settings):
+    database_url: SecretStr
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+            raise ValueError("it must begin with postgresql://")
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The address for SQLAlchemy, which wants the driver in the scheme."""
+        return "postgresql+psycopg://" + self.database_url.get_secret_value().split("://", 1)[1]
+
+    @property
+    def libpq_url(self) -> str:
+        """The address for psycopg itself, which is libpq's form."""
+        return "postgresql://" + self.database_url.get_secret_value().split("://", 1)[1]
+
+
+class BrokerSettings(_Settings):
+    broker_url: SecretStr
+    beat_pace: float = Field(default=1.0, ge=1.0, le=1000.0)
+
+
+class StripeWebhookSettings(_Settings):
+    stripe_webhook_secret: Secrets
+
+    _split = field_validator("stripe_webhook_secret", mode="before")(_secrets)
+
+
+class StripeSettings(_Settings):
+    stripe_api_key: SecretStr
+    stripe_api_base: str = "https://api.stripe.com"
+    stripe_meter_event_name: str = Field(default="call_minutes", min_length=1, max_length=100)
+
+    @field_validator("stripe_api_base")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @property
+    def livemode(self) -> bool:
+        """Whether the key is a live one: sk_live_… or rk_live_…; events of the other mode are ignored."""
+        return "_live_" in self.stripe_api_key.get_secret_value()
+
+
+class TwilioSettings(_Settings):
+    twilio_account_sid: str = Field(pattern="^AC[0-9a-fA-F]{32}$")
+    twilio_auth_token: Secrets
+    twilio_api_base: str = "https://api.twilio.com"
+
+    _split = field_validator("twilio_auth_token", mode="before")(_secrets)
+
+    @field_validator("twilio_api_base")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+
+class PublicSettings(_Settings):
+    public_url: str = Field(pattern="^https?://")
+
+    @field_validator("public_url")
+    @classmethod
+    def _no_trailing_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+
+class RuleSettings(_Settings):
+    bill_child_legs: bool = False
+
+
+S = TypeVar("S", bound=_Settings)
+
+
+def load(kind: type[S], **given: Any) -> S:
+    """Read the settings of one kind. Raises SettingsError, one sentence for each setting that is wrong."""
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        sentences = []
+        for problem in error.errors(include_input=False, include_url=False):
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            fault = "is missing" if problem["type"] == "missing" else f"is wrong ({problem['msg']})"
+            sentences.append(f"ALTIORA_{name.upper()} {fault}: set it to {HELP.get(name, 'a valid value')}")
+        raise SettingsError("; ".join(sentences)) from None
