@@ -1,0 +1,37 @@
+"""Until when Stripe can still bill a period: as SQL that planning, sending and closing share.
+
+The names used: ``r`` is a usage record, ``s`` its subscription (or nulls), ``%(deadline)s`` is ``deadline(now)``.
+"""
+
+from datetime import datetime, timedelta
+
+#: Of business time, before Stripe finalises: what is sent in the last moment may come too late.
+MARGIN = timedelta(minutes=2)
+
+
+def deadline(now: datetime) -> datetime:
+    """An invoice that finalises by this instant takes nothing more."""
+    return now + MARGIN
+
+
+#: Joins the invoice that bills the record's period as ``invoice``, or nulls. One that replaces a void one counts.
+INVOICE = """
+left join lateral (
+  select i.id, i.status, i.automatically_finalizes_at, i.metered_quantity
+  from stripe_invoices i
+  where i.stripe_subscription_id = s.stripe_id and i.metered_period_end = r.period_end
+  order by i.status = 'void', i.created_at desc, i.id desc
+  limit 1
+) invoice on true
+"""
+
+#: Whether the record can't be billed any more, as far as is known. A draft that nothing finalises takes usage.
+TOO_LATE = """
+(r.state = 'closed' or coalesce(invoice.status <> 'draft', false)
+ or coalesce(invoice.automatically_finalizes_at <= %(deadline)s, false))
+"""
+
+#: Whether the subscription must be fetched before anything is pushed or closed from it.
+STALE = """
+exists (select from refreshes f where f.kind = 'subscription' and f.object_id = s.stripe_id and f.mark > f.fetched_mark)
+"""

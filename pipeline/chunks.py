@@ -1,0 +1,68 @@
+"""Work on many businesses: a transaction for each chunk of them, under their locks, until a time is up."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+CHUNK = 500
+
+_LOCK_FREE = "select id from businesses where id = any(%s::bigint[]) order by id for no key update skip locked"
+_LOCK = "select id from businesses where id = any(%s::bigint[]) order by id for no key update"
+
+_log = structlog.get_logger(__name__)
+
+
+def under_locks(
+    engine: Engine,
+    due: Callable[[Connection], Sequence[int]],
+    work: Callable[[Connection, list[int]], Counter[str]],
+    *,
+    seconds: float,
+) -> Counter[str]:
+    """Do ``work`` for all businesses that ``due`` names, sorted by id, and give the sum of its counts.
+
+    First chunk by chunk, passing over businesses that somebody else holds, so that two workers share the work.
+    Those, and the chunks that failed, come after that one by one, waiting for the lock: neither a business whose
+    lock is always taken nor one that can't be worked on keeps the others from their turn. Those that fail even so
+    are counted as ``failed`` and left for the next run.
+    """
+    until = time.monotonic() + seconds
+    counts: Counter[str] = Counter()
+    left: set[int] = set()
+    for ids in _chunks(engine, due):
+        if time.monotonic() > until:
+            return counts
+        try:
+            with engine.begin() as connection:
+                locked = list(connection.exec_driver_sql(_LOCK_FREE, (ids,)).scalars())
+                done = work(connection, locked) if locked else Counter()
+        except Exception:  # noqa: BLE001 - whatever it is, each business gets its own turn below
+            _log.exception("chunk-failed", businesses=len(ids), next="each of them alone")
+            left.update(ids)
+        else:
+            counts += done
+            left.update(set(ids).difference(locked))
+    if not left:
+        return counts
+    for ids in _chunks(engine, due, size=1):
+        if time.monotonic() > until:
+            return counts
+        if left.isdisjoint(ids):
+            continue
+        try:
+            with engine.begin() as connection:
+                connection.exec_driver_sql(_LOCK, (ids,))
+                counts += work(connection, ids)
+        except Exception:  # noqa: BLE001 - whatever it is, it must not keep the other businesses waiting
+            _log.exception("business-failed", business_id=ids[0], next="the next run tries it again")
+            counts["failed"] += 1
+    return counts
+
+
+def _chunks(engine: Engine, due: Callable[[Connection], Sequence[int]], size: int = CHUNK) -> list[list[int]]:
+    with engine.begin() as connection:
+        ids = due(connection)
+    return [list(ids[start : start + size]) for start in range(0, len(ids), size)]

@@ -1,0 +1,146 @@
+"""Closing periods: open → closing when a period ends, closing → closed before its invoice finalises.
+
+In chunks of businesses under their locks, so that it can stop anywhere and go on with the next run; everything is
+read from what is due, so running it twice, or by two workers at once, does it once.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from pipeline import drifts, refreshes, settlement
+from pipeline.billable import INVOICE, STALE, TOO_LATE, deadline
+from pipeline.chunks import under_locks
+from pipeline.statements import OF_CALLS, STATEMENT
+
+SECONDS = 40.0
+
+_JOINS = f"""
+from usage_records r
+left join subscriptions s on s.id = r.subscription_id
+{INVOICE}
+"""
+
+_ENDED = f"r.state = 'open' and r.period_end <= %(now)s and not r.provisional and not {STALE}"
+
+# A record without a subscription, and one whose invoice nobody knows, waits 72 hours: Stripe's longest grace. With an
+# invoice it ends with what can be billed; a push that is being sent is waited for until the invoice finalises.
+_CLOSABLE = f"""
+r.state = 'closing' and not r.provisional and not {STALE} and case
+  when invoice.id is null then r.period_end + interval '72 hours' <= %(now)s
+  when invoice.status <> 'draft' or invoice.automatically_finalizes_at <= %(now)s then true
+  else {TOO_LATE} and not exists (
+    select from meter_pushes p
+    where p.business_id = r.business_id and p.timestamp >= r.period_start and p.timestamp < r.period_end
+      and p.state = 'sending' and p.due_at > clock_timestamp())
+end
+"""
+
+# What is due, as businesses. Each part has its own partial index.
+_DUE = f"""
+select r.business_id {_JOINS} where {_ENDED}
+union select r.business_id {_JOINS} where {_CLOSABLE}
+union {settlement.DUE}
+order by 1
+"""
+
+_BEGIN = f"""
+update usage_records r set state = 'closing'
+from (select r.id {_JOINS} where {_ENDED} and r.business_id = any(%(ids)s::bigint[])) ended
+where r.id = ended.id
+"""  # noqa: S608 - as above
+
+_CLOSE = f"""
+update usage_records r set state = 'closed', closed_at = %(now)s, statement = made.statement
+from (
+  select r.id, c.no_invoice, {STATEMENT} as statement
+  from (
+    select r.id, r.subscription_id is not null and invoice.id is null as no_invoice
+    {_JOINS} where {_CLOSABLE} and r.business_id = any(%(ids)s::bigint[])
+  ) c
+  join usage_records r on r.id = c.id
+  join businesses b on b.id = r.business_id
+  join subscription_plans p on p.id = r.plan_id
+  {OF_CALLS}
+) made
+where r.id = made.id
+returning r.id, r.business_id, r.subscription_id is not null as paid, made.no_invoice, r.minutes
+"""  # noqa: S608 - as above
+
+# Planned for a closed period and never sent: what it held is carried when the invoice is final.
+_VOID = """
+update meter_pushes p
+set state = 'void', settled_at = clock_timestamp(), answer = 'its period was closed before it was sent'
+from usage_records r
+where r.id = any(%s::bigint[]) and p.business_id = r.business_id
+  and p.timestamp >= r.period_start and p.timestamp < r.period_end
+  and p.state = 'planned' and p.first_sent_at is null
+"""
+
+# What keeps a due record waiting must be fetched: an unconfirmed period, an unknown invoice (a subscription is
+# fetched with its invoices), the end of a draft that nobody told.
+_MISSING = f"""
+select 'subscription' as kind, s.stripe_id as object_id, 'provisional-period' as reason
+{_JOINS} where r.state = 'open' and r.period_end <= %(now)s and r.provisional and not {STALE}
+  and s.id is not null
+union
+select 'subscription', s.stripe_id, 'no-invoice'
+{_JOINS} where r.state = 'closing' and s.id is not null and invoice.id is null and not {STALE}
+union
+select 'invoice', invoice.id, 'past-finalisation'
+{_JOINS} where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null
+  and invoice.status = 'draft' and invoice.automatically_finalizes_at <= %(now)s
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+def close_due(engine: Engine, now: datetime) -> Counter[str]:
+    """Begin closing what has ended, close what can't be billed any more, settle what has its final invoice.
+
+    Counts records that are ``closing`` now, ``closed``, ``settled``, and objects that had to be ``requested``.
+    """
+
+    def due(connection: Connection) -> Sequence[int]:
+        return connection.exec_driver_sql(_DUE, {"now": now, "deadline": deadline(now)}).scalars().all()
+
+    def work(connection: Connection, ids: list[int]) -> Counter[str]:
+        return close(connection, ids, now)
+
+    counts = under_locks(engine, due, work, seconds=SECONDS)
+    with engine.begin() as connection:
+        counts["requested"] += _request_missing(connection, now)
+    return +counts
+
+
+def close(connection: Connection, business_ids: Sequence[int], now: datetime) -> Counter[str]:
+    """Do what is due for these businesses, whose locks are held."""
+    about = {"ids": list(business_ids), "now": now, "deadline": deadline(now)}
+    begun = connection.exec_driver_sql(_BEGIN, about).rowcount
+    closed = connection.exec_driver_sql(_CLOSE, about).all()
+    paid = [record.id for record in closed if record.paid]
+    if paid:
+        connection.exec_driver_sql(_VOID, (paid,))
+    for record in closed:
+        if record.no_invoice:
+            _log.error("closed-without-invoice", record_id=record.id, business_id=record.business_id)
+            drifts.report(
+                connection,
+                "no-invoice",
+                f"record:{record.id}",
+                business_id=record.business_id,
+                expected="an invoice that bills this period, within 72 hours of its end",
+                actual=f"none, for {record.minutes} minutes",
+                now=now,
+            )
+    settled = settlement.settle(connection, business_ids, now)
+    return Counter(closing=begun, closed=len(closed), settled=settled)
+
+
+def _request_missing(connection: Connection, now: datetime) -> int:
+    missing = connection.exec_driver_sql(_MISSING, {"now": now}).all()
+    refreshes.request_all(connection, {(row.kind, row.object_id): row.reason for row in missing})
+    return len(missing)

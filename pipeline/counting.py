@@ -1,0 +1,342 @@
+"""Counting calls: what the reports of a batch do to `calls` and `usage_records`, set-based, once.
+
+A call is upserted by its SID, and the change of what it counts moves its usage record by the difference. The
+upsert leaves the former figures in the row (``was_*``) and returns them: a separate read would be older than what
+the upsert replaced (read that way, 1,090 minutes were off after 41,631 shuffled events with three workers).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from pipeline import limits, records, refreshes, resolving
+from pipeline.outcomes import Applied, MoreBusinesses, Outcome
+from pipeline.periods import billable_minutes
+from pipeline.records import Record
+from pipeline.reports import CallReport
+from pipeline.resolving import Candidate
+
+_COLUMNS = (
+    ("sid", "text"),
+    ("parent_sid", "text"),
+    ("business_id", "bigint"),
+    ("number", "text"),
+    ("direction", "text"),
+    ("from_number", "text"),
+    ("to_number", "text"),
+    ("status", "text"),
+    ("rank", "bigint"),
+    ("started_at", "timestamptz"),
+    ("ended_at", "timestamptz"),
+    ("estimated", "boolean"),
+    ("seconds", "int"),
+    ("minutes", "int"),
+    ("counted", "boolean"),
+    ("counted_minutes", "int"),
+    ("counted_seconds", "int"),
+    ("usage_record_id", "bigint"),
+    ("price", "numeric"),
+    ("price_unit", "text"),
+    ("event_id", "bigint"),
+)
+_NAMES = ", ".join(name for name, _ in _COLUMNS)
+#: Arrays travel in binary (%b): as text they took three quarters of a batch's time in this process.
+_ARRAYS = ", ".join(f"%({name})b::{type_}[]" for name, type_ in _COLUMNS)
+#: What an earlier report said is kept where the better one is silent.
+_KEPT = ("parent_sid", "business_id", "number", "direction", "from_number", "to_number", "price", "price_unit")
+_REPLACED = (
+    "status",
+    "rank",
+    "started_at",
+    "ended_at",
+    "estimated",
+    "seconds",
+    "minutes",
+    "counted",
+    "counted_minutes",
+    "counted_seconds",
+    "usage_record_id",
+    "event_id",
+)
+
+# Upsert: a report that outranks the stored one replaces it; an orphan takes its business. By SID: the lock order.
+_UPSERT = f"""
+insert into calls as c ({_NAMES})
+select {_NAMES} from unnest({_ARRAYS}) as reports({_NAMES}) order by sid
+on conflict (sid) do update set
+  was_business_id = c.business_id, was_usage_record_id = c.usage_record_id, was_counted = c.counted,
+  was_minutes = c.minutes, was_counted_minutes = c.counted_minutes, was_counted_seconds = c.counted_seconds,
+  {", ".join(f"{name} = coalesce(excluded.{name}, c.{name})" for name in _KEPT)},
+  {", ".join(f"{name} = excluded.{name}" for name in _REPLACED)}
+where excluded.rank > c.rank or (c.business_id is null and excluded.business_id is not null)
+returning sid, was_business_id, was_usage_record_id, was_counted, was_counted_minutes, was_counted_seconds
+"""  # noqa: S608 - names of columns, all from the tuples above
+
+# Of a call whose record has closed only the truth about it moves on; what it counted there is frozen.
+_UPDATE_FROZEN = """
+update calls c
+set was_minutes = c.minutes, status = r.status, rank = r.rank, seconds = r.seconds, minutes = r.minutes,
+    price = coalesce(r.price, c.price), price_unit = coalesce(r.price_unit, c.price_unit), event_id = r.event_id
+from unnest(%(sid)b::text[], %(status)b::text[], %(rank)b::bigint[], %(seconds)b::int[], %(minutes)b::int[],
+            %(price)b::numeric[], %(price_unit)b::text[], %(event_id)b::bigint[])
+     as r(sid, status, rank, seconds, minutes, price, price_unit, event_id)
+where c.sid = r.sid and r.rank > c.rank
+returning c.sid, c.usage_record_id, c.minutes - c.was_minutes
+"""
+
+_FROZEN = """
+select c.sid from calls c join usage_records r on r.id = c.usage_record_id
+where c.sid = any(%b::text[]) and r.state = 'closed'
+"""
+
+_RANKED = """
+select sid, rank, status, seconds, case when not estimated then ended_at end
+from calls where sid = any(%b::text[])
+"""
+
+_INCREMENTS = """
+select b.id, p.increment_seconds from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = any(%b::bigint[])
+"""
+
+_MOVE = """
+update usage_records r
+set calls = r.calls + d.calls, seconds = r.seconds + d.seconds, minutes = r.minutes + d.minutes
+from unnest(%(ids)b::bigint[], %(calls)b::int[], %(seconds)b::bigint[], %(minutes)b::int[])
+     as d(id, calls, seconds, minutes)
+join subscription_plans p on true
+where r.id = d.id and p.id = r.plan_id
+returning r.id, r.business_id, r.plan_id, p.bills_overage, r.included_minutes,
+          r.minutes - r.adjustment_minutes - d.minutes, r.minutes - r.adjustment_minutes, r.period_end
+"""
+
+
+@dataclass(slots=True)
+class _Change:
+    """What happens to one usage record."""
+
+    calls: int = 0
+    seconds: int = 0
+    minutes: int = 0
+
+    def add(self, sign: int, seconds: int, minutes: int) -> None:
+        self.calls += sign
+        self.seconds += sign * seconds
+        self.minutes += sign * minutes
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What a report makes its call count: billable minutes, and where."""
+
+    minutes: int = 0
+    seconds: int = 0
+    record: Record | None = None
+
+    @property
+    def in_record(self) -> bool:
+        return self.record is not None and self.record.state != "closed"
+
+
+class Batch:
+    """The calls of one batch, from their reports to the usage records. ``businesses`` are to be locked in between."""
+
+    def __init__(self, connection: Connection, reports: list[CallReport]) -> None:
+        self._connection = connection
+        self._applied = Applied()
+        self._candidates = resolving.fold(reports)
+        if self._candidates:
+            resolving.resolve(connection, self._candidates)
+            self._set_aside_the_unknown()
+
+    @property
+    def businesses(self) -> set[int]:
+        """The businesses that the calls belong to, by their reports."""
+        return {each.business_id for each in self._candidates.values() if each.business_id is not None}
+
+    def events_of(self, business_ids: set[int]) -> set[int]:
+        """The events that tell of calls of these businesses."""
+        return {
+            event_id
+            for each in self._candidates.values()
+            if each.business_id in business_ids
+            for event_id in each.event_ids
+        }
+
+    def apply(self, locked: set[int], now: datetime, *, bill_child_legs: bool) -> Applied:
+        """Count, under the locks of ``locked``. Raises MoreBusinesses when a call belongs to another one as yet."""
+        if self._candidates:
+            counted = self._figures(now, bill_child_legs=bill_child_legs)
+            sids = sorted(self._candidates)
+            frozen = {sid for (sid,) in self._connection.exec_driver_sql(_FROZEN, (sids,))}
+            changed = self._upsert([sid for sid in sids if sid not in frozen], counted, locked, now)
+            changed |= self._update_frozen(sorted(frozen), counted, now)
+            self._fetch_where_in_doubt(changed)
+            for candidate in self._candidates.values():
+                self._applied.outcomes += [Outcome(event_id, "processed") for event_id in candidate.event_ids]
+        return self._applied
+
+    def _set_aside_the_unknown(self) -> None:
+        """Calls of nobody: dead with the number, or fetched first where no number stands; orphans are kept."""
+        unknown = [
+            (sid, each)
+            for sid, each in self._candidates.items()
+            if each.business_id is None and each.report.parent_sid is None
+        ]
+        if not unknown:
+            return
+        fetched = resolving.fetched_before(self._connection, [sid for sid, _ in unknown])
+        for sid, candidate in unknown:
+            del self._candidates[sid]
+            number = next((number for number, _ in candidate.numbers), None)
+            if number is None and sid not in fetched and not candidate.report.from_api:
+                self._request_fetch(sid, "no-number")
+                ends = [Outcome(event_id, "pending", "awaiting-call", 300) for event_id in candidate.event_ids]
+            else:
+                reason = f"unknown-number {number}" if number else "unknown-number"
+                ends = [Outcome(event_id, "dead", reason) for event_id in candidate.event_ids]
+            self._applied.outcomes += ends
+
+    def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, _Counted]:
+        """What each call is to count; usage records that are missing are made."""
+        increments: dict[int, int] = dict(
+            self._connection.exec_driver_sql(_INCREMENTS, (sorted(self.businesses),)).all()
+        )
+        billable = {
+            sid: each
+            for sid, each in self._candidates.items()
+            if each.business_id is not None
+            and each.report.status == "completed"
+            and each.report.seconds is not None
+            and (bill_child_legs or each.report.parent_sid is None)
+        }
+        ends = [each.report.ended_at for each in billable.values() if each.report.ended_at is not None]
+        if not ends:
+            return {}
+        around = records.records_around(self._connection, self.businesses, min(ends), max(ends))
+        figures = {}
+        for sid, candidate in billable.items():
+            business_id, ended_at = candidate.business_id, candidate.report.ended_at
+            assert business_id is not None and ended_at is not None and candidate.report.seconds is not None  # noqa: PT018
+            record = _record_at(around.get(business_id, ()), ended_at)
+            if record is None:
+                record = records.record_for(self._connection, business_id, ended_at, now)
+                around.setdefault(business_id, []).append(record)
+                self._applied.follow_ups.add("stripe.refresh")  # it may be provisional
+            seconds = candidate.report.seconds
+            figures[sid] = _Counted(billable_minutes(seconds, increments[business_id]), seconds, record)
+        return figures
+
+    def _upsert(self, sids: list[str], counted: dict[str, _Counted], locked: set[int], now: datetime) -> set[str]:
+        if not sids:
+            return set()
+        rows = [self._row(self._candidates[sid], counted.get(sid, _Counted())) for sid in sids]
+        columns = zip(*rows, strict=True)
+        parameters = {name: list(values) for (name, _), values in zip(_COLUMNS, columns, strict=True)}
+        returned = self._connection.exec_driver_sql(_UPSERT, parameters).all()
+        strangers = {row.was_business_id for row in returned} - locked - {None}
+        if strangers:
+            raise MoreBusinesses(strangers)
+        changes: dict[int, _Change] = {}
+        late = []
+        for sid, _, was_record, was_counted, was_minutes, was_seconds in returned:
+            if was_counted:
+                changes.setdefault(was_record, _Change()).add(-1, was_seconds, was_minutes)
+            new = counted.get(sid)
+            if new is not None and new.record is not None:
+                if new.in_record:
+                    changes.setdefault(new.record.id, _Change()).add(1, new.seconds, new.minutes)
+                else:
+                    late.append((new.record.id, new.minutes, sid))
+        self._move_records(changes, now)
+        self._carry(late, now)
+        return {row.sid for row in returned}
+
+    def _row(self, candidate: Candidate, counted: _Counted) -> tuple[Any, ...]:
+        report = candidate.report
+        return (
+            report.sid,
+            report.parent_sid,
+            candidate.business_id,
+            candidate.number,
+            report.direction,
+            report.from_number,
+            report.to_number,
+            report.status,
+            report.rank,
+            report.started_at,
+            report.ended_at,
+            report.estimated,
+            report.seconds,
+            counted.minutes,
+            counted.in_record,
+            counted.minutes if counted.in_record else 0,
+            counted.seconds if counted.in_record else 0,
+            counted.record.id if counted.record else None,
+            report.price,
+            report.price_unit,
+            report.event_id,
+        )
+
+    def _update_frozen(self, sids: list[str], counted: dict[str, _Counted], now: datetime) -> set[str]:
+        """Calls of closed records: the difference is carried, the attribution stays."""
+        if not sids:
+            return set()
+        reports = [self._candidates[sid].report for sid in sids]
+        names = ("sid", "status", "rank", "seconds", "price", "price_unit", "event_id")
+        parameters: dict[str, Any] = {name: [getattr(report, name) for report in reports] for name in names}
+        parameters["minutes"] = [counted[sid].minutes if sid in counted else 0 for sid in sids]
+        changed = self._connection.exec_driver_sql(_UPDATE_FROZEN, parameters).all()
+        self._carry([(record_id, minutes, sid) for sid, record_id, minutes in changed], now)
+        return {row.sid for row in changed}
+
+    def _move_records(self, changes: dict[int, _Change], now: datetime) -> None:
+        moved = sorted(
+            (record_id, each.calls, each.seconds, each.minutes)
+            for record_id, each in changes.items()
+            if each.calls or each.seconds or each.minutes
+        )
+        if not moved:
+            return
+        parameters = dict(zip(("ids", "calls", "seconds", "minutes"), map(list, zip(*moved, strict=True)), strict=True))
+        uses = [limits.Use(*row) for row in self._connection.exec_driver_sql(_MOVE, parameters)]
+        limits.check_use(self._connection, uses, now)
+
+    def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
+        for record_id, minutes, sid in late:
+            event_id = self._candidates[sid].report.event_id
+            records.carry(
+                self._connection,
+                origin_record_id=record_id,
+                minutes=minutes,
+                call_sid=sid,
+                event_id=event_id,
+                now=now,
+            )
+
+    def _fetch_where_in_doubt(self, changed: set[str]) -> None:
+        """Ask Twilio about calls whose end or seconds are not known, and about reports that contradict each other."""
+        unchanged = [sid for sid in self._candidates if sid not in changed]
+        stored = {row.sid: tuple(row)[1:] for row in self._connection.exec_driver_sql(_RANKED, (unchanged,))}
+        for sid, candidate in self._candidates.items():
+            report = candidate.report
+            if report.from_api or not candidate.event_ids:
+                continue
+            contradicts = sid in stored and stored[sid][0] == report.rank and stored[sid][1:] != report.content
+            if candidate.disputed or contradicts:
+                self._request_fetch(sid, "reports-differ")
+            elif sid in changed and report.status == "completed" and report.seconds is None:
+                self._request_fetch(sid, "no-duration")
+            elif sid in changed and report.estimated:
+                self._request_fetch(sid, "no-timestamp")
+
+    def _request_fetch(self, sid: str, reason: str) -> None:
+        refreshes.request(self._connection, "call", sid, reason)
+        self._applied.follow_ups.add("twilio.fetch-calls")
+
+
+def _record_at(candidates: Iterable[Record], instant: datetime) -> Record | None:
+    return next((each for each in candidates if each.period_start <= instant < each.period_end), None)

@@ -1,0 +1,111 @@
+"""Limits of a plan: alerts at 80 % and 100 % of the minutes, the Free limit, and agents and numbers above the plan.
+
+All of it follows from figures that are already in the transaction; nothing here waits for a job. The limit of a
+plan that bills no overage passes by itself when its period ends (``limited_until``).
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+_ALERT = """
+insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
+values (%(business_id)s, %(kind)s, %(record_id)s, %(plan_id)s, %(value)s, %(limit)s, %(now)s)
+on conflict do nothing
+"""
+
+_RESOLVE = """
+update usage_alerts set resolved_at = %(now)s
+where business_id = %(business_id)s and kind = %(kind)s and resolved_at is null
+  and not (plan_id = %(plan_id)s and %(above)s)
+"""
+
+# The limit of a business, from its current record; businesses whose plan bills overage have none.
+_SETTLE_LIMIT = """
+with limits as (
+  select b.id,
+         (select r.period_end
+          from usage_records r join subscription_plans p on p.id = r.plan_id
+          where r.business_id = b.id and r.period_start <= %(now)s and r.period_end > %(now)s
+            and not p.bills_overage and r.minutes - r.adjustment_minutes >= r.included_minutes) as until
+  from businesses b where b.id = any(%(ids)s::bigint[]))
+update businesses b set limited_until = limits.until
+from limits
+where limits.id = b.id and b.limited_until is distinct from limits.until
+"""
+
+_COUNTS = """
+select p.id, p.agents, p.numbers,
+       (select count(*) from ai_agents a where a.business_id = b.id and a.ended_at is null),
+       (select count(*) from phone_numbers n where n.business_id = b.id)
+from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A record's own use (without what was carried into it) before and after a change, in minutes."""
+
+    record_id: int
+    business_id: int
+    plan_id: int
+    bills_overage: bool
+    included: int
+    before: int
+    after: int
+    period_end: datetime
+
+
+def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> None:
+    """Raise the alerts that these changes cross, once per record, and set or lift the Free limit.
+
+    Adjustments are no use of this period: the caller leaves them out.
+    """
+    crossed = set()
+    for use in uses:
+        for kind, threshold in (("minutes-80", -(-use.included * 4 // 5)), ("minutes-100", use.included)):
+            if use.before < threshold <= use.after:
+                _alert(connection, use, kind, now)
+        if not use.bills_overage and (use.before < use.included) != (use.after < use.included):
+            crossed.add(use.business_id)
+    settle_limits(connection, crossed, now)
+
+
+def settle_limits(connection: Connection, business_ids: Collection[int], now: datetime) -> None:
+    """Set or lift the limit of each of these businesses by what its current record says."""
+    if business_ids:
+        connection.exec_driver_sql(_SETTLE_LIMIT, {"ids": list(business_ids), "now": now})
+
+
+def _alert(connection: Connection, use: Use, kind: str, now: datetime) -> None:
+    connection.exec_driver_sql(
+        _ALERT,
+        {
+            "business_id": use.business_id,
+            "kind": kind,
+            "record_id": use.record_id,
+            "plan_id": use.plan_id,
+            "value": use.after,
+            "limit": use.included,
+            "now": now,
+        },
+    )
+
+
+def check_counts(connection: Connection, business_id: int, now: datetime) -> None:
+    """Compare agents and numbers with the plan: an alert while there are more, resolved when there are not."""
+    plan_id, agents_limit, numbers_limit, agents, numbers = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
+    for kind, value, limit in (("agents", agents, agents_limit), ("numbers", numbers, numbers_limit)):
+        about = {"business_id": business_id, "kind": kind, "plan_id": plan_id, "now": now, "above": value > limit}
+        connection.exec_driver_sql(_RESOLVE, about)
+        if value > limit:
+            connection.exec_driver_sql(_ALERT, {**about, "record_id": None, "value": value, "limit": limit})
+
+
+def room_for_another(connection: Connection, business_id: int, kind: str) -> bool:
+    """Whether the plan has room for one more of ``agents`` or ``numbers``."""
+    _, agents_limit, numbers_limit, agents, numbers = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
+    return bool(agents < agents_limit) if kind == "agents" else bool(numbers < numbers_limit)

@@ -1,0 +1,101 @@
+"""The listing of Twilio's calls, about every hour: brings in calls whose callback was lost, and prices that came late.
+
+Twilio never retries a callback that was answered with an error, so the list is the only way to know of such calls.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from pipeline import recovering
+from pipeline.clock import Clock, machine_now
+from pipeline.reports import TERMINAL
+from pipeline.twilio_api import TwilioApi, instant
+
+log = structlog.get_logger()
+
+#: What started since the last listing, and 5 h before it, when a call may have begun that ended since. Within the
+#: hour of grace that a renewal's draft has, so that a lost callback of a period's last minutes still gets into it.
+OFTEN = "twilio-calls"
+OFTEN_EVERY = timedelta(minutes=45)
+OFTEN_MARGIN = timedelta(hours=5)
+#: Once a day, two days back from the last time: prices that came late, and calls that lasted longer than 5 h.
+DAILY = "twilio-calls-daily"
+DAILY_EVERY = timedelta(hours=24)
+DAILY_MARGIN = timedelta(hours=48)
+#: A call that ended only now is left for the next time: its callback is on its way.
+UNDERWAY = timedelta(minutes=5)
+#: Calls that are compared and stored in one transaction.
+CHUNK = 1000
+
+_LISTED_UNTIL = "select listed_until from listings where source = %s"
+
+_LISTED = """
+insert into listings (source, listed_until) values (%(source)s, %(until)s)
+on conflict (source) do update
+set listed_until = greatest(listings.listed_until, excluded.listed_until), listed_at = now()
+"""
+
+
+def list_due(engine: Engine, api: TwilioApi, clock: Clock) -> int:
+    """List the calls if it is time to, by the business clock; returns how many events that led to.
+
+    Raises TwilioApiError; what was stored before stays, and the listing is due again.
+    """
+    now = clock.now()
+    until = now - UNDERWAY
+    with engine.connect() as connection:
+        often, daily = _listed_until(connection, OFTEN), _listed_until(connection, DAILY)
+    if often is None or daily is None:  # the first listing ever: what lies before it is not ours
+        start, sources = until - OFTEN_MARGIN, [OFTEN, DAILY]
+    elif now - daily >= DAILY_EVERY:
+        start, sources = min(daily - DAILY_MARGIN, often - OFTEN_MARGIN), [OFTEN, DAILY]
+    elif now - often >= OFTEN_EVERY:
+        start, sources = often - OFTEN_MARGIN, [OFTEN]
+    else:
+        return 0
+    count = _list(engine, api, start, until, now)
+    with engine.begin() as connection:
+        for source in sources:
+            connection.exec_driver_sql(_LISTED, {"source": source, "until": until})
+    if count:
+        log.info("calls-recovered", events=count, started_from=start.isoformat(), until=until.isoformat())
+    return count
+
+
+def _listed_until(connection: Connection, source: str) -> datetime | None:
+    until: datetime | None = connection.exec_driver_sql(_LISTED_UNTIL, (source,)).scalar()
+    return until
+
+
+def _list(engine: Engine, api: TwilioApi, start: datetime, until: datetime, now: datetime) -> int:
+    """Store what the calls tell that started from ``start`` on and were over by ``until``."""
+    asked_at = machine_now()
+    count = 0
+    for calls in _chunks(call for call in api.list_calls(start, until) if _over(call, until)):
+        with engine.begin() as connection:
+            count += recovering.store_news(
+                connection,
+                calls,
+                account_sid=api.account_sid,
+                machine_now=asked_at,
+                now=now,
+                recovered=True,
+            )
+    return count
+
+
+def _over(call: dict[str, Any], until: datetime) -> bool:
+    """Whether the call had ended by then; one that nobody answered has no end, and no length either."""
+    ended = instant(call["end_time"] or call["start_time"] or call["date_created"])
+    return call["status"] in TERMINAL and (ended is None or ended <= until)
+
+
+def _chunks(calls: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    remaining = iter(calls)
+    while chunk := list(islice(remaining, CHUNK)):
+        yield chunk

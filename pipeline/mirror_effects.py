@@ -1,0 +1,69 @@
+"""What applying Stripe's objects leads to besides the mirror: objects to fetch, drifts, tasks that have work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from pipeline import drifts, refreshes
+
+#: The reason of events that are set aside until their customer has been fetched.
+AWAITING_CUSTOMER = "awaiting-customer"
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    business_id: int | None
+    expected: str
+    actual: str
+    evidence: Mapping[str, Any]
+
+
+@dataclass(slots=True)
+class Effects:
+    """Collected while a batch is applied and written at its end, in one order.
+
+    Prices and their drifts belong to no business, so no business's lock keeps two drains from meeting there.
+    """
+
+    follow_ups: set[str] = field(default_factory=set)
+    customers_known: bool = False
+    """Customers were mirrored: events that wait for one may go on."""
+    _stale: dict[tuple[str, str], str] = field(default_factory=dict)
+    _drifts: dict[tuple[str, str], _Report | None] = field(default_factory=dict)
+
+    def stale(self, kind: str, object_id: str, reason: str) -> None:
+        """Have this object fetched."""
+        self._stale[kind, object_id] = reason
+        self.follow_ups.add("stripe.refresh")
+
+    def report(
+        self, kind: str, subject: str, business_id: int | None, expected: str, actual: str, evidence: Mapping[str, Any]
+    ) -> None:
+        """Open a drift, or bring it up to date."""
+        self._drifts[kind, subject] = _Report(business_id, expected, actual, evidence)
+
+    def resolve(self, kind: str, subject: str) -> None:
+        """Close a drift, if it is open."""
+        self._drifts[kind, subject] = None
+
+    def write(self, connection: Connection, now: datetime) -> None:
+        for (kind, subject), drift in sorted(self._drifts.items(), key=lambda item: item[0]):
+            if drift is None:
+                drifts.resolve(connection, kind, subject, now)
+            else:
+                drifts.report(
+                    connection,
+                    kind,
+                    subject,
+                    business_id=drift.business_id,
+                    expected=drift.expected,
+                    actual=drift.actual,
+                    evidence=drift.evidence,
+                    now=now,
+                )
+        refreshes.request_all(connection, self._stale)
+        if self.customers_known and refreshes.release(connection, AWAITING_CUSTOMER):
+            self.follow_ups.add("events.drain")

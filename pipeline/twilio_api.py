@@ -1,0 +1,153 @@
+"""Twilio, as this program uses it: the only file outside the sandbox that imports ``twilio``."""
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]  # twilio ships no types
+from twilio.http.http_client import TwilioHttpClient  # type: ignore[import-untyped]  # as above
+from twilio.request_validator import (  # type: ignore[import-untyped]  # as above
+    RequestValidator,
+    get_signature_algorithm,
+)
+from twilio.rest import Client  # type: ignore[import-untyped]  # as above
+
+from pipeline.settings import TwilioSettings
+from pipeline.signature import SignatureError
+
+#: For connecting and for each part of an answer: a page of a thousand calls takes its time.
+TIMEOUT_SECONDS = 20.0
+#: The largest page that Twilio gives.
+PAGE = 1000
+
+Json = dict[str, Any]
+
+
+class TwilioApiError(Exception):
+    """Twilio gave no answer, or refused; ``status`` is None without an answer. Try again later, whatever it is."""
+
+    def __init__(self, status: int | None, words: str) -> None:
+        super().__init__(f"{status or 'no answer'}: {words}")
+        self.status = status
+
+
+def instant(value: str | None) -> datetime | None:
+    """A time as the API writes it, ``Fri, 18 Oct 2019 17:02:00 +0000``; None where there is none yet."""
+    return parsedate_to_datetime(value) if value else None
+
+
+class TwilioApi:
+    """What Twilio knows of our calls and numbers, as its JSON shows it. May be shared by threads."""
+
+    def __init__(self, settings: TwilioSettings) -> None:
+        self.account_sid = settings.twilio_account_sid
+        self._auth_token = settings.twilio_auth_token[0].get_secret_value()
+        self._base = settings.twilio_api_base
+        self._account = f"{self._base}/2010-04-01/Accounts/{self.account_sid}"
+        self._threads = threading.local()
+
+    def fetch_call(self, sid: str) -> Json | None:
+        """One call, or None when Twilio knows none of that SID. Raises TwilioApiError."""
+        return self._get(f"{self._account}/Calls/{quote(sid, safe='')}.json")
+
+    def list_calls(self, started_after: datetime, started_before: datetime) -> Iterator[Json]:
+        """The calls that started in ``[started_after, started_before)``, and those that never started.
+
+        Twilio filters by the UTC date, and what is finer is filtered here. Pages may overlap, so one call may come
+        twice. Raises TwilioApiError.
+        """
+        first = started_after.astimezone(UTC).date()
+        beyond = started_before.astimezone(UTC).date() + timedelta(days=1)
+        params: dict[str, object] = {
+            "StartTime>": first.isoformat(),
+            "StartTime<": beyond.isoformat(),
+            "PageSize": PAGE,
+        }
+        for call in self._pages("calls", f"{self._account}/Calls.json", params):
+            started = instant(call["start_time"])
+            if started is None or started_after <= started < started_before:
+                yield call
+
+    def list_numbers(self) -> Iterator[Json]:
+        """The account's phone numbers, with the addresses that it calls. Raises TwilioApiError."""
+        address = f"{self._account}/IncomingPhoneNumbers.json"
+        return self._pages("incoming_phone_numbers", address, {"PageSize": PAGE})
+
+    def _pages(self, kind: str, address: str, params: dict[str, object]) -> Iterator[Json]:
+        query: dict[str, object] | None = params
+        while True:
+            page = self._get(address, query)
+            if page is None:
+                raise TwilioApiError(404, f"Twilio has no account {self.account_sid}")
+            yield from page[kind]
+            if not page["next_page_uri"]:
+                return
+            address, query = self._base + page["next_page_uri"], None
+
+    def _get(self, address: str, params: dict[str, object] | None = None) -> Json | None:
+        try:
+            # The plain request: it gives Twilio's own JSON, and none of the package's conversions of dates.
+            answer = self._client().request("GET", address, params=params)
+        except (OSError, TwilioException) as error:  # what requests raises is an OSError
+            raise TwilioApiError(None, str(error)) from error
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise TwilioApiError(answer.status_code, answer.text[:500])
+        try:
+            found: Json = json.loads(answer.text)
+        except ValueError as error:
+            raise TwilioApiError(None, f"the answer can't be read: {error}") from error
+        return found
+
+    def _client(self) -> Client:
+        """The client of this thread: the package keeps the last answer in its client, where threads would mix them."""
+        if not hasattr(self._threads, "client"):
+            self._threads.client = Client(
+                self.account_sid,
+                self._auth_token,
+                http_client=TwilioHttpClient(timeout=TIMEOUT_SECONDS),
+                environment={"TWILIO_EDGE": "", "TWILIO_REGION": ""},  # the address is ours, never the environment's
+            )
+        client: Client = self._threads.client
+        return client
+
+
+def verify_twilio_signature(
+    url: str,
+    form: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    signature: str | None,
+    signature_settings: str | None,
+    tokens: Sequence[str],
+) -> None:
+    """Raise SignatureError unless ``X-Twilio-Signature`` signs this request with one of the tokens.
+
+    ``url`` is what Twilio called, with its query; ``form`` are the body's parameters, blank and repeated ones too,
+    and empty for a JSON body. ``signature_settings`` is the header X-Twilio-Webhooks-Signature-Settings, if it came.
+    """
+    if not signature:
+        raise SignatureError("there is no X-Twilio-Signature")
+    try:
+        # Without parameters only the URL is signed, which then has to name the body. The package checks that for
+        # a str only, lets an empty form pass for any body, and raises when the digest is missing.
+        if not form:
+            named = parse_qs(urlsplit(url).query).get("bodySHA256", [""])[0]
+            if not hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), named.lower().encode()):
+                raise SignatureError("nothing signs the body: no parameters, and no bodySHA256 of it in the URL")
+        # What is signed beside the URL: sorted, each pair once. Handed over as the name of one parameter, since the
+        # package joins a form twice for each token, which took most of a request's time, and raises on repeated names.
+        params = {"".join(name + value for name, value in sorted(set(form))): ""}
+        algorithm = get_signature_algorithm(signature_settings)
+        if any(RequestValidator(token).validate(url, params, signature, algorithm) for token in tokens):
+            return
+    except (TypeError, ValueError) as error:  # what the package raises on forged requests
+        raise SignatureError(f"the signature can't be checked: {type(error).__name__}") from error
+    raise SignatureError("the signature is wrong: another token, another address than PUBLIC_URL, or another body")

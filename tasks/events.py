@@ -1,0 +1,38 @@
+"""Queue `events`: applying what is stored in webhook_events."""
+
+import structlog
+
+from pipeline import inbox
+from pipeline.clock import business_clock
+from pipeline.drain import Drain, DrainSettings
+from pipeline.settings import RuleSettings, StripeSettings, TwilioSettings, load
+from tasks import follow_ups
+from tasks.app import app
+from tasks.engine import engine
+
+log = structlog.get_logger()
+
+
+@app.task(name="events.drain")
+def drain() -> None:
+    """Apply what is due. Sent by a receiver that has stored something, and by a drain that left something."""
+    settings = DrainSettings(
+        twilio_account_sid=load(TwilioSettings).twilio_account_sid,
+        livemode=load(StripeSettings).livemode,
+        bill_child_legs=load(RuleSettings).bill_child_legs,
+    )
+    result = Drain(engine(), settings, business_clock()).run()
+    if result.counts:
+        log.info("drained", **result.counts, more=result.more)
+    follow_ups.send(result.follow_ups | ({"events.drain"} if result.more else set()))
+
+
+@app.task(name="events.sweep")
+def sweep() -> None:
+    """Apply what no nudge led to: the one retry clock. What it finds overdue is itself a signal."""
+    with engine().begin() as connection:
+        linked = inbox.replay_orphans(connection)
+        overdue = inbox.overdue(connection)
+    if linked or overdue:
+        log.warning("swept", overdue=overdue, orphans_linked=linked)
+    drain()

@@ -1,0 +1,18 @@
+"""Queue `usage`: closing periods. Sent by beat, and when Stripe has drafted an invoice."""
+
+import structlog
+
+from pipeline import closing
+from pipeline.clock import business_clock
+from tasks.app import app
+from tasks.engine import engine
+
+log = structlog.get_logger()
+
+
+@app.task(name="periods.close-due")
+def close_due() -> None:
+    """Close what is due, by the business clock."""
+    counts = closing.close_due(engine(), business_clock().now())
+    if counts:
+        log.info("closed", **counts)

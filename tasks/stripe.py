@@ -1,0 +1,48 @@
+"""Queue `stripe`: what is told to Stripe, and what is asked of it."""
+
+import structlog
+
+from pipeline import changes, push_sending, pushes
+from pipeline.clock import business_clock
+from pipeline.fetch_stripe import StripeFetcher
+from pipeline.settings import StripeSettings, load
+from pipeline.stripe_api import StripeApi
+from tasks import follow_ups
+from tasks.app import app
+from tasks.engine import engine
+
+log = structlog.get_logger()
+
+
+@app.task(name="stripe.plan-meter-pushes")
+def plan_meter_pushes() -> None:
+    """Plan a push for every business that has minutes which Stripe was not told."""
+    counts = pushes.plan_due(engine(), load(StripeSettings).stripe_meter_event_name, business_clock().now())
+    if counts:
+        log.info("planned-meter-pushes", **counts)
+
+
+@app.task(name="stripe.send-meter-pushes")
+def send_meter_pushes() -> None:
+    """Send the meter pushes that are due."""
+    counts = push_sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    if counts:
+        log.info("sent-meter-pushes", **counts)
+
+
+@app.task(name="stripe.send-subscription-changes")
+def send_subscription_changes() -> None:
+    """Send the subscription changes that are due."""
+    counts = changes.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    if counts:
+        log.info("sent-subscription-changes", **counts)
+
+
+@app.task(name="stripe.refresh")
+def refresh() -> None:
+    """Fetch the objects that are stale or were never known, and apply them to the mirror."""
+    fetcher = StripeFetcher(engine(), StripeApi(load(StripeSettings)), business_clock())
+    counts = fetcher.run()
+    if counts:
+        log.info("refreshed", **counts)
+    follow_ups.send(fetcher.follow_ups)

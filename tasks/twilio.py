@@ -1,0 +1,36 @@
+"""Queue `maintenance`: what is asked of Twilio. Slow answers there must not delay what is told to Stripe."""
+
+import structlog
+
+from pipeline import listing
+from pipeline.clock import business_clock
+from pipeline.fetch_calls import CallFetcher
+from pipeline.settings import TwilioSettings, load
+from pipeline.twilio_api import TwilioApi, TwilioApiError
+from tasks import follow_ups
+from tasks.app import app
+from tasks.engine import engine
+
+log = structlog.get_logger()
+
+
+@app.task(name="twilio.fetch-calls")
+def fetch_calls() -> None:
+    """Fetch the calls that callbacks told too little of, or contradictory things."""
+    fetcher = CallFetcher(engine(), TwilioApi(load(TwilioSettings)), business_clock())
+    counts = fetcher.run()
+    if counts:
+        log.info("fetched-calls", **counts)
+    follow_ups.send(fetcher.follow_ups)
+
+
+@app.task(name="twilio.list-calls")
+def list_calls() -> None:
+    """List Twilio's calls if it is time to, and store what no callback told."""
+    try:
+        stored = listing.list_due(engine(), TwilioApi(load(TwilioSettings)), business_clock())
+    except TwilioApiError as error:
+        log.warning("listing-failed", error=str(error), next="the next tick tries again")
+        return
+    if stored:
+        follow_ups.send({"events.drain"})
