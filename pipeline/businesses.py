@@ -88,7 +88,7 @@ def add(
         ZoneInfo(time_zone)
     except (KeyError, ValueError, OSError):
         raise BusinessError(f"{time_zone} is no IANA time zone; write one as America/New_York") from None
-    plans: dict[str, int] = dict(connection.exec_driver_sql("select code, id from subscription_plans").tuples())
+    plans: dict[str, int] = dict(connection.exec_driver_sql("select code, id from subscription_plans").all())
     if plan.lower() not in plans:
         known = ", ".join(plans) or "none: run `altiora seed`"
         raise BusinessError(f"there is no plan {plan}; the plans are {known}")
@@ -134,7 +134,8 @@ def add_number(connection: Connection, business_id: int, number: str, since: dat
     connection.exec_driver_sql(_ADD_NUMBER, (number,))
     last = _last_held(connection, number)
     holder = last.business_id if last is not None and last.until is None else None
-    lock_businesses(connection, {business_id} | ({holder} if holder is not None else set()))
+    touched = {business_id} if holder is None else {business_id, holder}
+    lock_businesses(connection, touched)
     if _last_held(connection, number) != last:
         raise BusinessError(f"{number} has just been given to somebody; look at `altiora business list`")
     name, _, plan = _living(connection, business_id)
@@ -146,7 +147,7 @@ def add_number(connection: Connection, business_id: int, number: str, since: dat
         since = _take_over(connection, last, since, now)
     connection.exec_driver_sql(_SET_HOLDER, (business_id, number))
     connection.exec_driver_sql(_HOLD, {"number": number, "business_id": business_id, "since": since})
-    for changed in {business_id, holder} - {None}:
+    for changed in touched:
         limits.check_counts(connection, changed, now)
     counted = connection.exec_driver_sql(
         _ALREADY_COUNTED, {"former": holder, "since": since, "number": number}

@@ -29,7 +29,7 @@ _ENDED = f"r.state = 'open' and r.period_end <= %(now)s and not r.provisional an
 # A record without a subscription, and one whose invoice nobody knows, waits 72 hours: Stripe's longest grace. With an
 # invoice it ends with what can be billed; a push that is being sent is waited for until the invoice finalises.
 _CLOSABLE = f"""
-r.state = 'closing' and not r.provisional and not {STALE} and case
+r.state in ('open', 'closing') and r.period_end <= %(now)s and not r.provisional and not {STALE} and case
   when invoice.id is null then r.period_end + interval '72 hours' <= %(now)s
   when invoice.status <> 'draft' or invoice.automatically_finalizes_at <= %(now)s then true
   else {TOO_LATE} and not exists (
@@ -42,7 +42,7 @@ end
 # What is due, as businesses. Each part has its own partial index.
 _DUE = f"""
 select r.business_id {_JOINS} where {_ENDED}
-union select r.business_id {_JOINS} where {_CLOSABLE}
+union select r.business_id {_JOINS} where r.state = 'closing' and {_CLOSABLE}
 union {settlement.DUE}
 order by 1
 """
@@ -56,15 +56,12 @@ where r.id = ended.id
 _CLOSE = f"""
 update usage_records r set state = 'closed', closed_at = %(now)s, statement = made.statement
 from (
-  select r.id, c.no_invoice, {STATEMENT} as statement
-  from (
-    select r.id, r.subscription_id is not null and invoice.id is null as no_invoice
-    {_JOINS} where {_CLOSABLE} and r.business_id = any(%(ids)s::bigint[])
-  ) c
-  join usage_records r on r.id = c.id
+  select r.id, r.subscription_id is not null and invoice.id is null as no_invoice, {STATEMENT} as statement
+  {_JOINS}
   join businesses b on b.id = r.business_id
   join subscription_plans p on p.id = r.plan_id
   {OF_CALLS}
+  where r.business_id = any(%(ids)s::bigint[]) and {_CLOSABLE}
 ) made
 where r.id = made.id
 returning r.id, r.business_id, r.subscription_id is not null as paid, made.no_invoice, r.minutes
@@ -81,19 +78,25 @@ where r.id = any(%s::bigint[]) and p.business_id = r.business_id
 """
 
 # What keeps a due record waiting must be fetched: an unconfirmed period, an unknown invoice (a subscription is
-# fetched with its invoices), the end of a draft that nobody told.
+# fetched with its invoices), the end of a draft that nobody told. Not what is being fetched already or was just now,
+# since a fetch makes a close due, and that would ask again.
 _MISSING = f"""
-select 'subscription' as kind, s.stripe_id as object_id, 'provisional-period' as reason
-{_JOINS} where r.state = 'open' and r.period_end <= %(now)s and r.provisional and not {STALE}
-  and s.id is not null
-union
-select 'subscription', s.stripe_id, 'no-invoice'
-{_JOINS} where r.state = 'closing' and s.id is not null and invoice.id is null and not {STALE}
-union
-select 'invoice', invoice.id, 'past-finalisation'
-{_JOINS} where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null
-  and invoice.status = 'draft' and invoice.automatically_finalizes_at <= %(now)s
-"""
+select * from (
+  select 'subscription' as kind, s.stripe_id as object_id, 'provisional-period' as reason
+  {_JOINS} where r.state = 'open' and r.period_end <= %(now)s and r.provisional and s.id is not null
+  union
+  select 'subscription', s.stripe_id, 'no-invoice'
+  {_JOINS} where r.state = 'closing' and s.id is not null and invoice.id is null
+  union
+  select 'invoice', invoice.id, 'past-finalisation'
+  {_JOINS} where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null
+    and invoice.status = 'draft' and invoice.automatically_finalizes_at <= %(now)s
+) missing
+where not exists (
+  select from refreshes f
+  where f.kind = missing.kind and f.object_id = missing.object_id
+    and (f.mark > f.fetched_mark or f.marked_at > clock_timestamp() - interval '20 seconds'))
+"""  # noqa: S608 - put together from fragments of ours
 
 _log = structlog.get_logger(__name__)
 
@@ -119,8 +122,8 @@ def close_due(engine: Engine, now: datetime) -> Counter[str]:
 def close(connection: Connection, business_ids: Sequence[int], now: datetime) -> Counter[str]:
     """Do what is due for these businesses, whose locks are held."""
     about = {"ids": list(business_ids), "now": now, "deadline": deadline(now)}
+    closed = connection.exec_driver_sql(_CLOSE, about).all()  # also what comes so late that both steps are due
     begun = connection.exec_driver_sql(_BEGIN, about).rowcount
-    closed = connection.exec_driver_sql(_CLOSE, about).all()
     paid = [record.id for record in closed if record.paid]
     if paid:
         connection.exec_driver_sql(_VOID, (paid,))

@@ -73,7 +73,7 @@ def send_all(
     """Attempt every row in a few threads and settle each answer at once; rows past ``until`` are not tried.
 
     ``attempt`` does the calls and returns what to note, or raises one of the four StripeApiErrors. ``settle``
-    commits. ``until`` is of time.monotonic().
+    commits; what it raises is raised here when all the others are done. ``until`` is of time.monotonic().
     """
     pace = _Pace()
 
@@ -87,8 +87,9 @@ def send_all(
         settle(row, answer)
 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="send") as pool:
-        for _ in pool.map(one, rows):
-            pass
+        sent = [pool.submit(one, row) for row in rows]
+    for each in sent:
+        each.result()
 
 
 def _answer(attempt: Callable[[Row], str], row: Row) -> Answer:

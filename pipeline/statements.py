@@ -1,7 +1,7 @@
 """The statement of a closed period, frozen with it: as SQL, so that a hundred thousand are made where the rows are.
 
-The names used: ``r`` is the usage record, ``b`` its business, ``p`` its plan, ``c`` has ``no_invoice``, and
-``%(now)s`` is the instant of the close.
+The names used: ``r`` is the usage record, ``b`` its business, ``p`` its plan, ``invoice`` the one that bills it
+(or nulls), ``of_calls`` what OF_CALLS joins, and ``%(now)s`` is the instant of the close.
 """
 
 # Twilio's prices are kept by unit and never summed across. A call that completed without a known duration is not
@@ -49,7 +49,7 @@ jsonb_build_object(
   'pushed', r.pushed_minutes,
   'cost', of_calls.cost,
   'gaps', to_jsonb(array_remove(array[
-    case when c.no_invoice then 'no-invoice' end,
+    case when r.subscription_id is not null and invoice.id is null then 'no-invoice' end,
     case when of_calls.unknown > 0 then 'call-of-unknown-duration' end,
     case when {_HAS_PUSH % "'failed'"} then 'refused-push' end,
     case when {_HAS_PUSH % "'planned', 'sending', 'unknown'"} then 'unanswered-push' end

@@ -23,6 +23,9 @@ PAGE = 100
 #: Seconds that a signature is good for; Stripe's own tolerance.
 SIGNATURE_TOLERANCE = 300
 
+#: The API version of our requests, and of the webhook endpoint that suits us best.
+VERSION = stripe.api_version
+
 Json = dict[str, Any]
 
 

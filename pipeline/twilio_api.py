@@ -1,5 +1,6 @@
 """Twilio, as this program uses it: the only file outside the sandbox that imports ``twilio``."""
 
+import base64
 import hashlib
 import hmac
 import json
@@ -59,13 +60,13 @@ class TwilioApi:
     def list_calls(self, started_after: datetime, started_before: datetime) -> Iterator[Json]:
         """The calls that started in ``[started_after, started_before)``, and those that never started.
 
-        Twilio filters by the UTC date, and what is finer is filtered here. Pages may overlap, so one call may come
-        twice. Raises TwilioApiError.
+        Twilio promises to filter by UTC dates only, so the exact filter is here. Pages may overlap, so one call may
+        come twice. Raises TwilioApiError.
         """
-        first = started_after.astimezone(UTC).date()
         beyond = started_before.astimezone(UTC).date() + timedelta(days=1)
         params: dict[str, object] = {
-            "StartTime>": first.isoformat(),
+            # Where times are honoured this saves most of a day's calls; cut to its date it asks for them all.
+            "StartTime>": started_after.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             "StartTime<": beyond.isoformat(),
             "PageSize": PAGE,
         }
@@ -142,12 +143,20 @@ def verify_twilio_signature(
             named = parse_qs(urlsplit(url).query).get("bodySHA256", [""])[0]
             if not hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), named.lower().encode()):
                 raise SignatureError("nothing signs the body: no parameters, and no bodySHA256 of it in the URL")
-        # What is signed beside the URL: sorted, each pair once. Handed over as the name of one parameter, since the
-        # package joins a form twice for each token, which took most of a request's time, and raises on repeated names.
-        params = {"".join(name + value for name, value in sorted(set(form))): ""}
+        # What is signed beside the URL: sorted, each pair once.
+        signed = "".join([name + value for name, value in sorted(set(form))])
+        # The plain case first: the package takes ten times as long, most of a request's time.
+        if any(hmac.compare_digest(_plain_signature(token, url + signed), signature.encode()) for token in tokens):
+            return
+        # All else is the package's: addresses with and without a port, other algorithms. What is signed is handed
+        # over as the name of one parameter, since the package raises on repeated names.
         algorithm = get_signature_algorithm(signature_settings)
-        if any(RequestValidator(token).validate(url, params, signature, algorithm) for token in tokens):
+        if any(RequestValidator(token).validate(url, {signed: ""}, signature, algorithm) for token in tokens):
             return
     except (TypeError, ValueError) as error:  # what the package raises on forged requests
         raise SignatureError(f"the signature can't be checked: {type(error).__name__}") from error
     raise SignatureError("the signature is wrong: another token, another address than PUBLIC_URL, or another body")
+
+
+def _plain_signature(token: str, signed: str) -> bytes:
+    return base64.b64encode(hmac.digest(token.encode(), signed.encode(), hashlib.sha1))

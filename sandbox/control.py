@@ -46,7 +46,8 @@ class Control:
 
     - ``GET clock``: ``{"now", "next_stop"}``; the next stop is an instant at which the pipeline needs time, or null,
     - ``POST advance`` with ``to``: moves business time, answers ``{"now", "happened", "next_stop"}``,
-    - ``POST drain``: answers when no webhook is on its way any more, ``GET deliveries``: see Delivery.counts,
+    - ``POST drain``: answers ``{"pending": 0}`` when no webhook is on its way any more,
+    - ``GET deliveries``: see Delivery.counts,
     - ``POST populate`` with ``businesses`` (see traffic.Business), ``start``, ``end`` and ``seed``: ``{"legs"}``.
     """
 
@@ -75,7 +76,7 @@ class Control:
 
     async def _drain(self, _: dict[str, Any]) -> object:
         await self._delivery.drain()
-        return {"pending": 0}
+        return {"pending": self._delivery.counts()["pending"]}
 
     async def _deliveries(self, _: dict[str, Any]) -> object:
         return self._delivery.counts()

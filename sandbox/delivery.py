@@ -52,7 +52,7 @@ class Delivery:
             sender.add_done_callback(lambda _: self._idle.set())  # so that nobody waits for a sender that broke
 
     async def stop(self) -> None:
-        """Stop sending; what has not left yet is forgotten."""
+        """Stop sending; what has not left yet is forgotten, and who waits in ``drain`` waits no longer."""
         for sender in self._senders:
             sender.cancel()
         await asyncio.gather(*self._senders, return_exceptions=True)
@@ -83,7 +83,7 @@ class Delivery:
         """Wait until every webhook is answered 2xx, lost or given up. Raises what broke a sender, if one broke."""
         await self._idle.wait()
         for sender in self._senders:
-            if sender.done():
+            if sender.done() and not sender.cancelled():
                 sender.result()
 
     def counts(self) -> dict[str, Any]:

@@ -119,7 +119,9 @@ async def _serve(config: Config) -> None:
         timeout_keep_alive=60,
         timeout_graceful_shutdown=GRACE,
     )
-    server = _Server(settings, {"stripe": f"http://{HOST}:{stripe_port}", "twilio": f"http://{HOST}:{twilio_port}"})
+    server = _Server(
+        settings, {"stripe": f"http://{HOST}:{stripe_port}", "twilio": f"http://{HOST}:{twilio_port}"}, delivery
+    )
     delivery.start()
     following = None if timeline.owns_time else asyncio.create_task(timeline.follow())
     if following is not None:
@@ -127,7 +129,6 @@ async def _serve(config: Config) -> None:
     try:
         await server.serve(sockets=sockets)
     finally:
-        await delivery.stop()
         if following is not None and not following.cancel():
             following.result()
 
@@ -146,16 +147,21 @@ class _Doors:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which says when it listens."""
+    """uvicorn, which says when it listens, and stops the webhooks before the requests that wait for them."""
 
-    def __init__(self, config: uvicorn.Config, addresses: dict[str, str]) -> None:
+    def __init__(self, config: uvicorn.Config, addresses: dict[str, str], delivery: Delivery) -> None:
         super().__init__(config)
         self._addresses = addresses
+        self._delivery = delivery
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         sys.stdout.write(json.dumps(self._addresses) + "\n")
         sys.stdout.flush()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await self._delivery.stop()
+        await super().shutdown(sockets)
 
 
 def _listen(port: int) -> socket.socket:

@@ -5,9 +5,11 @@ thread publishes, on a connection of its own, with short timeouts and without a 
 next sweep finds.
 """
 
+import contextlib
 import os
 import socket
 import threading
+import time
 import uuid
 from typing import Any
 
@@ -18,6 +20,8 @@ from tasks.queues import queue_of
 
 #: Seconds to connect, and for each answer of the broker.
 TIMEOUT = 0.5
+#: Seconds between two messages: under load one stands for all the groups that were stored meanwhile.
+PAUSE = 0.02
 #: A queue that holds so many has enough to wake every worker; without a bound it grew while no worker runs.
 ENOUGH = 10
 
@@ -63,30 +67,23 @@ class Nudge:
         self._pid = os.getpid()
 
     def _work(self) -> None:
-        ended = False
-        while not ended:
-            # Without max_retries kombu tries to connect for ever.
-            with Connection(
-                self._broker_url,
-                connect_timeout=TIMEOUT,
-                transport_options={"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT, "max_retries": 0},
-            ) as connection:
-                ended = self._send_all(connection)
-
-    def _send_all(self, connection: Connection) -> bool:
-        """Send until the connection fails, or there is nothing left and nothing will come (true)."""
+        connection: Connection | None = None
         while (task_name := self._next()) is not None:
             try:
+                connection = connection or _connection(self._broker_url)
                 _publish(connection, task_name)
             except Exception as error:  # noqa: BLE001 - whatever it is: the sweep finds what this would have told
                 if self._reached:
                     _log.warning("broker-away", error=type(error).__name__, task=task_name)
                 self._reached = False
-                return False
-            if not self._reached:
-                _log.info("broker-back")
-            self._reached = True
-        return True
+                _release(connection)
+                connection = None
+            else:
+                if not self._reached:
+                    _log.info("broker-back")
+                self._reached = True
+            time.sleep(PAUSE)
+        _release(connection)
 
     def _next(self) -> str | None:
         """The next task that is wanted, waiting for one; none when closing."""
@@ -96,6 +93,18 @@ class Nudge:
                 del self._waiting[task_name]
                 return task_name
             return None
+
+
+def _connection(broker_url: str) -> Connection:
+    timeouts = {"socket_timeout": TIMEOUT, "socket_connect_timeout": TIMEOUT}
+    # Without max_retries kombu tries to connect for ever.
+    return Connection(broker_url, connect_timeout=TIMEOUT, transport_options={**timeouts, "max_retries": 0})
+
+
+def _release(connection: Connection | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(Exception):  # one that never was connected raises
+            connection.release()
 
 
 def _publish(connection: Connection, task_name: str) -> None:

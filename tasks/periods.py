@@ -4,6 +4,7 @@ import structlog
 
 from pipeline import closing
 from pipeline.clock import business_clock
+from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
 
@@ -16,3 +17,5 @@ def close_due() -> None:
     counts = closing.close_due(engine(), business_clock().now())
     if counts:
         log.info("closed", **counts)
+    if counts["closing"]:
+        follow_ups.send({"stripe.plan-meter-pushes"})

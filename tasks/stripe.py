@@ -20,6 +20,8 @@ def plan_meter_pushes() -> None:
     counts = pushes.plan_due(engine(), load(StripeSettings).stripe_meter_event_name, business_clock().now())
     if counts:
         log.info("planned-meter-pushes", **counts)
+    if counts["planned"]:
+        follow_ups.send({"stripe.send-meter-pushes"})
 
 
 @app.task(name="stripe.send-meter-pushes")
@@ -36,6 +38,8 @@ def send_subscription_changes() -> None:
     counts = changes.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-subscription-changes", **counts)
+    if counts["done"]:
+        follow_ups.send({"stripe.refresh"})
 
 
 @app.task(name="stripe.refresh")

@@ -208,6 +208,19 @@ def test_drain_tells_of_a_sender_that_broke():
         run(Receiver(), lambda delivery: delivery.twilio(VOICE, {"CallSid": "CA1"}, breaks))
 
 
+def test_who_waits_for_a_drain_is_let_go_when_the_sending_stops():
+    async def scenario() -> object:
+        async with delivering(Receiver(*[500] * 100)) as delivery:
+            await delivery.stripe({"id": "evt_1"}, nothing)
+            waiting = asyncio.create_task(delivery.drain())
+            await asyncio.sleep(0.1)
+            await delivery.stop()
+            await waiting
+            return delivery.counts()["pending"]
+
+    assert asyncio.run(scenario()) == 1
+
+
 def answering(*answers: bytes) -> Callable[[Callable[[str], Any]], Any]:
     """Run a client against a server that gives these raw answers in turn.
 

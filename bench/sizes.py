@@ -1,0 +1,44 @@
+"""How much is measured. The full sizes take some minutes on two cores; the small ones only show that all of it runs."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Counts of events, tasks and periods; each figure is the median of ``runs``."""
+
+    runs: int = 3
+    businesses: int = 200
+    warm_up: int = 10_000
+    """Events that a worker drains before the first measured run."""
+    drained: int = 40_000
+    noops: int = 4_000
+    received: int = 16_000
+    received_singly: int = 8_000
+    whole: int = 20_000
+    usual: int = 2_000
+    steady_seconds: float = 10.0
+    """How long the load at half of the full rate lasts."""
+    closed: int = 100_000
+    stored: int = 10_000_000
+    """Calls in the table, for the cost of an event beside them; with --long only."""
+    drained_long: int = 1_000_000
+    """Events that a worker drains before its memory is looked at again; with --long only."""
+
+
+FULL = Sizes()
+SMALL = Sizes(
+    runs=1,
+    businesses=20,
+    warm_up=100,
+    drained=400,
+    noops=100,
+    received=400,
+    received_singly=200,
+    whole=400,
+    usual=50,
+    steady_seconds=1.0,
+    closed=200,
+    stored=2_000,
+    drained_long=800,
+)

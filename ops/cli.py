@@ -1,0 +1,100 @@
+"""The command `altiora`: which command is found where, and how each of them ends.
+
+Exit status 0: done; 1: something was found wrong; 2: used wrongly, or a setting is missing. Whatever is wrong is told
+in a sentence on standard error.
+"""
+
+import os
+from importlib import import_module
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from ops.output import WrongError, warn
+from ops.supervisor import REPOSITORY
+from pipeline.clock import ClockError
+from pipeline.settings import SettingsError
+
+#: Each command and where it is: a function, or a Typer application with commands of its own. Only the module of the
+#: one that is asked for is loaded, so that `altiora usage` does not wait for Celery, Stripe and Twilio.
+_COMMANDS = {
+    "demo": "ops.demo:demo",
+    "up": "ops.up:up",
+    "migrate": "ops.schema:migrate",
+    "seed": "ops.schema:seed",
+    "receiver": "ops.run:receiver",
+    "worker": "ops.run:worker",
+    "beat": "ops.run:beat",
+    "flower": "ops.run:flower",
+    "sandbox": "ops.sandbox:sandbox",
+    "business": "ops.businesses:app",
+    "backlog": "ops.backlog:backlog",
+    "events": "ops.events:app",
+    "usage": "ops.usage:usage",
+    "close": "ops.backlog:close",
+    "pushes": "ops.pushes:app",
+    "drifts": "ops.drifts:app",
+    "doctor": "ops.doctor:doctor",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands of the table, loaded when they are asked for, and their errors told as sentences.
+
+    ``ctx`` is a typer.Context; the base class's type of it is not public.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the base class's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - as above
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        found = getattr(import_module(module), name)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False)
+            found.command()(function)
+        command = get_command(found)
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WrongError as error:
+            _end(error, 1)
+        except (SettingsError, ClockError) as error:
+            _end(error, 2)
+
+
+def _end(error: Exception, status: int) -> NoReturn:
+    warn(f"altiora: {error}")
+    raise typer.Exit(status) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # they show local variables, where secrets may be
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _altiora() -> None:
+    """Bill the minutes of AI phone agents: Stripe and Twilio webhooks in, each minute on the right invoice once."""
+
+
+def main() -> None:
+    """The entry point of `altiora` and of `python -m ops.cli`."""
+    # The .env of this clone counts, and children find `tasks` and the others here first, wherever we were called.
+    os.chdir(REPOSITORY)
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What the commands print: JSON for programs, tables and sentences for people, what is wrong on standard error."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+#: The option of every command that prints data.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+
+
+class WrongError(Exception):
+    """The command found something wrong and ends with status 1; the message says what, and what to do next."""
+
+
+def print_json(data: object) -> None:
+    """Print ``data`` as JSON; instants as ISO 8601 in UTC."""
+    typer.echo(json.dumps(data, indent=2, default=_encode))
+
+
+def _encode(value: object) -> str:
+    if not isinstance(value, datetime):
+        raise TypeError(f"{type(value).__name__} has no JSON form here")
+    return value.astimezone(UTC).isoformat()
+
+
+def say(sentence: str) -> None:
+    """Tell a person what was done, on standard output."""
+    typer.echo(printable(sentence))
+
+
+def warn(sentence: str) -> None:
+    """Tell a person something beside the data, on standard error."""
+    typer.echo(printable(sentence), err=True)
+
+
+def print_table(
+    rows: Iterable[Mapping[str, Any]], *, numbers: Sequence[str] = (), nothing: str = "There is nothing to show."
+) -> None:
+    """Print rows under the names of their fields, those in ``numbers`` to the right; ``nothing`` if there are none."""
+    from rich.console import Console  # noqa: PLC0415 - rich is slow to load, and JSON does without
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
+    rows = list(rows)
+    if not rows:
+        say(nothing)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(shown(value))) for value in row.values()))
+    Console(file=sys.stdout).print(table)
+
+
+def shown(value: object) -> str:
+    """A value as people read it: instants in UTC to the second, thousands apart, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return str(value)
+
+
+def age(seconds: int | None) -> str:
+    """A duration in its two largest units, as ``3 h 5 min``."""
+    if seconds is None:
+        return ""
+    units = [("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)]
+    parts: list[str] = []
+    for unit, size in units:
+        count, seconds = divmod(seconds, size)
+        if count or (parts and len(parts) < 2):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"
+
+
+def printable(text: str) -> str:
+    """``text`` without what would steer a terminal: what others sent us is shown, not obeyed."""
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)

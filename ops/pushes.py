@@ -1,0 +1,65 @@
+"""`altiora pushes`: what Stripe is told, and what it refused."""
+
+from typing import Annotated
+
+import typer
+
+from ops.database import transaction
+from ops.output import AsJson, WrongError, print_json, print_table, say
+from pipeline import pushes, records
+from pipeline.clock import business_clock
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Meter pushes: what Stripe is told, and what it refused."
+)
+
+_UNSETTLED = """
+select p.id, b.id as business_id, b.name as business, p.usage_record_id, p.minutes, p.timestamp, p.state, p.attempts,
+       p.due_at, p.identifier, p.answer
+from meter_pushes p join businesses b on b.id = p.business_id
+where p.state in ('planned', 'sending', 'unknown', 'failed')
+order by p.id
+"""
+
+_RELEASABLE = "select business_id from meter_pushes where id = %s"
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show the meter pushes that are not settled, and those that Stripe refused."""
+    with transaction() as connection:
+        rows = connection.exec_driver_sql(_UNSETTLED).mappings().all()
+    if as_json:
+        print_json([dict(row) for row in rows])
+        return
+    print_table(
+        (
+            {
+                "id": str(row["id"]),
+                "business": row["business"],
+                "minutes": row["minutes"],
+                "for (UTC)": row["timestamp"],
+                "state": row["state"],
+                "tries": row["attempts"],
+                "answer": row["answer"],
+            }
+            for row in rows
+        ),
+        numbers=["id", "minutes", "tries"],
+        nothing="Every meter push is settled.",
+    )
+
+
+@app.command()
+def release(push_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
+    """Let the minutes of a push that Stripe refused be sent anew, once its cause is repaired."""
+    with transaction() as connection:
+        business_id = connection.exec_driver_sql(_RELEASABLE, (push_id,)).scalar()
+        if business_id is None:
+            raise WrongError(f"there is no meter push {push_id}; `altiora pushes list` shows them")
+        records.lock_businesses(connection, [business_id])
+        try:
+            pushes.release(connection, push_id, business_clock().now())
+        except ValueError as error:
+            raise WrongError(str(error)) from error
+    say(f"Released meter push {push_id}: its minutes are planned anew within a minute.")

@@ -1,0 +1,204 @@
+"""The receiver as an ASGI application, without a web framework: any ASGI server can run ``receiver.app:make``.
+
+The answers: 200 stored or seen before; 400 no readable body; 403 the signature; 404, 405, 413, 415; 503 when it could
+not be stored, so that the sender tries again. Never a 500.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, NamedTuple
+
+import orjson
+import structlog
+
+from pipeline.clock import Clock, business_clock
+from pipeline.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    PublicSettings,
+    StripeWebhookSettings,
+    TwilioSettings,
+    load,
+)
+from receiver import metrics
+from receiver.health import DatabaseAwayError, Health
+from receiver.receive import TWILIO_PATH, Answer, StripeWebhook, TwilioWebhook, Webhook, receive, refusal
+from receiver.store import Store
+from tasks.nudge import Nudge
+
+#: Seconds for a body to arrive: whoever sends it by drops must not keep a place for ever.
+BODY_TIMEOUT = 10.0
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = structlog.get_logger(__name__)
+
+
+class _UnreadableError(Exception):
+    """The request ended, or took too long, before its body was there."""
+
+
+class Response(NamedTuple):
+    status: int
+    body: bytes
+    content_type: bytes
+    allow: bytes = b""
+
+
+def _text(status: int, words: str) -> Response:
+    return Response(status, words.encode(), b"text/plain; charset=utf-8")
+
+
+def _json(status: int, content: Mapping[str, object]) -> Response:
+    return Response(status, orjson.dumps(content), b"application/json")
+
+
+class App:
+    """Answers requests. ``start`` and ``stop`` are called by the server's lifespan events."""
+
+    def __init__(self, webhooks: Mapping[str, Webhook], store: Store, health: Health, clock: Clock) -> None:
+        self._webhooks = webhooks
+        self._store = store
+        self._health = health
+        self._clock = clock
+        self._pages: dict[str, Callable[[], Awaitable[Response]]] = {
+            "/health/live": self._live,
+            "/health/ready": self._ready,
+            "/health/backlog": self._backlog,
+            "/metrics": self._metrics,
+        }
+
+    async def __call__(self, scope: Scope, receive_message: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive_message, send)
+            return
+        try:
+            response = await self._respond(scope, receive_message)
+        except Exception:  # noqa: BLE001 - the sender gets an answer that it understands, whatever happened
+            # Not known to be stored, so the sender should send it again.
+            _log.exception("failed", path=_known(scope["path"], self._webhooks, self._pages))
+            response = _text(503, "something went wrong here, send it again")
+        if response.status >= 400:
+            path = _known(scope["path"], self._webhooks, self._pages)
+            _log.warning("refused", path=path, status=response.status, words=response.body.decode())
+        headers = [(b"content-length", str(len(response.body)).encode())]
+        if response.body:
+            headers.append((b"content-type", response.content_type))
+        if response.allow:
+            headers.append((b"allow", response.allow))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _respond(self, scope: Scope, receive_message: Receive) -> Response:
+        path, method = scope["path"], scope["method"]
+        webhook = self._webhooks.get(path)
+        if webhook is not None:
+            if method != "POST":
+                return _text(405, "webhooks are POSTed")._replace(allow=b"POST")
+            return _text(*await self._webhook(webhook, scope, receive_message))
+        page = self._pages.get(path)
+        if page is None:
+            return _text(404, f"nothing is here; webhooks go to {' and '.join(self._webhooks)}")
+        if method != "GET":
+            return _text(405, "this is only read")._replace(allow=b"GET")
+        return await page()
+
+    async def _webhook(self, webhook: Webhook, scope: Scope, receive_message: Receive) -> Answer:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        stated = headers.get("content-length", "0")
+        if not (stated.isascii() and stated.isdigit()):
+            return Answer(400, "Content-Length is no number")
+        # Before the body is read: a sender that asks whether to go on (Expect: 100-continue) is told no.
+        refused = refusal(webhook, headers, int(stated))
+        if refused is not None:
+            return refused
+        try:
+            body = await _read(receive_message, webhook.limit)
+        except _UnreadableError as error:
+            return Answer(400, str(error))
+        query = scope["query_string"].decode("latin-1")
+        return await receive(webhook, self._store, headers, query, body, self._clock.now())
+
+    async def _live(self) -> Response:
+        return _json(200, {"status": "ok"})
+
+    async def _ready(self) -> Response:
+        try:
+            await self._health.ready()
+        except DatabaseAwayError as error:
+            return _json(503, {"status": "unavailable", "reasons": [str(error)]})
+        return _json(200, {"status": "ok"})
+
+    async def _backlog(self) -> Response:
+        try:
+            backlog = await self._health.backlog(self._clock.now())
+        except DatabaseAwayError as error:
+            return _json(503, {"status": "unavailable", "reasons": [str(error)]})
+        reasons = [waiting.reason for waiting in backlog if waiting.overdue]
+        rows = [{"kind": row.kind, "count": row.count, "oldest_seconds": row.oldest_seconds} for row in backlog]
+        status = "overdue" if reasons else "ok"
+        return _json(503 if reasons else 200, {"status": status, "reasons": reasons, "backlog": rows})
+
+    async def _metrics(self) -> Response:
+        try:
+            backlog = await self._health.backlog(self._clock.now())
+            rows = await self._health.ask(metrics.METRICS_SQL)
+        except DatabaseAwayError as error:
+            return _text(503, str(error))
+        return Response(200, metrics.render(backlog, rows).encode(), b"text/plain; version=0.0.4; charset=utf-8")
+
+    async def start(self) -> None:
+        await self._store.open()
+        await self._health.open()
+
+    async def stop(self) -> None:
+        """Store what was received, and disconnect."""
+        await self._store.close()
+        await self._health.close()
+
+    async def _lifespan(self, receive_message: Receive, send: Send) -> None:
+        await receive_message()
+        await self.start()
+        await send({"type": "lifespan.startup.complete"})
+        await receive_message()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def make() -> App:
+    """The application with the settings of this process. Raises SettingsError."""
+    database = load(DatabaseSettings).libpq_url
+    webhooks: dict[str, Webhook] = {
+        "/webhooks/stripe": StripeWebhook.from_settings(load(StripeWebhookSettings)),
+        TWILIO_PATH: TwilioWebhook.from_settings(load(PublicSettings), load(TwilioSettings)),
+    }
+    nudge = Nudge(load(BrokerSettings).broker_url.get_secret_value())
+    store = Store(database, stored=lambda: nudge.send("events.drain"))
+    return App(webhooks, store, Health(database), business_clock())
+
+
+async def _read(receive_message: Receive, limit: int) -> bytes:
+    """The body, or its first bytes beyond ``limit``: a longer one is never held in full. Raises _UnreadableError."""
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while True:
+                message = await receive_message()
+                if message["type"] == "http.disconnect":
+                    raise _UnreadableError("the body ended early")
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                if size > limit or not message.get("more_body"):
+                    return b"".join(parts)
+    except TimeoutError as error:
+        raise _UnreadableError(f"the body took longer than {BODY_TIMEOUT:.0f} s") from error
+
+
+def _known(path: str, *known: Mapping[str, object]) -> str:
+    """The path for the log, where only paths of ours may stand."""
+    return path if any(path in paths for paths in known) else "unknown"

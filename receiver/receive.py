@@ -1,0 +1,191 @@
+"""Receiving a webhook, without any web framework: check it, store it, say what to answer.
+
+``receive`` is all that another web application needs: it hands over the raw request, and answers what it gets
+back. Nothing is parsed before the signature is known to be right, but for the form that Twilio signs.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple, Protocol
+from urllib.parse import parse_qsl, unquote_plus
+
+import orjson
+
+from pipeline.clock import machine_now
+from pipeline.settings import PublicSettings, StripeWebhookSettings, TwilioSettings
+from pipeline.signature import SignatureError
+from pipeline.stripe_api import verify_stripe_signature
+from pipeline.twilio_api import verify_twilio_signature
+from receiver.store import Event, NotStoredError, Store
+
+#: The path that Twilio calls; it signs it together with PUBLIC_URL.
+TWILIO_PATH = "/webhooks/twilio/voice"
+
+_LONGEST_KEY = 300
+_LONGEST_TYPE = 100
+_MOST_PARAMETERS = 500
+#: An encoded equals sign, or the NUL that ``parse_form`` separates by.
+_OWN_SEPARATORS = re.compile("%3D|%00", re.IGNORECASE)
+
+
+class Answer(NamedTuple):
+    """What to answer: the status, and words for whoever reads the sender's log (none after a 200)."""
+
+    status: int
+    words: str
+
+
+class Webhook(Protocol):
+    """One address that somebody sends webhooks to."""
+
+    limit: int
+    """Bytes of the longest body."""
+    content_types: frozenset[str]
+
+    def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:
+        """The event to store. Raises SignatureError."""
+
+
+def refusal(webhook: Webhook, headers: Mapping[str, str], size: int) -> Answer | None:
+    """Why a request is refused by its headers and the size of its body, if it is. Names of headers in lower case."""
+    if _content_type(headers) not in webhook.content_types:
+        return Answer(415, f"send {' or '.join(sorted(webhook.content_types))}")
+    if size > webhook.limit:
+        return Answer(413, f"a body here has at most {webhook.limit} bytes")
+    return None
+
+
+async def receive(
+    webhook: Webhook, store: Store, headers: Mapping[str, str], query: str, body: bytes, now: datetime
+) -> Answer:
+    """Check and store one request; returns what to answer, and 200 only after the commit.
+
+    ``headers`` with names in lower case, ``query`` as it stands in the address, without the question mark, ``body``
+    as it came; ``now`` is business time.
+    """
+    refused = refusal(webhook, headers, len(body))
+    if refused is not None:
+        return refused
+    try:
+        await store.put(webhook.read(headers, query, body, now))
+    except SignatureError as error:
+        return Answer(403, str(error))
+    except NotStoredError as error:
+        return Answer(503, f"not stored, send it again: {error}")
+    return Answer(200, "")
+
+
+@dataclass(frozen=True)
+class StripeWebhook:
+    """Stripe's events, snapshots and thin ones alike."""
+
+    secrets: Sequence[str]
+
+    #: Events are some kB; an invoice's with all its lines can reach hundreds.
+    limit = 1_000_000
+    content_types = frozenset({"application/json"})
+
+    @classmethod
+    def from_settings(cls, settings: StripeWebhookSettings) -> "StripeWebhook":
+        return cls([secret.get_secret_value() for secret in settings.stripe_webhook_secret])
+
+    def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:  # noqa: ARG002 - Stripe signs the body alone
+        """The event under Stripe's own id; what can't be read is stored too, as dead: Stripe did send it."""
+        verify_stripe_signature(body, headers.get("stripe-signature"), self.secrets, machine_now().timestamp())
+        try:
+            document = orjson.loads(body)
+        except ValueError:
+            document = None
+        content_type = _content_type(headers)
+        if not isinstance(document, dict) or not isinstance(document.get("id"), str) or not document["id"]:
+            return Event("stripe", _digest(body), None, "dead", "unreadable", now, content_type, body)
+        key = _fitting(document["id"], _LONGEST_KEY)
+        kind = document.get("type")
+        kind = _fitting(kind, _LONGEST_TYPE) if isinstance(kind, str) else None
+        return Event("stripe", key, kind, "pending", None, now, content_type, body)
+
+
+@dataclass(frozen=True)
+class TwilioWebhook:
+    """Twilio's callbacks about calls, which it signs together with the address that it called."""
+
+    url: str
+    tokens: Sequence[str]
+
+    #: A callback has some forty short parameters, about 1 kB.
+    limit = 64_000
+    content_types = frozenset({"application/x-www-form-urlencoded", "application/json"})
+
+    @classmethod
+    def from_settings(cls, public: PublicSettings, twilio: TwilioSettings) -> "TwilioWebhook":
+        """The address is PUBLIC_URL's and not the request's: behind a proxy the request names another one."""
+        tokens = [token.get_secret_value() for token in twilio.twilio_auth_token]
+        return cls(public.public_url + TWILIO_PATH, tokens)
+
+    def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:
+        """The event under a key made of call, status, sequence and content.
+
+        Callbacks have no id, and sequence numbers are missing or repeated; what differs in anything is an event of its
+        own, since a false duplicate would lose a call and a false new one costs a row.
+        """
+        content_type = _content_type(headers)
+        form: Sequence[tuple[str, str]] = ()
+        if content_type != "application/json":
+            try:
+                form = parse_form(body)
+            except ValueError as error:
+                raise SignatureError("the form can't be read, so its signature can't be checked") from error
+        verify_twilio_signature(
+            f"{self.url}?{query}" if query else self.url,
+            form,
+            body,
+            signature=headers.get("x-twilio-signature"),
+            signature_settings=headers.get("x-twilio-webhooks-signature-settings"),
+            tokens=self.tokens,
+        )
+        if not form:
+            return self._json_event(body, content_type, now)
+        params = dict(form)
+        status = params.get("CallStatus")
+        kind = _fitting(f"call.{status}", _LONGEST_TYPE) if status else None
+        key = f"body:{hashlib.sha256(body).hexdigest()}"
+        if params.get("CallSid"):
+            content = hashlib.sha256(b"&".join(sorted(body.split(b"&")))).hexdigest()[:16]
+            key = f"{params['CallSid']}:{status or ''}:{params.get('SequenceNumber', '')}:{content}"
+        return Event("twilio", _fitting(key, _LONGEST_KEY), kind, "pending", None, now, content_type, body)
+
+    def _json_event(self, body: bytes, content_type: str, now: datetime) -> Event:
+        key = f"body:{hashlib.sha256(body).hexdigest()}"
+        try:
+            orjson.loads(body)
+        except ValueError:
+            return Event("twilio", key, None, "dead", "unreadable", now, content_type, body)
+        return Event("twilio", key, None, "pending", None, now, content_type, body)
+
+
+def parse_form(body: bytes) -> list[tuple[str, str]]:
+    """The parameters of a form, blank and repeated ones too. Raises ValueError when it is none, or has too many."""
+    text = body.decode()
+    if "\0" in text or _OWN_SEPARATORS.search(text):
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+    # The same in a third of the time: decoded in one go, which is safe while no separator is in disguise.
+    parts = unquote_plus(text.replace("&", "\0")).split("\0")
+    if len(parts) > _MOST_PARAMETERS:
+        raise ValueError(f"{len(parts)} parameters, {_MOST_PARAMETERS} are allowed")
+    return [(name, value) for name, _, value in (part.partition("=") for part in parts if part)]
+
+
+def _content_type(headers: Mapping[str, str]) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _fitting(text: str, longest: int) -> str:
+    """The text, or its digest where it is too long or PostgreSQL's type text can't hold it."""
+    return text if len(text) <= longest and "\0" not in text else _digest(text.encode())

@@ -1,0 +1,19 @@
+"""The real Celery app, with a trap: whoever decodes a body that holds the word below is killed like by the kernel."""
+
+import os
+import signal
+
+from pipeline import reports
+from tasks.app import app as app  # noqa: PLC0414 - what `celery -A tests.lethal_app` looks for
+
+LETHAL = b"kill-the-worker"
+_decode = reports.decode
+
+
+def _lethal(event_id, key, content_type, body, received_at, account_sid):
+    if LETHAL in body:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _decode(event_id, key, content_type, body, received_at, account_sid)
+
+
+reports.decode = _lethal
