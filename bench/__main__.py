@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "python": platform.python_version(),
         "runs": sizes.runs,
         "seconds": round(time.monotonic() - started),
+        "totals": "right",
     }
     if options.json:
         print(json.dumps({**about, "figures": [figure.as_json() for figure in figures]}, indent=2))

@@ -1,6 +1,7 @@
 """The drain: against Celery tasks that do nothing, and against COPY of the same rows; and the worker's memory."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,8 +17,6 @@ from bench.traffic import Business, Call
 
 _COPY = "copy webhook_events (provider, key, type, received_at, content_type, body) from stdin"
 _PROCESSED = "select xmin from webhook_events where state = 'processed'"
-#: Ways to run a worker that does nothing: pool, children or workers, and messages that each holds in advance.
-_NOOP_WAYS = [(pool, prefetch) for pool in ("prefork", "solo") for prefetch in (1, 64)]
 
 
 def measure(stage: Stage, businesses: Sequence[Business], sizes: Sizes, *, long: bool) -> list[Figure]:
@@ -106,7 +105,7 @@ def _best_noops(stage: Stage, sizes: Sizes) -> tuple[list[float], str]:
     """No-op tasks a second of the fastest way to run them, and which it was."""
     messages = _noop_messages(stage, sizes.noops)
     results = {}
-    for pool, prefetch in _NOOP_WAYS:
+    for pool, prefetch in itertools.product(("prefork", "solo"), sizes.prefetches):
         options = ("--loglevel", "warning", "--queues", "events", "--prefetch-multiplier", str(prefetch))
         with contextlib.ExitStack() as workers:
             if pool == "prefork":

@@ -13,6 +13,8 @@ class Sizes:
     """Events that a worker drains before the first measured run."""
     drained: int = 40_000
     noops: int = 4_000
+    prefetches: tuple[int, ...] = (1, 64)
+    """Messages that a worker holds in advance, to find out which is best for the no-op tasks."""
     received: int = 16_000
     received_singly: int = 8_000
     whole: int = 20_000
@@ -33,6 +35,7 @@ SMALL = Sizes(
     warm_up=100,
     drained=400,
     noops=100,
+    prefetches=(64,),
     received=400,
     received_singly=200,
     whole=400,

@@ -97,7 +97,7 @@ def _run(stage: Stage, calls: Sequence[Call], port: int) -> float:
     stage.reset()
     totals.expect(stage, calls)
     load = stage.load([traffic.twilio_request(call) for call in calls], port)
-    totals.watch(stage, sending=lambda: load.running)
+    totals.watch(stage, sending=load.running)
     return len(calls) / (stage.committed_at(_PROCESSED) - load.answers().first_sent_at)
 
 
@@ -105,7 +105,7 @@ def _steady(stage: Stage, calls: Sequence[Call], port: int, per_second: float) -
     stage.reset()
     totals.expect(stage, calls)
     load = stage.load([traffic.twilio_request(call) for call in calls], port, per_second)
-    totals.watch(stage, sending=lambda: load.running)
+    totals.watch(stage, sending=load.running)
     answers = load.answers()
     with stage.engine.connect() as connection:
         visible: dict[str, float] = dict(connection.exec_driver_sql(_VISIBLE).all())

@@ -1,10 +1,9 @@
-"""`altiora backlog` and `altiora close`: what waits, and doing what is due of it."""
+"""`altiora backlog`: what is stored and not done yet."""
 
 from typing import Any
 
-from ops.database import engine, transaction
-from ops.output import AsJson, age, print_json, print_table, say
-from pipeline import closing
+from ops.database import transaction
+from ops.output import AsJson, age, print_json, print_table
 from pipeline.backlog import Backlog
 from pipeline.backlog import backlog as read_backlog
 from pipeline.clock import business_clock
@@ -27,17 +26,3 @@ def _row(row: Backlog) -> dict[str, Any]:
         "oldest": age(row.oldest_seconds),
         "": "too old" if row.overdue else "",
     }
-
-
-def close(as_json: AsJson = False) -> None:
-    """Close the billing periods that are due, now and once; beat does it all the time."""
-    with engine() as made:
-        counts = closing.close_due(made, business_clock().now())
-    done = {name: counts[name] for name in ("closing", "closed", "settled", "requested")}
-    if as_json:
-        print_json(done)
-    else:
-        say(
-            f"{done['closing']} records began to close, {done['closed']} closed, {done['settled']} settled with their"
-            f" invoice; {done['requested']} objects are to be fetched first."
-        )

@@ -9,6 +9,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.database import transaction
+from ops.naming import BusinessArgument, find, instant, service_status
 from ops.output import AsJson, WrongError, print_json, print_table, say, warn
 from pipeline import businesses
 from pipeline.clock import business_clock
@@ -16,9 +17,6 @@ from pipeline.clock import business_clock
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Who we serve: add businesses, their numbers and Stripe customers."
 )
-
-#: How a business is named on the command line.
-BusinessArgument = Annotated[str, typer.Argument(metavar="BUSINESS", help="Its id, or its exact name.")]
 
 _LIST = """
 select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe_customer,
@@ -29,33 +27,6 @@ order by b.id
 """
 
 _DEAD_FOR = "select count(*) from webhook_events where state = 'dead' and reason = %s"
-
-
-def service_status(limited_until: datetime | None, suspended_at: datetime | None, now: datetime) -> str:
-    """Whether a business may take calls at ``now`` (business time): active, limited or suspended."""
-    if suspended_at is not None:
-        return "suspended"
-    return "limited" if limited_until is not None and limited_until > now else "active"
-
-
-def find(connection: Connection, business: str) -> int:
-    """The id of the business that is named so. Raises WrongError when there is none, or more than one."""
-    if business.isascii() and business.isdigit() and len(business) < 19:
-        found = connection.exec_driver_sql("select id from businesses where id = %s", (int(business),)).all()
-    else:
-        found = connection.exec_driver_sql("select id from businesses where name = %s", (business,)).all()
-    if not found:
-        raise WrongError(f"there is no business {business}; `altiora business list` shows them")
-    if len(found) > 1:
-        ids = ", ".join(str(row.id) for row in found)
-        raise WrongError(f"{len(found)} businesses are called {business}; name one by its id: {ids}")
-    return int(found[0].id)
-
-
-def instant(text: str) -> datetime:
-    """An ISO 8601 time from the command line, UTC where it has no offset. typer makes a usage error of ValueError."""
-    read = datetime.fromisoformat(text)
-    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
 
 
 @contextlib.contextmanager
@@ -70,7 +41,7 @@ def _change() -> Iterator[Connection]:
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="What it is called.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
     plan: Annotated[str, typer.Option(help="free, starter, professional or enterprise.")],
     time_zone: Annotated[str, typer.Option(help="IANA name, as America/New_York: its calendar months are local.")],
     stripe_customer: Annotated[str | None, typer.Option(help="Its customer at Stripe, cus_…")] = None,
@@ -132,7 +103,7 @@ def list_(as_json: AsJson = False) -> None:
 
 @app.command("link-stripe")
 def link_stripe(
-    business: BusinessArgument, customer: Annotated[str, typer.Argument(help="Its customer at Stripe, cus_…")]
+    business: BusinessArgument, customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="At Stripe, cus_…")]
 ) -> None:
     """Link a business to its Stripe customer."""
     with _change() as connection:
@@ -141,13 +112,13 @@ def link_stripe(
         dead = connection.exec_driver_sql(_DEAD_FOR, ("unknown-customer",)).scalar_one()
     say(f"Linked business {business_id} to {customer}; a worker fetches its subscriptions.")
     if dead:
-        say(f"{dead} events were dead for want of a customer: altiora events replay --reason unknown-customer")
+        say(f"Dead for want of a customer: {dead} events. Now: altiora events replay --reason unknown-customer")
 
 
 @app.command("add-number")
 def add_number(
     business: BusinessArgument,
-    number: Annotated[str, typer.Argument(help="In E.164, as +15550000001.")],
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="In E.164, as +15550000001.")],
     since: Annotated[
         datetime | None,
         typer.Option(
@@ -167,8 +138,8 @@ def add_number(
         dead = connection.exec_driver_sql(_DEAD_FOR, (f"unknown-number {number}",)).scalar_one()
     if held.counted_before:
         warn(
-            f"{held.counted_before} calls on {number} since then are counted for business {held.former_business_id}"
-            " already and stay there"
+            f"calls on {number} since then that are counted for business {held.former_business_id} already, and stay"
+            f" there: {held.counted_before}"
         )
     if as_json:
         print_json({"number": number, "from": held.since, "former_business": held.former_business_id})
@@ -176,4 +147,6 @@ def add_number(
     since_when = "since ever" if held.since is None else f"from {held.since.astimezone(UTC).isoformat()} on"
     say(f"Business {business_id} holds {number} {since_when}.")
     if dead:
-        say(f"{dead} dead events name it: altiora events replay --reason 'unknown-number {number}'")
+        say(
+            f"Dead for want of its holder: {dead} events. Now: altiora events replay --reason 'unknown-number {number}'"
+        )

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from ops.output import WrongError, warn
-from ops.supervisor import REPOSITORY
+from ops.repository import REPOSITORY
 from pipeline.clock import ClockError
 from pipeline.settings import SettingsError
 
@@ -33,11 +33,14 @@ _COMMANDS = {
     "backlog": "ops.backlog:backlog",
     "events": "ops.events:app",
     "usage": "ops.usage:usage",
-    "close": "ops.backlog:close",
+    "close": "ops.close:close",
     "pushes": "ops.pushes:app",
     "drifts": "ops.drifts:app",
     "doctor": "ops.doctor:doctor",
 }
+
+#: They need the stand-ins' and the embedded servers' packages, which a deployed installation does not have.
+_SIMULATED = {"demo", "up", "sandbox"}
 
 
 class _Commands(TyperGroup):
@@ -53,7 +56,12 @@ class _Commands(TyperGroup):
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
-        found = getattr(import_module(module), name)
+        try:
+            found = getattr(import_module(module), name)
+        except ModuleNotFoundError:
+            if cmd_name in _SIMULATED:
+                return None
+            raise
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False)
             found.command()(function)

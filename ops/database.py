@@ -1,7 +1,6 @@
 """How a command reaches the database: which settings it takes, and what it says when there is no way."""
 
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -12,7 +11,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 from db.engine import make_engine
 from ops import environment
 from ops.output import WrongError, warn
-from pipeline import logs
 from pipeline.settings import DatabaseSettings, SettingsError, load
 
 
@@ -47,7 +45,6 @@ def _database_is_named() -> bool:
 def engine() -> Iterator[Engine]:
     """An engine for one command; what PostgreSQL refuses becomes a WrongError that says what to do."""
     choose_settings(DatabaseSettings)
-    logs.configure(logging.WARNING)
     made = make_engine(load(DatabaseSettings).sqlalchemy_url)
     try:
         yield made

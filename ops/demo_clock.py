@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from ops.demo_figures import CLOSED_BEFORE, FREE_GRACE, GRACE, News, Totals, totals, undone
+from ops.demo_figures import CLOSED_BEFORE, FREE_GRACE, GRACE, News, totals, undone
 from ops.demo_screen import Screen, View
 from ops.demo_stage import Stage
 from ops.demo_world import START, Member
@@ -22,8 +22,8 @@ STOP_SECONDS = 10.0
 END_SECONDS = 120.0
 
 #: Between two looks at the pipeline; between two updates of the screen, which cost more.
-_LOOK_SECONDS = 0.03
-_SHOW_SECONDS = 0.2
+_LOOK_SECONDS = 0.04
+_SHOW_SECONDS = 0.3
 
 #: Webhooks that may still be on their way when the next slice begins: some are held back on purpose.
 _ON_THEIR_WAY = 100
@@ -60,12 +60,13 @@ def mishaps(faults: str, members: Sequence[Member], end: datetime) -> list[Misha
 
 
 def stops(members: Sequence[Member], end: datetime) -> list[datetime]:
-    """The instants up to ``end`` at which the pipeline must be given time: ends of periods, and what follows them."""
-    found = set()
-    for member in members:
-        for _, period_end in member.periods(end):
-            after = [timedelta(0), FREE_GRACE] if member.anchor is None else [timedelta(0), _LAST_PUSH, GRACE]
-            found |= {period_end + wait for wait in after}
+    """The instants up to ``end`` at which the pipeline must be given time.
+
+    Ends of periods that Stripe bills, and what must be done before and after their invoices are final. Free ones
+    can wait for beat: nothing is too late for them.
+    """
+    ends = {bounds[1] for member in members if member.anchor is not None for bounds in member.periods(end)}
+    found = {period_end + wait for period_end in ends for wait in (timedelta(0), _LAST_PUSH, GRACE)}
     return sorted(instant for instant in found if START < instant <= end)
 
 
@@ -163,24 +164,23 @@ class Month:
             return
         self._shown = moment
         self._stage.check()
-        figures = totals(self._stage.engine)
         deliveries = self._stage.sandbox.deliveries()
         self._screen.news(self._now, self._news.read())
         self._screen.update(
             View(
                 now=self._now,
                 share=(self._now - START) / (self._end - START),
-                totals=figures,
-                webhooks_per_second=self._webhooks_per_second(moment, figures),
-                repeated=max(0, deliveries.count("delivered") - figures.stored),
+                totals=totals(self._stage.engine),
+                webhooks=deliveries.count("delivered"),
+                webhooks_per_second=self._webhooks_per_second(moment, deliveries.count("delivered")),
                 lost=deliveries.count("dropped"),
                 waiting_for=waiting_for,
             )
         )
 
-    def _webhooks_per_second(self, moment: float, figures: Totals) -> float:
+    def _webhooks_per_second(self, moment: float, webhooks: int) -> float:
         """Of the machine's time, smoothed over a few seconds."""
-        before, stored = self._last
-        self._last = (moment, figures.stored)
-        self._rate += ((figures.stored - stored) / (moment - before) - self._rate) * min(1.0, (moment - before) / 3)
+        before, known = self._last
+        self._last = (moment, webhooks)
+        self._rate += ((webhooks - known) / (moment - before) - self._rate) * min(1.0, (moment - before) / 3)
         return self._rate

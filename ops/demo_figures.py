@@ -14,11 +14,11 @@ FREE_GRACE = timedelta(hours=72)
 _TOTALS = """
 select (select coalesce(sum(calls), 0)::int from usage_records),
        (select coalesce(sum(minutes - adjustment_minutes), 0)::int from usage_records),
-       (select count(*) from webhook_events where not recovered),
        (select count(*) from webhook_events where state = 'pending'),
        (select count(*) from usage_records where state = 'closed'),
        (select count(*) from meter_pushes where state = 'sent'),
        (select count(*) from meter_pushes where state in ('planned', 'sending', 'unknown')),
+       (select coalesce(sum(attempts - 1), 0)::int from meter_pushes where attempts > 1),
        (select coalesce(sum(abs(minutes)), 0)::int from usage_adjustments where kind = 'carried')
 """
 
@@ -32,16 +32,14 @@ select 'objects to fetch', count(*)
 from refreshes where mark > fetched_mark and kind <> 'call' and due_at <= clock_timestamp()
 union all
 select 'periods that ended', count(*)
-from usage_records where state = 'open' and period_end <= %(now)s
+from usage_records where state = 'open' and subscription_id is not null and period_end <= %(now)s
 union all
 select 'last pushes', count(*)
 from usage_records
 where state = 'closing' and subscription_id is not null and pushed_minutes <> greatest(minutes, 0)
 union all
 select 'periods to close', count(*)
-from usage_records
-where state = 'closing'
-  and period_end <= case when subscription_id is null then %(free_due)s else %(close_due)s end
+from usage_records where state = 'closing' and subscription_id is not null and period_end <= %(close_due)s
 union all
 select 'invoices to compare', count(*)
 from usage_records
@@ -54,6 +52,9 @@ union all
 select 'webhooks set aside', count(*) from webhook_events where state = 'pending' and due_at > clock_timestamp()
 union all
 select 'objects to fetch again', count(*) from refreshes where mark > fetched_mark
+union all
+select 'Free periods to close', count(*)
+from usage_records where state <> 'closed' and subscription_id is null and period_end <= %(free_due)s
 union all
 select 'minutes to push', coalesce(sum(abs(greatest(minutes, 0) - pushed_minutes)), 0)
 from usage_records where state <> 'closed' and subscription_id is not null
@@ -84,11 +85,11 @@ class Totals:
 
     calls: int = 0
     minutes: int = 0
-    stored: int = 0
     pending: int = 0
     closed: int = 0
     pushed: int = 0
     unsettled: int = 0
+    sent_again: int = 0
     carried: int = 0
 
 

@@ -29,9 +29,11 @@ class View:
     now: datetime
     share: float
     totals: Totals
+    webhooks: int
+    """Answered 2xx, copies too."""
     webhooks_per_second: float
-    repeated: int
     lost: int
+    """Callbacks that were never sent, on purpose."""
     waiting_for: str
     """What the pipeline is given time for; empty while business time runs."""
 
@@ -124,7 +126,7 @@ class LiveScreen:
             figures.add_column(width=1)
         figures.add_row(
             *("calls counted", f"{totals.calls:,}", ""),
-            *("webhooks stored", f"{totals.stored:,}", ""),
+            *("webhooks", f"{view.webhooks:,}", ""),
             *("periods closed", f"{totals.closed:,}", ""),
         )
         figures.add_row(
@@ -137,7 +139,7 @@ class LiveScreen:
             *("not applied yet", f"{totals.pending:,}", ""),
             *("under way", f"{totals.unsettled:,}", ""),
         )
-        broken = f"on purpose: {view.repeated:,} webhooks sent again, {view.lost:,} callbacks lost"
+        broken = f"on purpose: {view.lost:,} callbacks lost, {totals.sent_again:,} pushes without an answer"
         waiting = f"time stands still until done: {view.waiting_for}" if view.waiting_for else "time runs"
         return [top, Text(), figures, Text(), Text(broken, style="yellow"), Text(waiting, style="dim")]
 
@@ -175,7 +177,7 @@ class PlainScreen:
             totals = view.totals
             self._print(
                 f"{view.now:%a %d %b}  calls {totals.calls:,}  minutes {totals.minutes:,}"
-                f"  webhooks {totals.stored:,}  closed {totals.closed:,}  pushes {totals.pushed:,}"
+                f"  webhooks {view.webhooks:,}  closed {totals.closed:,}  pushes {totals.pushed:,}"
             )
 
     def news(self, at: datetime, sentences: Sequence[str]) -> None:

@@ -127,6 +127,7 @@ def cast(businesses: int, days: int, seed: int) -> list[Member]:
     """
     random = Random(f"{seed}:businesses")
     so_far: dict[str, int] = {}
+    paying = {False: 0, True: 0}
     names: set[str] = set()
     members = []
     for index in range(businesses):
@@ -135,6 +136,10 @@ def cast(businesses: int, days: int, seed: int) -> list[Member]:
         turn = so_far[code] = so_far.get(code, -1) + 1
         time_zone, place = _PLACES[(turn + list(PLANS).index(code)) % len(_PLACES)]
         share = plan.shares[turn % len(plan.shares)]
+        anchor = None
+        if plan.overage_cents is not None:
+            anchor = _anchor(paying[share > 1], days, seed, last=share > 1)
+            paying[share > 1] += 1
         members.append(
             Member(
                 name=_name(place, index, names),
@@ -142,7 +147,7 @@ def cast(businesses: int, days: int, seed: int) -> list[Member]:
                 time_zone=time_zone,
                 numbers=tuple(f"+1555{index:05d}{n:02d}" for n in range(1 + turn % plan.numbers)),
                 minutes=plan.included * share * random.uniform(0.95, 1.05),
-                anchor=None if code == "free" else _anchor(index, days, random, last=share > 1),
+                anchor=anchor,
             )
         )
     return members
@@ -157,11 +162,16 @@ def _name(place: str, index: int, names: set[str]) -> str:
     return name
 
 
-def _anchor(index: int, days: int, random: Random, *, last: bool) -> datetime:
-    """An instant of October whose next monthly boundary lies in the first ``days`` of November."""
+def _anchor(paying: int, days: int, seed: int, *, last: bool) -> datetime:
+    """An instant of October whose next monthly boundary lies in the first ``days`` of November.
+
+    Some share it, as those do that signed up on the same day.
+    """
+    group = paying // 2
+    random = Random(f"{seed}:{group}:{last}")
     within = min(days, 30)
-    day = within - 1 if last else index * 7 % within
-    time = timedelta(seconds=random.randrange(3 * 3600, 21 * 3600) // 2 * 2 + 1)
-    boundary = START + timedelta(days=day) + time
-    on_the_31st = boundary.day == 30 and index % 2 == 0
+    day = within - 1 if last else group * 9 % within
+    seconds = random.randrange(3 * 3600, 21 * 3600) // 2 * 2 + 1
+    boundary = START + timedelta(days=day, seconds=seconds)
+    on_the_31st = boundary.day == 30 and group % 2 == 0
     return boundary.replace(month=10, day=31 if on_the_31st else boundary.day)

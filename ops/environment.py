@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ops.supervisor import REPOSITORY
+from ops.repository import REPOSITORY
 
 #: Beside the source, so that every command of this clone finds it.
 FILE = REPOSITORY / ".altiora" / "env"

@@ -1,6 +1,7 @@
 """`altiora events`: what was stored, how it ended, and applying it again."""
 
 import json
+import logging
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -118,7 +119,7 @@ def show(event_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson
 
 @app.command()
 def replay(
-    event_ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]…")] = None,
+    event_ids: Annotated[list[int] | None, typer.Argument(metavar="ID")] = None,
     reason: Annotated[
         str | None, typer.Option(help="All that ended for this reason, as unknown-number or 'unknown-number +1555…'.")
     ] = None,
@@ -141,7 +142,7 @@ def replay(
     if as_json:
         print_json({"replayed": replayed})
     else:
-        say(f"{replayed:,} events will be applied again.")
+        say(f"Events that will be applied again: {replayed:,}")
 
 
 def _known(connection: Connection, event_ids: Sequence[int]) -> list[int]:
@@ -157,8 +158,10 @@ def _ended(connection: Connection, reason: str | None, state: Ended | None) -> l
 
 
 def _nudge(broker_url: str) -> None:
-    from tasks.nudge import Nudge  # noqa: PLC0415 - kombu is slow to load, and no other command needs it
+    from pipeline import logs  # noqa: PLC0415 - what logs and what sends is slow to load, and only this needs it
+    from tasks.nudge import Nudge  # noqa: PLC0415 - as above
 
+    logs.configure(logging.WARNING)
     nudge = Nudge(broker_url)
     nudge.send("events.drain")
     nudge.close()

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -51,7 +51,9 @@ def print_table(
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="right" if name in numbers else "left", overflow="fold")
+        whole = any(isinstance(row[name], datetime) for row in rows)  # an instant stays on one line
+        justify: Literal["left", "right"] = "right" if name in numbers else "left"
+        table.add_column(name.replace("_", " "), justify=justify, overflow="fold", no_wrap=whole)
     for row in rows:
         table.add_row(*(Text(printable(shown(value))) for value in row.values()))
     Console(file=sys.stdout).print(table)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from ops.database import choose_settings
-from ops.supervisor import REPOSITORY
+from ops.repository import REPOSITORY
 from pipeline.settings import (
     BrokerSettings,
     DatabaseSettings,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ops.businesses import instant
+from ops.naming import instant
 from ops.output import WrongError
 from pipeline.settings import PublicSettings, StripeWebhookSettings, TwilioSettings, load
 

@@ -25,9 +25,7 @@ from typing import Self
 import psutil
 
 from ops import guard
-
-#: Where children start: names like ``tasks`` are found there first.
-REPOSITORY = Path(__file__).resolve().parents[1]
+from ops.repository import REPOSITORY
 
 _PREFIX = "altiora-"
 #: A unix socket's path may have 107 bytes; what stands below our folder takes less than 30 of them.

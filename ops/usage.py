@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ops.businesses import BusinessArgument, find, service_status
 from ops.database import transaction
+from ops.naming import BusinessArgument, find, service_status
 from ops.output import AsJson, print_json, print_table, say, shown
 from pipeline.clock import business_clock
 

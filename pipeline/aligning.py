@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline import limits, records
+from pipeline import limits, pushes, records
 from pipeline.periods import Period
 from pipeline.records import MeteredSubscription
 
@@ -94,6 +94,7 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
     if changed:
         summed = connection.exec_driver_sql(_SUM, {"ids": sorted(changed)})
         limits.check_use(connection, [limits.Use(*row) for row in summed], now)
+        pushes.recount(connection, sorted(changed))
     limits.settle_limits(connection, [business_id], now)
 
 

@@ -23,11 +23,11 @@ from (
     select 3, 'dead', count(*), min(coalesce(processed_at, stored_at)), now()
     from webhook_events where state = 'dead'
     union all
-    select 4, 'refreshes', count(*), min(due_at), now()
-    from refreshes where mark > fetched_mark and due_at <= now()
+    select 4, 'refreshes', count(*), min(marked_at), now()
+    from refreshes where mark > fetched_mark
     union all
-    select 5, 'pushes-unsent', count(*), min(due_at), now()
-    from meter_pushes where state in ('planned', 'sending') and due_at <= now()
+    select 5, 'pushes-unsent', count(*), min(coalesce(first_sent_at, due_at)), now()
+    from meter_pushes where state in ('planned', 'sending')
     union all
     select 6, 'pushes-unknown', count(*), min(first_sent_at), now()
     from meter_pushes where state in ('planned', 'sending', 'unknown') and state = 'unknown'

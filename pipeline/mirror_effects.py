@@ -9,6 +9,8 @@ from sqlalchemy import Connection
 
 from pipeline import drifts, refreshes
 
+_OPEN = "select kind, subject from drifts where resolved_at is null and subject = any(%s::text[])"
+
 #: The reason of events that are set aside until their customer has been fetched.
 AWAITING_CUSTOMER = "awaiting-customer"
 
@@ -50,10 +52,10 @@ class Effects:
         self._drifts[kind, subject] = None
 
     def write(self, connection: Connection, now: datetime) -> None:
+        subjects = [subject for _, subject in self._drifts]
+        standing = {tuple(row) for row in connection.exec_driver_sql(_OPEN, (subjects,))} if subjects else set()
         for (kind, subject), drift in sorted(self._drifts.items(), key=lambda item: item[0]):
-            if drift is None:
-                drifts.resolve(connection, kind, subject, now)
-            else:
+            if drift is not None:
                 drifts.report(
                     connection,
                     kind,
@@ -64,6 +66,8 @@ class Effects:
                     evidence=drift.evidence,
                     now=now,
                 )
+            elif (kind, subject) in standing:
+                drifts.resolve(connection, kind, subject, now)
         refreshes.request_all(connection, self._stale)
         if self.customers_known and refreshes.release(connection, AWAITING_CUSTOMER):
             self.follow_ups.add("events.drain")

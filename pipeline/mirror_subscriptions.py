@@ -42,7 +42,7 @@ set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excl
     api_version = excluded.api_version, snapshot_at = excluded.snapshot_at
 """
 
-# The subscription that decides the business's plan comes first: a metered one, then the latest.
+# Living: the subscription that decides the business's plan comes first: a metered one, then the latest.
 _LIVING = """
 select stripe_id, plan_id, metered_item_id is not null
 from subscriptions
@@ -180,9 +180,10 @@ def apply(
     )
     if subscription.status not in NOT_LIVING and plan_id is None:
         _report_unmapped(subscription, business_id, price_plans, effects)
-    _choose_plan(connection, business_id, plans["free"], effects)
+    has_another_plan = _choose_plan(connection, business_id, plans["free"], effects)
     aligning.align_records(connection, business_id, now)
-    limits.check_counts(connection, business_id, now)
+    if has_another_plan:
+        limits.check_counts(connection, business_id, now)
     effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
 
 
@@ -212,15 +213,18 @@ def _report_unmapped(
         )
 
 
-def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, effects: Effects) -> None:
+def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, effects: Effects) -> bool:
     """The business's plan by its living subscriptions: Free without any, as it was where none tells.
 
-    Two living ones with a metered item would bill everything twice: that is a drift, which blocks pushing.
+    Returns whether it is another one now. Two living subscriptions with a metered item would bill everything twice:
+    that is a drift, which blocks pushing.
     """
     living = connection.exec_driver_sql(_LIVING, {"business_id": business_id, "not_living": list(NOT_LIVING)}).all()
     plan_id = next((plan for _, plan, _ in living if plan is not None), None if living else free_plan_id)
-    if plan_id is not None:
-        connection.exec_driver_sql(_SET_PLAN, {"plan_id": plan_id, "business_id": business_id})
+    has_another_plan = (
+        plan_id is not None
+        and connection.exec_driver_sql(_SET_PLAN, {"plan_id": plan_id, "business_id": business_id}).rowcount > 0
+    )
     metered = [stripe_id for stripe_id, _, is_metered in living if is_metered]
     subject = f"business:{business_id}"
     if len(metered) > 1:
@@ -234,3 +238,4 @@ def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, ef
         )
     else:
         effects.resolve("second-metered-subscription", subject)
+    return has_another_plan

@@ -26,7 +26,8 @@ _REQUEST = """
 insert into refreshes as r (kind, object_id, reason, due_at)
 values (%(kind)s, %(object_id)s, %(reason)s, now() + %(seconds)s * interval '1 second')
 on conflict (kind, object_id) do update
-set mark = nextval('refresh_marks'), reason = excluded.reason, marked_at = now(),
+set mark = nextval('refresh_marks'), reason = excluded.reason,
+    marked_at = case when r.mark = r.fetched_mark then now() else r.marked_at end,  -- since when it waits
     due_at = case when r.mark = r.fetched_mark then excluded.due_at
                   when r.attempts > 0 then r.due_at  -- its provider is in trouble: events don't hurry it
                   else least(r.due_at, excluded.due_at) end

@@ -146,7 +146,9 @@ def verify_twilio_signature(
         # What is signed beside the URL: sorted, each pair once.
         signed = "".join([name + value for name, value in sorted(set(form))])
         # The plain case first: the package takes ten times as long, most of a request's time.
-        if any(hmac.compare_digest(_plain_signature(token, url + signed), signature.encode()) for token in tokens):
+        if not signature_settings and any(
+            hmac.compare_digest(_plain_signature(token, url + signed), signature.encode()) for token in tokens
+        ):
             return
         # All else is the package's: addresses with and without a port, other algorithms. What is signed is handed
         # over as the name of one parameter, since the package raises on repeated names.

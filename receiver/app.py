@@ -2,6 +2,8 @@
 
 The answers: 200 stored or seen before; 400 no readable body; 403 the signature; 404, 405, 413, 415; 503 when it could
 not be stored, so that the sender tries again. Never a 500.
+
+Only /webhooks/ belongs on the internet: /health and /metrics answer without authentication.
 """
 
 import asyncio

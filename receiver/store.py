@@ -20,7 +20,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 _STORE = Path(__file__).with_name("store.sql").read_bytes()
 
-#: One group commits while the next is collected; more of them made the groups smaller, and nothing faster.
+#: One group commits while the next is collected.
 COMMITTERS = 2
 #: Events in a group: beyond it a commit takes long and no longer gets cheaper by the event.
 GROUP = 256

@@ -28,7 +28,8 @@ _numbers = itertools.count(1)
 def pytest_configure() -> None:
     """Leave nothing of the developer's own settings for a test to read, and end in order on SIGTERM."""
     for name in [name for name in os.environ if name.startswith(("ALTIORA_", "PG"))]:
-        del os.environ[name]
+        if name != "ALTIORA_PAYLOADS":  # no setting of ours; pytest-xdist's workers inherit it from here
+            del os.environ[name]
     for kind in settings._Settings.__subclasses__():
         kind.model_config["env_file"] = None
     # A SystemExit inside a test would only fail that test; KeyboardInterrupt ends the session.

@@ -11,7 +11,7 @@ import redis
 
 from ops import environment as running
 from pipeline import clock
-from tests.commands import Altiora, use_environment
+from tests.command_line import Altiora, use_environment
 from tests.world import NUMBER_OF_B, World, at
 
 NEW = "+15550000009"
@@ -84,7 +84,7 @@ def test_11_add_number_names_the_replay_that_then_counts(altiora, world):
     world.drain()
     said = altiora("business", "add-number", "B", NEW)
     assert f"Business 1 holds {NEW} since ever." in said
-    assert f"1 dead events name it: altiora events replay --reason 'unknown-number {NEW}'" in said
+    assert f"1 events. Now: altiora events replay --reason 'unknown-number {NEW}'" in said
     assert altiora.json("events", "replay", "--reason", f"unknown-number {NEW}") == {"replayed": 1}
     world.drain()
     assert state_of(world, key) == "processed"
@@ -100,7 +100,9 @@ def test_add_number_from_a_time_is_utc_unless_it_has_an_offset(altiora, world):
         "from": "2026-11-20T09:00:00+00:00",
         "former_business": 1,
     }
-    assert answer.stderr == f"1 calls on {NUMBER_OF_B} since then are counted for business 1 already and stay there\n"
+    assert answer.stderr == (
+        f"calls on {NUMBER_OF_B} since then that are counted for business 1 already, and stay there: 1\n"
+    )
     assert "from 2026-11-20T11:30:00+00:00 on" in altiora(
         "business", "add-number", "B", NUMBER_OF_B, "--from", "2026-11-20T11:30"
     )
@@ -115,7 +117,7 @@ def test_link_stripe_links(altiora, world):
     world.drain()
     said = altiora("business", "link-stripe", "F", "cus_new")
     assert "Linked business 2 to cus_new" in said
-    assert "1 events were dead for want of a customer: altiora events replay --reason unknown-customer" in said
+    assert "Dead for want of a customer: 1 events. Now: altiora events replay --reason unknown-customer" in said
 
 
 def test_a_business_is_named_by_its_id_or_its_exact_name(altiora, world):
@@ -263,7 +265,7 @@ def test_a_table_steers_no_terminal(altiora, world):
 def test_replay_of_single_events(altiora, world):
     key = world.callback()
     world.drain()
-    assert altiora("events", "replay", "1") == "1 events will be applied again.\n"
+    assert altiora("events", "replay", "1") == "Events that will be applied again: 1\n"
     assert state_of(world, key) == "pending"
     assert altiora.json("events", "replay", "1") == {"replayed": 0}  # it is pending already
     world.drain()

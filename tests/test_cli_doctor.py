@@ -5,9 +5,10 @@ import os
 import httpx
 import pytest
 
+from ops import doctor_accounts
 from ops import processes as definitions
 from ops.supervisor import free_port
-from tests.commands import Altiora, use_environment
+from tests.command_line import Altiora, use_environment
 from tests.world import World
 
 HERE = "http://127.0.0.1:8000"
@@ -49,12 +50,15 @@ def test_accounts_that_are_set_up_step_by_step(altiora, world, processes, enviro
         httpx.post(f"{twilio}/_sandbox/twilio/numbers", json=about).raise_for_status()
 
     # Nothing is there yet.
-    assert findings(altiora, "fail", 1) == [
-        "stripe: no meter counts the event call_minutes: create one that sums, in Stripe's dashboard under Billing, "
-        "Meters, or set ALTIORA_STRIPE_METER_EVENT_NAME",
-        f"stripe: no webhook endpoint calls {STRIPE_WEBHOOK}: create one with API version 2026-10-28.endive, and set "
-        "its secret in ALTIORA_STRIPE_WEBHOOK_SECRET",
-    ]
+    meter, endpoint = findings(altiora, "fail", 1)
+    assert meter == (
+        "stripe: no meter counts the event call_minutes: create one that sums, in Stripe's dashboard under Billing,"
+        " Meters, or set ALTIORA_STRIPE_METER_EVENT_NAME"
+    )
+    assert endpoint == (
+        f"stripe: no webhook endpoint calls {STRIPE_WEBHOOK}: create one with API version 2026-10-28.endive, and set"
+        " its secret in ALTIORA_STRIPE_WEBHOOK_SECRET"
+    )
     assert findings(altiora, "warn", 1) == [
         "twilio: held by businesses, and not in this account: +15550000001, +15550000002"
     ]
@@ -66,10 +70,11 @@ def test_accounts_that_are_set_up_step_by_step(altiora, world, processes, enviro
     make("webhook-endpoints", url=STRIPE_WEBHOOK, enabled_events=["*"])
     number("+15550000001", f"{TWILIO_WEBHOOK}?from=b#rc=5&rp=all")
     number("+15550000002", TWILIO_WEBHOOK)
-    assert findings(altiora, "fail", 1) == [
-        "stripe: no metered price stands for plan Enterprise: create a graduated one on the meter, monthly, with "
-        "metadata altiora_plan=enterprise"
-    ]
+    (metered,) = findings(altiora, "fail", 1)
+    assert metered == (
+        "stripe: no metered price stands for plan Enterprise: create a graduated one on the meter, monthly, with"
+        " metadata altiora_plan=enterprise"
+    )
 
     # All is well.
     price("enterprise", 10_000)
@@ -137,3 +142,19 @@ def test_a_broker_that_forgets_is_a_warning(altiora, world, monkeypatch):
     evicts, forgets = (words for words in findings(altiora, "warn", 1) if words.startswith("broker"))
     assert "set maxmemory-policy to noeviction" in evicts
     assert "set appendonly to yes" in forgets
+
+
+@pytest.mark.parametrize(
+    ("callback", "method", "tells"),
+    [
+        (TWILIO_WEBHOOK, "POST", True),
+        (f"{TWILIO_WEBHOOK}?from=b#rc=5", "POST", True),
+        (TWILIO_WEBHOOK, "GET", False),
+        (f"{TWILIO_WEBHOOK}/other", "POST", False),
+        ("", "POST", False),
+        (None, "POST", False),
+    ],
+)
+def test_a_number_tells_us_of_calls_by_post_to_our_address(callback, method, tells):
+    number = {"status_callback": callback, "status_callback_method": method}
+    assert doctor_accounts._tells(number, TWILIO_WEBHOOK) is tells

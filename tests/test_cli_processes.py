@@ -16,7 +16,8 @@ import redis
 
 from ops import environment as running
 from ops import processes as definitions
-from ops.supervisor import REPOSITORY, free_port
+from ops.repository import REPOSITORY
+from ops.supervisor import free_port
 from tasks.nudge import Nudge
 from tests.world import World
 
@@ -180,6 +181,7 @@ cli.main()
 """
 
 
+@pytest.mark.timeout(300)  # it starts nine processes one after the other
 def test_up_runs_everything_until_ctrl_c(tmp_path):
     """From nothing to a counted call, with the commands that it names itself."""
     file, port, flower = tmp_path / "run" / "env", free_port(), free_port()

@@ -12,9 +12,9 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from ops import cli, demo, demo_check, environment
+from ops import cli, demo, demo_check, demo_evidence, environment
 from ops.demo_world import PLANS, START, cast, minutes_of
-from ops.supervisor import REPOSITORY
+from ops.repository import REPOSITORY
 
 #: As `altiora`, but beside a demo or `altiora up` that may be running in this clone.
 ALTIORA_ELSEWHERE = """
@@ -31,10 +31,9 @@ def month(tmp_path_factory):
     gathered = []
 
     def gather(*args, **kwargs):
-        gathered.append(demo_evidence_gather(*args, **kwargs))
+        gathered.append(demo_evidence.gather(*args, **kwargs))
         return gathered[0]
 
-    demo_evidence_gather = demo.gather
     file = tmp_path_factory.mktemp("altiora") / "env"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment, "published", functools.partial(environment.published, file=file))

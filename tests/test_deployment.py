@@ -1,56 +1,37 @@
-"""What is deployed, and what the documents tell an operator: compared with the code, since no Docker runs here.
+"""What is deployed, compared with the code, since no Docker runs here.
 
-The commands of docker-compose.yml are parsed as our own command does, what the image has is held against what they
-import, and the requests and the SQL of the documents are run against the stand-in and a real database.
+The commands of docker-compose.yml are parsed as our own command does, and what the image has is held against what they
+import.
 """
 
-import ast
 import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
+import time
 import tomllib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-import stripe
 import yaml
-from stripe.params import WebhookEndpointCreateParams
-from stripe.params.v2.core import EventDestinationCreateParams
-from typer.main import get_command
 
-from ops.cli import app
 from ops.processes import worker
-from pipeline import backlog, pushes, settings
+from pipeline import settings
 from receiver.server import STOP_TIMEOUT
 from tasks.queues import QUEUES
-from tests.ledger import EVENT_NAME, NOON, Ledger
-from tests.stripe_stand_in import Host
+from tests.commands import find_command
 
 REPOSITORY = Path(__file__).parents[1]
-ACCOUNTS = (REPOSITORY / "docs/running-on-real-accounts.md").read_text()
-OPERATIONS = (REPOSITORY / "docs/operations.md").read_text()
 COMPOSE_TEXT = (REPOSITORY / "docker-compose.yml").read_text()
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE_TEXT)["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "altiora-billing"}
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
-LOCK = (REPOSITORY / "requirements.txt").read_text()
-
-
-def find_command(words: list[str]) -> tuple[Any, list[str]]:
-    """The command of `altiora` that these words name, and the words that are left."""
-    command: Any = get_command(app)
-    context = command.make_context("altiora", ["backlog"])
-    while hasattr(command, "list_commands"):
-        assert words, "a command is missing"
-        name, *words = words
-        command = command.get_command(context, name)
-        assert command is not None, f"there is no command {name}"
-    return command, words
 
 
 def options(words: list[str]) -> dict[str, str]:
@@ -60,6 +41,11 @@ def options(words: list[str]) -> dict[str, str]:
 def seconds(duration: str) -> int:
     assert duration.endswith("s")
     return int(duration[:-1])
+
+
+def instructions(name: str) -> list[str]:
+    """What the Dockerfile says after each ``name``."""
+    return [line.removeprefix(f"{name} ") for line in DOCKERFILE if line.startswith(f"{name} ")]
 
 
 # docker-compose.yml
@@ -150,6 +136,44 @@ def test_the_servers_are_pinned_and_the_broker_keeps_what_it_is_given():
     assert options(words) | {"--appendonly": "yes", "--maxmemory-policy": "noeviction"} == options(words)
 
 
+def verdict(program: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        exec(program, {})
+    return int(ended.value.code or 0)
+
+
+def test_beat_is_well_while_it_writes_its_schedule(tmp_path):
+    folder = OURS["beat"]["volumes"][0].split(":")[1]
+    program = OURS["beat"]["healthcheck"]["test"][-1].replace(folder, str(tmp_path))
+    for name, age in (("schedule.bak", 9_000), ("schedule", 100)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    assert verdict(program) == 0
+    (tmp_path / "schedule").unlink()
+    assert verdict(program) == 1
+
+
+@pytest.mark.parametrize(("name", "path"), [("receiver", "/health/live"), ("flower", "/healthcheck")])
+def test_a_door_is_well_while_it_answers(name, path):
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (of_image,) = instructions("HEALTHCHECK")
+    check = json.loads(of_image[of_image.index("[") :]) if name == "receiver" else OURS[name]["healthcheck"]["test"]
+    port = options(OURS[name]["command"])["--port"]
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        program = check[-1].replace(f", {port},", f", {server.server_port},")
+        assert verdict(program) == 0
+        assert verdict(program.replace(path, "/elsewhere")) == 1
+        server.shutdown()
+
+
 # .env.example
 
 
@@ -175,10 +199,6 @@ def test_the_example_of_the_settings_names_each_one_says_what_it_is_and_gives_no
 
 
 # Dockerfile
-
-
-def instructions(name: str) -> list[str]:
-    return [line.removeprefix(f"{name} ") for line in DOCKERFILE if line.strip().startswith(f"{name} ")]
 
 
 def test_the_image_runs_as_nobody_in_particular_and_hears_its_signals():
@@ -226,9 +246,7 @@ IN_THE_IMAGE = {
     "receiver": "import receiver.app, receiver.server",
     "worker": "from tasks.app import app; app.loader.import_default_modules(); app.connection().transport",
     "flower": "import flower.command, ops.run",
-    "migrate": "import ops.schema, alembic.script as s; from db.migrate import config;"
-    " s.ScriptDirectory.from_config(config()).get_heads()",
-    "an operator": "import ops.backlog, ops.businesses, ops.doctor_accounts, ops.doctor_servers, ops.events, ops.usage",
+    "operator": "import ops.backlog, ops.businesses, ops.doctor_accounts, ops.doctor_servers, ops.events, ops.schema",
     "altiora": "from ops.cli import main; sys.argv = ['altiora', '--help']; main()",
 }
 
@@ -241,147 +259,3 @@ def test_the_lock_of_the_image_holds_what_its_commands_import(who, poisoned_brok
         [sys.executable, "-c", program], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
     )
     assert answer.returncode == 0, answer.stderr
-
-
-# docs/running-on-real-accounts.md
-
-
-def blocks(document: str, language: str) -> list[str]:
-    return re.findall(rf"^ *```{language}\n(.*?)^ *```", document, re.MULTILINE | re.DOTALL)
-
-
-def requests(document: str) -> list[list[str]]:
-    """The words of each curl command."""
-    text = "\n".join(blocks(document, "sh")).replace("\\\n", " ")
-    commands = re.findall(r"^ *curl (?:'[^']*'|[^\n'])*", text, re.MULTILINE)
-    return [shlex.split(command) for command in commands]
-
-
-def parameters(words: list[str]) -> list[tuple[str, str]]:
-    given = [value for name, value in itertools.pairwise(words) if name == "-d"]
-    return [(name, value) for name, _, value in (each.partition("=") for each in given)]
-
-
-def test_the_requests_to_stripe_are_taken_by_the_stand_in(tmp_path):
-    asked: list[str] = []
-    ids: dict[str, str] = {}
-    with Host().in_thread() as host, host.fresh(tmp_path) as it:
-        for words in requests(ACCOUNTS) + requests(OPERATIONS):
-            url = urlsplit(next(word for word in words if word.startswith("https://")))
-            if url.netloc != "api.stripe.com" or url.path in {"/v1/webhook_endpoints", "/v2/core/event_destinations"}:
-                continue
-            assert words[words.index("-u") + 1] == "$STRIPE_KEY:"
-            params = [(name, ids.get(value, value)) for name, value in parameters(words)]
-            path = url.path.replace("mtr_…", ids.get("mtr_…", ""))
-            looks = "-G" in words
-            answer = it.http.get(path, params=dict(params)) if looks else it.http.post(path, data=dict(params))
-            assert answer.status_code == 200, answer.text
-            made = answer.json()
-            asked.append(path)
-            if "id" in made:
-                ids[made["id"].split("_")[0] + "_…"] = made["id"]
-        (subscription,) = it.sandbox.state.subscriptions.values()
-        assert {item["price"]["recurring"]["usage_type"] for item in subscription["items"]["data"]} <= {
-            "licensed",
-            "metered",
-        }
-    assert [path.split("/")[2] for path in asked] == [
-        *("billing", "products", "prices", "prices", "customers", "subscriptions", "billing")
-    ]
-
-
-def test_stripes_events_are_asked_for_by_the_names_that_are_used():
-    program = ast.parse((REPOSITORY / "pipeline/stripe_events.py").read_text())
-    used = {
-        node.value.value
-        for node in ast.walk(program)
-        if isinstance(node, ast.MatchValue) and isinstance(node.value, ast.Constant)
-    }
-    (endpoint,) = [words for words in requests(ACCOUNTS) if any("webhook_endpoints" in word for word in words)]
-    given = parameters(endpoint)
-    assert {name.removesuffix("[]") for name, _ in given} <= set(WebhookEndpointCreateParams.__annotations__)
-    assert dict(given)["api_version"] == stripe.api_version
-    snapshots = {value for name, value in given if name == "enabled_events[]"}
-    (destination,) = [words for words in requests(ACCOUNTS) if any("event_destinations" in word for word in words)]
-    assert f"Stripe-Version: {stripe.api_version}" in destination
-    body = json.loads(destination[destination.index("-d") + 1])
-    assert set(body) <= set(EventDestinationCreateParams.__annotations__)
-    assert snapshots | set(body["enabled_events"]) == used
-    assert all(kind.startswith("v1.") for kind in body["enabled_events"])
-
-
-def test_the_key_is_said_to_need_what_is_called():
-    called = re.findall(r'f?"/(v[12]/[a-z_/]+?)/?(?:"|\{)', (REPOSITORY / "pipeline/stripe_api.py").read_text())
-    section = ACCOUNTS.partition("## 5.")[2].partition("## 6.")[0]
-    assert called
-    assert {path for path in called if f"`/{path}`" not in section} == set()
-
-
-# docs/operations.md
-
-
-def first_cells(document: str) -> set[str]:
-    """What stands in code in the first cell of a table's rows."""
-    return {
-        code for line in re.findall(r"^\|([^|]*)\|", document, re.MULTILINE) for code in re.findall("`(.*?)`", line)
-    }
-
-
-def test_every_kind_of_backlog_is_explained_with_its_limit():
-    kinds = re.findall(r"select \d+, '([a-z-]+)'", backlog.BACKLOG_SQL)
-    assert len(kinds) >= 11
-    rows = {row[0]: row[1] for row in re.findall(r"^\| `([a-z-]+)` \|[^|]*\|([^|]*)\|", OPERATIONS, re.MULTILINE)}
-    assert set(kinds) <= set(rows)
-    units = {"s": 1, "min": 60, "h": 3600}
-    told = {kind: rows[kind].split() for kind in kinds}
-    assert {kind: int(words[0]) * units[words[1]] for kind, words in told.items() if words} == backlog.LIMITS
-
-
-def test_every_reason_to_be_dead_and_every_difference_is_explained():
-    code = "\n".join(path.read_text() for path in sorted((REPOSITORY / "pipeline").glob("*.py")))
-    reasons = set(re.findall(r'"dead", "([a-z-]+)"', code)) | set(re.findall(r'UnlinkedError\("([a-z-]+)"', code))
-    reasons |= set(re.findall(r"state = 'dead', reason = '([a-z-]+)'", code))
-    assert {"unreadable", "unknown-customer", "kills-its-worker"} <= reasons
-    told = {code.split(" ")[0] for code in first_cells(OPERATIONS)}
-    assert reasons <= told
-    kinds = set()
-    for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "report":
-            words = [each for part in call.args[:2] for each in ast.walk(part) if isinstance(each, ast.Constant)]
-            kinds |= {each.value for each in words if re.fullmatch("[a-z]+(-[a-z]+)*", str(each.value))}
-    kinds |= set(re.findall(r'^KIND = "([a-z-]+)"', code, re.MULTILINE))
-    kinds -= {"failed"}  # a push's state, on which its kind depends
-    assert {"unmapped-price", "record-sum"} <= kinds
-    assert kinds <= told
-
-
-@pytest.mark.parametrize("document", ["docs/operations.md", "docs/running-on-real-accounts.md"])
-def test_every_command_that_a_document_names_exists(document):
-    text = (REPOSITORY / document).read_text()
-    commands = "\n".join(blocks(text, "sh"))
-    spans = re.findall(r"`(altiora [^`…]*)", text)
-    lines = re.findall(r"^ *(?:.*(?:exec receiver|xargs -n \d) )?(altiora [^|#]*)", commands, re.MULTILINE)
-    assert len(spans) > 5
-    assert len(lines) > 3
-    for words in map(shlex.split, [*spans, *lines]):
-        command, rest = find_command([word for word in words[1:] if word != "…"])
-        known = {name for option in command.params for name in option.opts}
-        assert {word for word in rest if word.startswith("--")} <= known, words
-
-
-def test_the_sql_for_a_person_does_what_it_says(engine):
-    ledger = Ledger(engine)
-    record = ledger.paying(100)
-    ledger.sent(record, 40)  # all that the backup knows of; it planned 10 more, and Stripe has 70
-    ledger.push(record, 10, NOON.replace(second=0))
-    waiting, resolve, void, note = blocks(OPERATIONS, "sql")
-    for block in (waiting, resolve, void):
-        ledger.run(block)
-    assert ledger.one("select count(*) from meter_pushes where state = 'planned'") == 0
-    assert "\\set record 12\n" in note
-    statement = re.sub(r"^ *\\set .*\n", "", note, flags=re.MULTILINE)
-    ledger.run(statement.replace(":record", str(record)).replace(":minutes", "30"))
-    assert ledger.row("usage_records", record).pushed_minutes == 70
-    with engine.begin() as connection:
-        pushes.plan(connection, [ledger.row("usage_records", record).business_id], EVENT_NAME, NOON)
-    assert ledger.one("select minutes from meter_pushes where state = 'planned'") == 30

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
-from ops.supervisor import REPOSITORY
+from ops.repository import REPOSITORY
 from pipeline.reports import TERMINAL
 from tests.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 

@@ -20,7 +20,8 @@ import redis
 
 from ops.embedded import servers as start_servers
 from ops.embedded import start_postgres, start_valkey
-from ops.supervisor import REPOSITORY, Supervisor
+from ops.repository import REPOSITORY
+from ops.supervisor import Supervisor
 from pipeline import settings
 
 PACKAGES = Path(sysconfig.get_path("platlib"))

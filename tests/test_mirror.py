@@ -249,6 +249,21 @@ def test_a_renewal_gives_the_next_records_plan_and_leaves_the_old_one(world):
     assert rows == [(2, 500, False), (3, 2000, False)]
 
 
+def test_26_a_smaller_plan_raises_an_alert_for_what_is_above_it_and_deletes_nothing(world):
+    tell(world, subscription(prices=[price("price_pro", "professional")]))
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into ai_agents (business_id, name, created_at) select %s, 'A', now() from generate_series(1, 7)",
+            (world.b,),
+        )
+    world.now = at("5 Dec 11:00")
+    tell(world, subscription(start=PERIOD_END, end=PERIOD_END + timedelta(days=31)), PERIOD_END)
+    assert world.alerts(world.b) == [("agents", 7)]
+    assert world.rows("select count(*) from ai_agents where ended_at is null") == [(7,)]
+    tell(world, subscription(prices=[price("price_pro", "professional")]), "5 Dec 10:59")
+    assert world.rows("select kind from usage_alerts where resolved_at is null") == []
+
+
 def test_a_renewal_without_metered_lines_bills_nothing_of_its_own_period(world):
     tell(world, subscription())
     tell(world, price("price_flat", usage_type="licensed"), type_="price.created")

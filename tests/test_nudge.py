@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from ops import embedded
 from ops import processes as commands
-from ops.supervisor import REPOSITORY, free_port
+from ops.repository import REPOSITORY
+from ops.supervisor import free_port
 from tasks.nudge import ENOUGH, Nudge
 from tasks.queues import QUEUES, queue_of
 

@@ -1,5 +1,6 @@
 """What a running receiver answers to good and bad requests, and what it has stored then."""
 
+import asyncio
 import contextlib
 import hashlib
 import itertools
@@ -7,7 +8,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,11 @@ from sqlalchemy import Engine
 
 from db.engine import make_engine
 from ops.supervisor import Supervisor, free_port
+from pipeline.clock import Clock
+from receiver.app import App
+from receiver.health import Health
+from receiver.receive import StripeWebhook
+from receiver.store import Store
 from tests import conftest
 from tests.webhooks import (
     ACCOUNT,
@@ -343,6 +349,49 @@ def test_a_body_that_ends_early_is_never_stored(receiver):
     assert raw(receiver.port, head, body[:-1], end=True)[:12] in {b"HTTP/1.1 400", b""}
     assert get(receiver.port, "/health/live").status == 200
     assert receiver.stored() == []
+
+
+# In this process: what no request can bring about at will
+
+
+def status_of(app: App, request: Request, receive_message: Callable[[], Awaitable[Any]]) -> int:
+    sent: list[Any] = []
+
+    async def send_message(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    scope = {"type": "http", "method": request.method, "path": request.path, "query_string": b"", "headers": headers}
+    asyncio.run(app(scope, receive_message, send_message))
+    return int(sent[0]["status"])
+
+
+def app_with(clock: Clock) -> App:
+    url = "postgresql:///never-asked"
+    return App({"/webhooks/stripe": StripeWebhook([STRIPE_SECRET])}, Store(url, lambda: None), Health(url), clock)
+
+
+def test_a_body_that_never_comes_is_given_up(monkeypatch):
+    monkeypatch.setattr("receiver.app.BODY_TIMEOUT", 0.05)
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    assert status_of(app_with(Clock()), STRIPE, never) == 400
+
+
+def test_a_body_that_breaks_off_is_refused():
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    assert status_of(app_with(Clock()), STRIPE, gone) == 400
+
+
+def test_whatever_goes_wrong_the_sender_is_told_to_send_it_again(tmp_path):
+    async def body() -> dict[str, Any]:
+        return {"type": "http.request", "body": STRIPE.body}
+
+    assert status_of(app_with(Clock(tmp_path / "no such clock")), STRIPE, body) == 503
 
 
 # Groups

@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from pipeline.backlog import BACKLOG_SQL, LIMITS, Backlog, backlog
 from receiver.metrics import METRICS_SQL
-from tests.webhooks import get, start_receiver
+from tests.webhooks import from_stripe, get, send, start_receiver, stripe_event
 from tests.world import World, at
 
 KINDS = [
@@ -32,7 +32,7 @@ EVENT = (
 PUSH = (
     "insert into meter_pushes (business_id, usage_record_id, identifier, event_name, stripe_customer_id, minutes,"
     " timestamp, state, due_at, first_sent_at, settled_at, created_at) values (%s, %s, %s, 'call_minutes', 'cus', 1,"
-    " %s, %s, now() - %s, now() - %s, now() - %s, now())"
+    " %s, %s, now() - %s, now() - %s::interval, now() - %s::interval, now())"
 )
 
 
@@ -70,7 +70,7 @@ def fill(world: World) -> None:
         (EVENT, ("dead", "dead", "unreadable", seconds(0), seconds(300))),
         (EVENT, ("done", "processed", None, seconds(0), seconds(300))),
         (EVENT, ("not", "ignored", "not-needed", seconds(0), seconds(300))),
-        (PUSH, (world.b, closed, "unsent", at("1 Oct"), "sending", seconds(70), seconds(0), seconds(0))),
+        (PUSH, (world.b, closed, "unsent", at("1 Oct"), "sending", seconds(-10), seconds(70), None)),
         (PUSH, (world.f, closed, "unknown", at("1 Oct"), "unknown", seconds(0), seconds(80), seconds(0))),
         (PUSH, (world.f, closed, "failed", at("1 Oct"), "failed", seconds(0), seconds(0), seconds(90))),
         (PUSH, (world.f, closed, "sent", at("1 Oct"), "sent", seconds(0), seconds(0), seconds(90))),
@@ -78,13 +78,13 @@ def fill(world: World) -> None:
     with world.engine.begin() as connection:
         for statement, parameters in rows:
             connection.exec_driver_sql(statement, parameters)
-        refresh = (
-            "insert into refreshes (kind, object_id, reason, due_at, fetched_mark) values ('call', %s, '', %s, %s)"
-        )
         connection.execute(text("select setval('refresh_marks', 100)"))
-        for number, (due, fetched) in enumerate([("-50 s", 0), ("50 s", 0), ("-60 s", 10_000)]):
-            due_at = connection.execute(text("select now() + cast(:due as interval)"), {"due": due}).scalar_one()
-            connection.exec_driver_sql(refresh, (f"CA{number}", due_at, fetched))
+        for sid, marked, fetched in (("CA1", 50, 0), ("CA2", 40, 0), ("CA3", 60, 10_000)):
+            connection.exec_driver_sql(
+                "insert into refreshes (kind, object_id, reason, marked_at, fetched_mark)"
+                " values ('call', %s, '', now() - %s, %s)",
+                (sid, seconds(marked), fetched),
+            )
         connection.exec_driver_sql(
             "insert into subscription_changes (business_id, subscription_id, kind, params, identifier, reason, due_at,"
             " created_at) values (%s, %s, 'keep', '{}', 'c1', '', now() - interval '40 s', now())",
@@ -113,7 +113,7 @@ def test_every_kind_is_counted_and_aged(world):
         "pending": (2, 20),
         "set-aside": (1, 500),
         "dead": (1, 300),
-        "refreshes": (1, 50),
+        "refreshes": (2, 50),
         "pushes-unsent": (1, 70),
         "pushes-unknown": (1, 80),
         "pushes-failed": (1, 90),
@@ -174,6 +174,16 @@ def test_health_and_metrics_of_a_running_receiver(world, environment, processes)
     assert samples['altiora_backlog{kind="pending"}'] == "2"
     assert int(samples['altiora_backlog_oldest_seconds{kind="pending"}']) >= 7200
     assert samples['altiora_backlog_oldest_seconds{kind="drifts"}'] == "3600"
+
+
+def test_events_are_received_by_the_business_clock_and_stored_by_the_machines(world, environment, processes):
+    port = start_receiver(processes, environment | {"ALTIORA_CLOCK": str(world.clock_file)})
+    assert send(port, from_stripe(stripe_event(1))).status == 200
+    ((received, stored_just_now),) = world.rows(
+        "select received_at, stored_at > now() - interval '1 minute' from webhook_events"
+    )
+    assert received == world.now == at("20 Nov 12:00")
+    assert stored_just_now
 
 
 def test_a_database_that_only_reads_is_not_ready(environment, processes, engine, administration):

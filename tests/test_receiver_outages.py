@@ -69,7 +69,7 @@ def test_no_state_of_the_broker_loses_or_delays_an_event(environment, processes,
 
     assert count(engine) == count(engine, "state = 'pending'") == 5 * EVENTS
     # A broker that got in the way would cost 0.5 s for each group, or minutes.
-    assert max(emptied, hanging, away) < 3 * healthy, (healthy, emptied, hanging, away)
+    assert max(emptied, hanging, away) < 5 * healthy, (healthy, emptied, hanging, away)
 
     # Then a broker and a worker: all of it is processed without any new webhook.
     embedded.start_valkey(processes, broker_port)

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from ops import environment as published_environment
-from ops.supervisor import REPOSITORY, Supervisor, SupervisorError, free_port, listening
+from ops.repository import REPOSITORY
+from ops.supervisor import Supervisor, SupervisorError, free_port, listening
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 

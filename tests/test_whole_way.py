@@ -46,7 +46,7 @@ def _stored(world, count, seed=1):
 
 def _expected(world, bodies):
     """Calls, seconds and minutes by business, by independent arithmetic over the bodies."""
-    figures = {}
+    figures: dict[int, tuple[int, int, int]] = {}
     for body in bodies:
         params = dict(parse_qsl(body.decode()))
         business = {NUMBER_OF_B: world.b, NUMBER_OF_F: world.f}[params["To"]]

@@ -19,7 +19,7 @@ class MeterPush(Base):
     failed    refused for good; Stripe's words are in ``answer``; blocks its record until an operator releases it
     released  was failed; its minutes may be planned anew
     unknown   sent, and no answer until the identifier's window ended: to be verified, never sent again
-    void      never sent, and too late for its period
+    void      too late for its period: never sent, or not on the finalised invoice
     """
 
     __tablename__ = "meter_pushes"
