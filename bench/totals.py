@@ -12,6 +12,8 @@ from bench.traffic import Call
 
 #: Seconds between two looks during a load.
 _EVERY = 1.0
+#: Seconds between two nudges of ours, as often as beat sends its sweep: a single nudge may be lost.
+_SWEEP = 5.0
 
 _SENT = """
 create table if not exists bench_sent (
@@ -73,13 +75,17 @@ def watch(stage: Stage, *, sending: Callable[[], bool] = lambda: False) -> int:
     """
     looks = 0
     look_at = time.monotonic() + _EVERY
+    sweep_at = time.monotonic() + _SWEEP
 
     def done() -> bool:
-        nonlocal looks, look_at
+        nonlocal looks, look_at, sweep_at
         if time.monotonic() > look_at:
             _look(stage)
             looks += 1
             look_at = time.monotonic() + _EVERY
+        if time.monotonic() > sweep_at:
+            stage.nudge()
+            sweep_at = time.monotonic() + _SWEEP
         return not sending() and not stage.ask(_PENDING)
 
     wait_until(done, "the drain")

@@ -59,12 +59,14 @@ class _Commands(TyperGroup):
         try:
             found = getattr(import_module(module), name)
         except ModuleNotFoundError:
-            if cmd_name in _SIMULATED:
-                return None
-            raise
+            if cmd_name not in _SIMULATED:
+                raise
+            found = _not_installed
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False)
-            found.command()(function)
+            # What a command that is not installed would take is not known.
+            lenient = {"ignore_unknown_options": True, "allow_extra_args": True}
+            found.command(context_settings=lenient if function is _not_installed else None)(function)
         command = get_command(found)
         command.name = cmd_name
         return command
@@ -76,6 +78,11 @@ class _Commands(TyperGroup):
             _end(error, 1)
         except (SettingsError, ClockError) as error:
             _end(error, 2)
+
+
+def _not_installed() -> None:
+    """Not installed here: it simulates, and needs `make install`, or pip install '.[sandbox]'."""
+    raise WrongError("this command simulates; it needs `make install`, or pip install '.[sandbox]'")
 
 
 def _end(error: Exception, status: int) -> NoReturn:

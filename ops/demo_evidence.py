@@ -52,9 +52,7 @@ _PUSHES = """
 select business_id, identifier, stripe_customer_id, minutes, timestamp, state, attempts, server_errors, answer
 from meter_pushes order by id
 """
-_ALERTS = """
-select a.business_id, a.kind, a.usage_record_id from usage_alerts a where a.kind in ('minutes-80', 'minutes-100')
-"""
+_ALERTS = "select business_id, kind from usage_alerts where kind in ('minutes-80', 'minutes-100')"
 _TRACES = "select count(*)::int from claims"
 
 
@@ -65,7 +63,6 @@ class Use:
     signed: Signed
     bounds: Bounds
     calls: int = 0
-    seconds: int = 0
     minutes: int = 0
     quantity: int = 0
     """Minutes that Stripe's invoice bills, or would bill by now."""
@@ -96,8 +93,7 @@ class Evidence:
     states: dict[str, int]
     dead: list[Any]
     pushes: list[Any]
-    alerts: set[tuple[int, str, int]]
-    alert_count: int
+    alerts: list[Any]
     traces: int
     mishaps: dict[str, int] = field(default_factory=dict)
     messages_lost: int = 0
@@ -124,9 +120,7 @@ def gather(
     """Ask both sides. Wants the faults of the stand-ins to be off."""
     ledger = sandbox.ledger()
     customers = [each.customer for each in signed if each.customer is not None]
-    alerts: list[tuple[int, str, int]]
     with engine.connect() as connection:
-        alerts = _rows(connection, _ALERTS)
         return Evidence(
             now=now,
             signed=signed,
@@ -144,8 +138,7 @@ def gather(
             states=dict(_rows(connection, _STATES)),
             dead=_rows(connection, _DEAD),
             pushes=_rows(connection, _PUSHES),
-            alerts=set(alerts),
-            alert_count=len(alerts),
+            alerts=_rows(connection, _ALERTS),
             traces=connection.exec_driver_sql(_TRACES).scalar_one(),
             mishaps=mishaps,
             messages_lost=messages_lost,
@@ -182,7 +175,6 @@ def _uses(signed: Sequence[Signed], ledger: list[Json], sandbox: Sandbox, now: d
         ended = datetime.fromisoformat(call["end"])
         use = next(use for use in uses[holders[call["number"]]] if use.bounds[0] <= ended < use.bounds[1])
         use.calls += 1
-        use.seconds += call["seconds"]
         use.minutes += minutes_of(call["seconds"])
     return [use for its in uses.values() for use in its]
 

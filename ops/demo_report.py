@@ -56,7 +56,7 @@ _GROUPS: tuple[tuple[_Line, ...], ...] = (
         ("  pushed to Stripe", lambda part: sum(row.sum_pushed for row in part.records)),
         ("  not for Stripe (Free)", lambda part: sum(row.minutes for row in part.records if not row.paid)),
         ("carried to a later period", lambda part: sum(row.carried_in for row in part.records)),
-        ("alerts at 80 and 100 %", lambda part: sum(alert[0] in part.ids for alert in part.evidence.alerts)),
+        ("alerts at 80 and 100 %", lambda part: sum(alert.business_id in part.ids for alert in part.evidence.alerts)),
     ),
     (
         ("Stripe's meter sums up to", lambda part: sum(part.evidence.summaries[each] for each in part.customers)),
@@ -74,7 +74,7 @@ def show_month(console: Console, evidence: Evidence) -> None:
     """The table by plan: minutes as the stand-ins know them, as they were counted, and as they are billed."""
     by_plan = [_Part(evidence, [each for each in evidence.signed if each.member.plan == code]) for code in PLANS]
     parts = [*by_plan, _Part(evidence, evidence.signed)]
-    table = Table(box=None, pad_edge=False, width=WIDTH, padding=(0, 1))
+    table = Table(box=None, pad_edge=False, width=min(console.width, WIDTH), padding=(0, 1))
     table.add_column("minutes, unless said otherwise", no_wrap=True, header_style="dim")
     for name in (*(plan.name for plan in PLANS.values()), "all"):
         table.add_column(name.replace("Professional", "Profess."), justify="right", no_wrap=True, header_style="bold")
@@ -89,7 +89,7 @@ def show_month(console: Console, evidence: Evidence) -> None:
 
 def show_promises(console: Console, found: Sequence[Verdict]) -> None:
     """One line for each promise, and below them what speaks against those that are broken."""
-    table = Table(box=None, pad_edge=False, width=WIDTH, padding=(0, 1), header_style="dim")
+    table = Table(box=None, pad_edge=False, width=min(console.width, WIDTH), padding=(0, 1), header_style="dim")
     table.add_column("promise", justify="right", no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)

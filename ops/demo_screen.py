@@ -139,7 +139,7 @@ class LiveScreen:
             *("not applied yet", f"{totals.pending:,}", ""),
             *("under way", f"{totals.unsettled:,}", ""),
         )
-        broken = f"on purpose: {view.lost:,} callbacks lost, {totals.sent_again:,} pushes without an answer"
+        broken = f"on purpose: callbacks lost {view.lost:,}, answers of Stripe's lost or refused {totals.sent_again:,}"
         waiting = f"time stands still until done: {view.waiting_for}" if view.waiting_for else "time runs"
         return [top, Text(), figures, Text(), Text(broken, style="yellow"), Text(waiting, style="dim")]
 

@@ -25,7 +25,7 @@ METER_EVENT_NAME = "call_minutes"
 BEAT_PACE = 60
 
 #: Lines of its log that are shown of a process that ended.
-_LOG_LINES = 15
+_LOG_LINES = 6
 
 
 class StageError(Exception):

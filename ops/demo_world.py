@@ -37,8 +37,8 @@ class Plan:
 PLANS = {
     "free": Plan("Free", 0, 50, None, (0.5, 1.7, 0.9, 1.2, 0.3), 1),
     "starter": Plan("Starter", 4_900, 500, "12", (0.6, 1.3, 0.85, 0.3, 1.1), 2),
-    "professional": Plan("Professional", 14_900, 2_000, "9", (0.45, 1.15, 0.7), 3),
-    "enterprise": Plan("Enterprise", 49_900, 10_000, "6.5", (0.15, 1.03, 0.2, 0.1), 5),
+    "professional": Plan("Professional", 14_900, 2_000, "9", (0.35, 1.1, 0.5), 3),
+    "enterprise": Plan("Enterprise", 49_900, 10_000, "6.5", (0.1, 1.03, 0.15, 0.1), 5),
 }
 
 #: Which plan the next business has, over and over: mostly small ones.

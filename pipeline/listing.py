@@ -32,6 +32,9 @@ UNDERWAY = timedelta(minutes=5)
 #: Calls that are compared and stored in one transaction.
 CHUNK = 1000
 
+#: Any number that nothing else in this database uses as an advisory lock.
+_LOCK = 20_261_122
+
 _LISTED_UNTIL = "select listed_until from listings where source = %s"
 
 _LISTED = """
@@ -44,9 +47,20 @@ set listed_until = greatest(listings.listed_until, excluded.listed_until), liste
 def list_due(engine: Engine, api: TwilioApi, clock: Clock) -> int:
     """List the calls if it is time to, by the business clock; returns how many events that led to.
 
+    One worker at a time, or both would store the same news twice: whoever comes second does nothing.
     Raises TwilioApiError; what was stored before stays, and the listing is due again.
     """
-    now = clock.now()
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")  # no transaction stays open meanwhile
+        if not connection.exec_driver_sql("select pg_try_advisory_lock(%s)", (_LOCK,)).scalar_one():
+            return 0
+        try:
+            return _list_if_due(engine, api, clock.now())
+        finally:
+            connection.exec_driver_sql("select pg_advisory_unlock(%s)", (_LOCK,))
+
+
+def _list_if_due(engine: Engine, api: TwilioApi, now: datetime) -> int:
     until = now - UNDERWAY
     with engine.connect() as connection:
         often, daily = _listed_until(connection, OFTEN), _listed_until(connection, DAILY)

@@ -60,16 +60,17 @@ def store_news(
     ``machine_now`` is when they were asked for: it orders what the API says. ``recovered`` marks calls that no
     callback led to.
     """
+    instant = int(machine_now.timestamp() * 1_000_000)
     found: dict[str, tuple[CallReport, bytes]] = {}
     for call in calls:
-        report = reports.decode(0, "", "application/json", orjson.dumps(call), now, account_sid)
+        key = f"{call['sid']}:api:{instant}"
+        report = reports.decode(0, key, "application/json", orjson.dumps(call), now, account_sid)
         if isinstance(report, CallReport):
             body = orjson.dumps({name: call[name] for name in FIELDS if name in call})
             found[report.sid] = (report, body)
     stored = {row.sid: row for row in connection.exec_driver_sql(_STORED, (sorted(found),))}
     news = {sid: body for sid, (report, body) in found.items() if sid not in stored or _differs(report, stored[sid])}
     told: dict[str, bytes] = dict(connection.exec_driver_sql(_LAST_TOLD, (sorted(news),)).all())
-    instant = int(machine_now.timestamp() * 1_000_000)
     count = 0
     for sid, body in sorted(news.items()):
         if told.get(sid) != body:

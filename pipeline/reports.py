@@ -123,7 +123,7 @@ def _decode_json(event_id: int, key: str, body: bytes, received_at: datetime, ac
         return Outcome(event_id, "dead", "unreadable")
     if not isinstance(document, dict):
         return Outcome(event_id, "ignored", "not-a-call-status")
-    if "sid" in document:  # the API's Call resource, stored by our own fetch or listing
+    if ":api:" in key:  # the API's Call resource, stored by our own fetch or listing; no webhook has such a key
         return _from_api(event_id, key, document, received_at, account_sid)
     params = {name: value for name, value in document.items() if isinstance(value, str)}
     return _from_callback(event_id, params, received_at, account_sid)

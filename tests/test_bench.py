@@ -1,5 +1,6 @@
 """The bench runs, all of it, and finds a wrong total; its speeds are nobody's business here."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from bench import draining, stage, totals, traffic
+from bench.__main__ import main
 from bench.figures import Figure, faster, slower, table
 from bench.totals import WrongTotalsError
 from pipeline.clock import Clock
@@ -90,3 +92,13 @@ def test_verdicts_and_the_table():
     lines = table(figures).splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[-1] == "A note."
+
+
+@pytest.mark.parametrize(("error", "status"), [(WrongTotalsError("a minute"), 1), (stage.BenchError("silence"), 2)])
+def test_only_wrong_totals_end_with_status_1(monkeypatch, error, status):
+    def measure(*_, **__):
+        raise error
+
+    monkeypatch.setattr("bench.__main__.stage", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(draining, "measure", measure)
+    assert main(["--small", "drain"]) == status

@@ -465,3 +465,14 @@ def test_help_names_every_command(altiora):
                  "backlog", "events", "usage", "close", "pushes", "drifts", "doctor"):  # fmt: skip
         assert re.search(rf"^│ {name} ", said, re.MULTILINE), name
     assert "No such command 'explain'" in altiora("explain", status=2)
+
+
+@pytest.mark.parametrize("command", ["demo", "up", "sandbox"])
+def test_what_simulates_may_not_be_installed(altiora, monkeypatch, command):
+    def missing(_):
+        raise ModuleNotFoundError
+
+    monkeypatch.setattr("ops.cli.import_module", missing)
+    assert "pip install '.[sandbox]'" in altiora(command, "--port", "1", "more", status=1)
+    with pytest.raises(ModuleNotFoundError):
+        altiora("usage", "1")
