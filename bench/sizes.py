@@ -12,14 +12,14 @@ class Sizes:
     warm_up: int = 10_000
     """Events that a worker drains before the first measured run."""
     drained: int = 40_000
-    noops: int = 4_000
+    noops: int = 3_000
     prefetches: tuple[int, ...] = (1, 64)
     """Messages that a worker holds in advance, to find out which is best for the no-op tasks."""
     received: int = 16_000
     received_singly: int = 8_000
-    whole: int = 20_000
-    usual: int = 2_000
-    steady_seconds: float = 10.0
+    whole: int = 16_000
+    usual: int = 1_500
+    steady_seconds: float = 8.0
     """How long the load at half of the full rate lasts."""
     closed: int = 100_000
     stored: int = 10_000_000

@@ -7,6 +7,7 @@ Only /webhooks/ belongs on the internet: /health and /metrics answer without aut
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
@@ -30,6 +31,9 @@ from tasks.nudge import Nudge
 
 #: Seconds for a body to arrive: whoever sends it by drops must not keep a place for ever.
 BODY_TIMEOUT = 10.0
+#: Bytes of a refused body that are still taken and thrown away: a sender that is cut off while it sends sees a broken
+#: connection, and not the answer.
+DISCARDED = 16_000_000
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -116,6 +120,8 @@ class App:
         # Before the body is read: a sender that asks whether to go on (Expect: 100-continue) is told no.
         refused = refusal(webhook, headers, int(stated))
         if refused is not None:
+            if "expect" not in headers and int(stated) <= DISCARDED:
+                await _discard(receive_message)
             return refused
         try:
             body = await _read(receive_message, webhook.limit)
@@ -199,6 +205,13 @@ async def _read(receive_message: Receive, limit: int) -> bytes:
                     return b"".join(parts)
     except TimeoutError as error:
         raise _UnreadableError(f"the body took longer than {BODY_TIMEOUT:.0f} s") from error
+
+
+async def _discard(receive_message: Receive) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(BODY_TIMEOUT):
+            while (await receive_message()).get("more_body"):
+                pass
 
 
 def _known(path: str, *known: Mapping[str, object]) -> str:
