@@ -32,8 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with stage(businesses) as made:
             for name, section in sections.items():
                 if not options.section or name in options.section:
-                    print(f"measuring: {name}", file=sys.stderr, flush=True)
+                    begun = time.monotonic()
                     figures += section(made, businesses, sizes)
+                    print(f"{name}: measured in {time.monotonic() - begun:.0f} s", file=sys.stderr, flush=True)
     except WrongTotalsError as error:
         print(f"WRONG TOTALS: {error}", file=sys.stderr)
         return 1

@@ -181,6 +181,7 @@ cli.main()
 """
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)  # it starts nine processes one after the other
 def test_up_runs_everything_until_ctrl_c(tmp_path):
     """From nothing to a counted call, with the commands that it names itself."""

@@ -212,7 +212,10 @@ def test_a_broken_promise_is_seen(month, promise, tamper):
 
 @pytest.mark.parametrize(
     ("stop", "step", "status"),
-    [(signal.SIGINT, "tables and plans", 130), (signal.SIGTERM, "businesses sign up", 143)],
+    [
+        (signal.SIGINT, "tables and plans", 130),
+        pytest.param(signal.SIGTERM, "businesses sign up", 143, marks=pytest.mark.soak),
+    ],
 )
 def test_a_demo_that_is_stopped_leaves_nothing(tmp_path, stop, step, status):
     with subprocess.Popen(
