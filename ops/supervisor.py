@@ -65,9 +65,10 @@ def listening(port: int) -> Callable[[], bool]:
 class Supervisor:
     """Starts and stops named children. Use it as a context manager: leaving it ends them all, newest first.
 
-    While it is entered, SIGTERM raises SystemExit in the main thread (unless the program has a handler of its
-    own), so that the ``with`` blocks of the owner run; SIGINT raises KeyboardInterrupt as always. The owner must
-    not fork without exec while it is entered: the copy would keep the children and the lock alive.
+    While it is entered, SIGTERM raises SystemExit and SIGINT KeyboardInterrupt in the main thread (unless the program
+    has handlers of its own), so that the ``with`` blocks of the owner run. What Python dropped, since the signal came
+    inside a destructor, ``start`` and ``alive`` raise again. The owner must not fork without exec while it is entered:
+    the copy would keep the children and the lock alive.
     """
 
     folder: Path
@@ -79,7 +80,7 @@ class Supervisor:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_sigterm_unwinds())
+            stack.enter_context(_signals_unwind())
             parent = _parent_folder()
             _clean_up(parent)
             self.folder = stack.enter_context(_owned_folder(parent))
@@ -109,6 +110,7 @@ class Supervisor:
         to run as, when we are root. A name whose child has ended may be started again; its log goes on.
         Raises SupervisorError.
         """
+        _raise_what_was_dropped()
         if name in self._children:
             if self.alive(name):
                 raise SupervisorError(f"{name} is running already; stop it before it is started again")
@@ -165,6 +167,7 @@ class Supervisor:
 
     def alive(self, name: str | None = None) -> bool:
         """Whether this child is running; without a name, whether every child that was started is."""
+        _raise_what_was_dropped()
         children = self._children.values() if name is None else [self._children[name]]
         return all(child.guard.poll() is None for child in children)
 
@@ -177,22 +180,35 @@ class Supervisor:
         return "the end of its log:\n" + "\n".join(lines) if lines else "its log is empty"
 
 
+#: What a signal has raised in the owner, until its blocks have run.
+_raised: list[BaseException] = []
+
+
+def _raise_what_was_dropped() -> None:
+    if _raised:
+        raise _raised[0]
+
+
 @contextlib.contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
-    """Make SIGTERM raise SystemExit, where nobody handles it and signals can be handled (the main thread)."""
+def _signals_unwind() -> Iterator[None]:
+    """Make SIGTERM and SIGINT unwind, where nobody handles them and signals can be handled (the main thread)."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
+    ours = [number for number, handler in usual.items() if in_main and signal.getsignal(number) is handler]
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        _raised[:] = [KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)]
+        raise _raised[0]
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in ours:
+        signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, usual[number])
+        if ours:
+            _raised.clear()
 
 
 def _parent_folder() -> Path:

@@ -41,6 +41,22 @@ with Supervisor() as supervisor:
 """
 
 
+#: An owner that is told to stop while a destructor runs, where Python drops what a signal handler raises.
+DISTRACTED_OWNER = """
+import signal, sys
+from ops.supervisor import Supervisor
+sys.unraisablehook = lambda dropped: print("dropped", dropped.exc_type.__name__, flush=True)
+class Distraction:
+    def __del__(self):
+        signal.raise_signal(signal.{signal})
+with Supervisor() as supervisor:
+    Distraction()
+    print("goes on", flush=True)
+    supervisor.{then}
+    print("goes on", flush=True)
+"""
+
+
 @pytest.fixture
 def scratch(tmp_path, monkeypatch) -> Iterator[Path]:
     """A folder for temporary files that only this test's supervisors use and clean up.
@@ -286,3 +302,17 @@ def test_settings_of_a_killed_run_count_for_nothing(tmp_path):
     assert published_environment.read(file) == {}
     with published_environment.published({"ALTIORA_PUBLIC_URL": "http://new"}, file):
         assert published_environment.read(file) == {"ALTIORA_PUBLIC_URL": "http://new"}
+
+
+@pytest.mark.parametrize("then", ["alive()", "start('child', ['true'], {})"])
+@pytest.mark.parametrize(
+    ("number", "raised", "status"), [("SIGINT", "KeyboardInterrupt", -2), ("SIGTERM", "SystemExit", 143)]
+)
+def test_a_signal_that_a_destructor_dropped_is_obeyed_at_the_next_step(scratch, number, raised, status, then):
+    code = DISTRACTED_OWNER.format(signal=number, then=then)
+    owner = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert owner.stdout.splitlines() == [f"dropped {raised}", "goes on"]
+    assert owner.returncode == status
+    assert list(scratch.iterdir()) == []
