@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import Any, Self
 
 import psutil
 
@@ -192,7 +192,7 @@ def _raise_what_was_dropped() -> None:
 @contextlib.contextmanager
 def _signals_unwind() -> Iterator[None]:
     """Make SIGTERM and SIGINT unwind, where nobody handles them and signals can be handled (the main thread)."""
-    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    usual: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     in_main = threading.current_thread() is threading.main_thread()
     ours = [number for number, handler in usual.items() if in_main and signal.getsignal(number) is handler]
 

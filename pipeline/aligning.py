@@ -9,9 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline import limits, pushes, records
+from pipeline import carrying, limits, pushes, records
+from pipeline.new_records import MeteredSubscription, metered_subscriptions
 from pipeline.periods import Period
-from pipeline.records import MeteredSubscription
 
 _LATEST_CLOSED_END = """
 select max(period_end) from usage_records
@@ -83,7 +83,7 @@ returning r.id, r.business_id, r.plan_id, p.bills_overage, r.included_minutes, -
 def align_records(connection: Connection, business_id: int, now: datetime) -> None:
     """Bring the business's records that are not closed in line with its mirrored subscriptions."""
     changed: set[int] = set()
-    subscriptions = records.metered_subscriptions(connection, [business_id])
+    subscriptions = metered_subscriptions(connection, [business_id])
     for subscription in subscriptions:
         if subscription.ended_at is not None:
             changed |= _end_at(connection, business_id, subscription.ended_at, subscription.id)
@@ -142,5 +142,7 @@ def _move_misplaced_calls(connection: Connection, business_id: int, now: datetim
             {"target": target.id, "late": late, "sid": sid},
         ).scalar_one()
         if late:
-            records.carry(connection, origin_record_id=target.id, minutes=minutes, call_sid=sid, event_id=None, now=now)
+            carrying.carry(
+                connection, origin_record_id=target.id, minutes=minutes, call_sid=sid, event_id=None, now=now
+            )
     return changed

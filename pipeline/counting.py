@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline import limits, records, refreshes, resolving
-from pipeline.outcomes import Applied, MoreBusinesses, Outcome
+from pipeline import carrying, limits, records, refreshes, resolving
+from pipeline.outcomes import MoreBusinesses, Outcome
 from pipeline.periods import billable_minutes
 from pipeline.records import Record
 from pipeline.reports import CallReport
@@ -146,11 +146,15 @@ class Batch:
 
     def __init__(self, connection: Connection, reports: list[CallReport]) -> None:
         self._connection = connection
-        self._applied = Applied()
+        self.outcomes: list[Outcome] = []
+        """How the events end if ``apply`` succeeds; known before anything is locked."""
+        self._follow_ups: set[str] = set()
         self._candidates = resolving.fold(reports)
         if self._candidates:
             resolving.resolve(connection, self._candidates)
             self._set_aside_the_unknown()
+            for candidate in self._candidates.values():
+                self.outcomes += [Outcome(event_id, "processed") for event_id in candidate.event_ids]
 
     @property
     def businesses(self) -> set[int]:
@@ -166,8 +170,11 @@ class Batch:
             for event_id in each.event_ids
         }
 
-    def apply(self, locked: set[int], now: datetime, *, bill_child_legs: bool) -> Applied:
-        """Count, under the locks of ``locked``. Raises MoreBusinesses when a call belongs to another one as yet."""
+    def apply(self, locked: set[int], now: datetime, *, bill_child_legs: bool) -> set[str]:
+        """Count, under the locks of ``locked``; returns the tasks that then have something to do.
+
+        Raises MoreBusinesses when a call belongs to another business as yet.
+        """
         if self._candidates:
             counted = self._figures(now, bill_child_legs=bill_child_legs)
             sids = sorted(self._candidates)
@@ -175,9 +182,7 @@ class Batch:
             changed = self._upsert([sid for sid in sids if sid not in frozen], counted, locked, now)
             changed |= self._update_frozen(sorted(frozen), counted, now)
             self._fetch_where_in_doubt(changed)
-            for candidate in self._candidates.values():
-                self._applied.outcomes += [Outcome(event_id, "processed") for event_id in candidate.event_ids]
-        return self._applied
+        return self._follow_ups
 
     def _set_aside_the_unknown(self) -> None:
         """Calls of nobody: dead with the number, or fetched first where no number stands; orphans are kept."""
@@ -198,7 +203,7 @@ class Batch:
             else:
                 reason = f"unknown-number {number}" if number else "unknown-number"
                 ends = [Outcome(event_id, "dead", reason) for event_id in candidate.event_ids]
-            self._applied.outcomes += ends
+            self.outcomes += ends
 
     def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, _Counted]:
         """What each call is to count; usage records that are missing are made."""
@@ -213,20 +218,18 @@ class Batch:
             and each.report.seconds is not None
             and (bill_child_legs or each.report.parent_sid is None)
         }
-        ends = [each.report.ended_at for each in billable.values() if each.report.ended_at is not None]
-        if not ends:
-            return {}
-        around = records.records_around(self._connection, self.businesses, min(ends), max(ends))
+        ends: dict[int, set[datetime]] = {}
+        for each in billable.values():
+            assert each.business_id is not None and each.report.ended_at is not None  # noqa: PT018
+            ends.setdefault(each.business_id, set()).add(each.report.ended_at)
+        around, made = records.records_for(self._connection, ends, now)
+        if made:
+            self._follow_ups.add("stripe.refresh")  # one may be provisional
         figures = {}
         for sid, candidate in billable.items():
-            business_id, ended_at = candidate.business_id, candidate.report.ended_at
-            assert business_id is not None and ended_at is not None and candidate.report.seconds is not None  # noqa: PT018
-            record = _record_at(around.get(business_id, ()), ended_at)
-            if record is None:
-                record = records.record_for(self._connection, business_id, ended_at, now)
-                around.setdefault(business_id, []).append(record)
-                self._applied.follow_ups.add("stripe.refresh")  # it may be provisional
-            seconds = candidate.report.seconds
+            business_id, ended_at, seconds = candidate.business_id, candidate.report.ended_at, candidate.report.seconds
+            assert business_id is not None and ended_at is not None and seconds is not None  # noqa: PT018
+            record = records.record_at(around[business_id], ended_at)
             figures[sid] = _Counted(billable_minutes(seconds, increments[business_id]), seconds, record)
         return figures
 
@@ -308,7 +311,7 @@ class Batch:
     def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
         for record_id, minutes, sid in late:
             event_id = self._candidates[sid].report.event_id
-            records.carry(
+            carrying.carry(
                 self._connection,
                 origin_record_id=record_id,
                 minutes=minutes,
@@ -335,8 +338,4 @@ class Batch:
 
     def _request_fetch(self, sid: str, reason: str) -> None:
         refreshes.request(self._connection, "call", sid, reason)
-        self._applied.follow_ups.add("twilio.fetch-calls")
-
-
-def _record_at(candidates: Iterable[Record], instant: datetime) -> Record | None:
-    return next((each for each in candidates if each.period_start <= instant < each.period_end), None)
+        self._follow_ups.add("twilio.fetch-calls")

@@ -76,6 +76,7 @@ class Drain:
     def _batch(self, event_ids: Sequence[int] | None, business_ids: frozenset[int] = frozenset()) -> bool:
         """Claim and apply one batch: what is due, or these events. Returns whether there was anything."""
         with self._engine.connect() as connection:
+            inbox.plan_by_index(connection)
             events = inbox.claim_due(connection) if event_ids is None else inbox.claim_these(connection, event_ids)
             if not events:
                 return False
@@ -83,7 +84,6 @@ class Drain:
             trace_id = inbox.leave_trace(self._engine, ids)
             try:
                 applied = self._apply(connection, events, business_ids, self._clock.now())
-                inbox.mark(connection, applied.outcomes)
                 inbox.remove_trace(connection, trace_id)
                 connection.commit()
             except BaseException as error:
@@ -118,6 +118,10 @@ class Drain:
                 change = stripe_events.decode(event.id, event.key, event.type, event.body, event.received_at)
                 applied.outcomes.append(change) if isinstance(change, Outcome) else changes.append(change)
         batch = counting.Batch(connection, calls)
+        applied.outcomes += batch.outcomes
+        # The largest write of a batch of calls, done before its businesses are locked: two workers that count for the
+        # same businesses wait for each other from here on.
+        inbox.mark(connection, applied.outcomes)
         locked = batch.businesses | stripe_events.businesses_of(connection, changes) | more
         try:
             records.lock_businesses(connection, locked)
@@ -125,12 +129,11 @@ class Drain:
             if isinstance(error.orig, pg.LockNotAvailable):
                 raise _BusinessLocked(batch, changes, locked) from error
             raise
-        for part in (
-            batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs),
-            stripe_events.apply(connection, changes, locked, now, livemode=self._settings.livemode),
-        ):
-            applied.outcomes += part.outcomes
-            applied.follow_ups |= part.follow_ups
+        applied.follow_ups |= batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs)
+        of_stripe = stripe_events.apply(connection, changes, locked, now, livemode=self._settings.livemode)
+        inbox.mark(connection, of_stripe.outcomes)
+        applied.outcomes += of_stripe.outcomes
+        applied.follow_ups |= of_stripe.follow_ups
         return applied
 
     def _recover(self, events: list[StoredEvent], business_ids: frozenset[int], failure: Exception) -> None:

@@ -2,10 +2,10 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What an event comes to: its row gets this state in the transaction that had its effect.
 
     state is processed, ignored, dead or pending: set aside, due again in ``retry_seconds`` (machine time), and

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_plus
 
 import orjson
 
@@ -23,8 +23,8 @@ MAX_SECONDS = 24 * 3600 + 60
 
 _SID = re.compile(r"CA[0-9A-Za-z]{1,62}")
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
-#: The parameters of a callback that are read.
-_READ = {
+#: The parameters of a callback that are read; the others (two thirds, geography) are not worth decoding.
+_READ = (
     "AccountSid",
     "CallSid",
     "ParentCallSid",
@@ -39,7 +39,7 @@ _READ = {
     "DialCallStatus",
     "RecordingStatus",
     "RecordingUrl",
-}
+)
 #: A callback from further ahead than this has a broken Timestamp, not a fast clock.
 _MAX_AHEAD = timedelta(days=1)
 
@@ -109,11 +109,16 @@ def decode(
 
 
 def _params(body: bytes) -> dict[str, str]:
-    """The parameters of a form that matter here. The others (two thirds, geography) are not worth decoding."""
-    pairs = [
-        pair for pair in body.decode().split("&") if pair.partition("=")[0] in _READ or "%" in pair.partition("=")[0]
-    ]
-    return dict(parse_qsl("&".join(pairs), keep_blank_values=True))
+    """The parameters of a form that matter here, as ``parse_qsl`` reads them; of a repeated one the last."""
+    text = body.decode()
+    params = dict([pair.partition("=")[::2] for pair in text.split("&")])
+    if "%" in "".join(params):  # a name is encoded as well
+        return dict(parse_qsl(text, keep_blank_values=True))
+    return {name: _unquoted(params[name]) for name in _READ if name in params}
+
+
+def _unquoted(text: str) -> str:
+    return unquote_plus(text) if "%" in text or "+" in text else text
 
 
 def _decode_json(event_id: int, key: str, body: bytes, received_at: datetime, account_sid: str) -> CallReport | Outcome:

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from pipeline import drifts, records
+from pipeline import carrying, drifts
 from pipeline.billable import INVOICE
 from pipeline.push_sending import COLUMNS, Push, mark_sent
 
@@ -65,7 +65,7 @@ def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -
             _report_unusable(connection, record, now)
             continue
         # Also for a negative sum: Stripe bills 0, and what is below is carried on as a credit.
-        records.carry(
+        carrying.carry(
             connection,
             origin_record_id=record.id,
             minutes=record.minutes - record.metered_quantity,

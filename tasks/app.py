@@ -3,6 +3,7 @@
 The broker holds nudges, the database holds the work: a lost message costs at most the time until the next sweep.
 """
 
+import gc
 from typing import Any
 
 import structlog
@@ -81,8 +82,12 @@ def _setup_logging(**_: Any) -> None:
 
 
 @signals.worker_process_init.connect
-def _make_engine(**_: Any) -> None:
+def _begin_child(**_: Any) -> None:
     engine.engine()
+    # What was loaded before the fork lives as long as the child, and a batch's rows are freed by their references:
+    # looking for cycles among them after every 700 objects took 8 % of a drain.
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 @signals.worker_process_shutdown.connect

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline import closing, push_sending, records, refreshes
+from pipeline import carrying, closing, push_sending, records, refreshes
 from tests.ledger import NOON, PERIOD_END, Ledger
 
 HOUR = timedelta(hours=1)
@@ -183,17 +183,17 @@ def test_one_business_that_can_not_be_settled_keeps_no_other_from_it(ledger, eng
     for record_id in (bad, good):
         ledger.following(record_id)
         ledger.invoice(record_id, status="open", metered_quantity=1)
-    carry = records.carry
+    carry = carrying.carry
 
     def carry_but_one(connection, *, origin_record_id, **rest):
         if origin_record_id == bad:
             raise RuntimeError("its bounds overlap others")
         carry(connection, origin_record_id=origin_record_id, **rest)
 
-    monkeypatch.setattr(records, "carry", carry_but_one)
+    monkeypatch.setattr(carrying, "carry", carry_but_one)
     assert close(ledger, LATER) == {"closed": 1, "settled": 1, "failed": 1}
     assert (state(ledger, bad), state(ledger, good)) == ("closing", "closed")
-    monkeypatch.setattr(records, "carry", carry)
+    monkeypatch.setattr(carrying, "carry", carry)
     assert close(ledger, LATER) == {"closed": 1, "settled": 1}
 
 

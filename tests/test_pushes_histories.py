@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import closing, push_sending, records
+from pipeline import carrying, closing, push_sending, records
 from pipeline.stripe_api import Limited, Refused, ServerError, StripeApiError, Unreachable
 from tests.ledger import PERIOD_START, Ledger
 
@@ -101,7 +101,7 @@ class History:
         with self.ledger.engine.begin() as connection:
             records.lock_businesses(connection, [business_id])
             if row.state == "closed":
-                records.carry(
+                carrying.carry(
                     connection, origin_record_id=row.id, minutes=minutes, call_sid="CA1", event_id=None, now=self.now
                 )
             else:
