@@ -65,6 +65,12 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
     async def fail_payment(body: Body) -> Any:
         stripe.fail_payment(body["customer"])
 
+    async def break_payment(body: Body) -> Any:
+        stripe.break_payment(body["customer"])
+
+    async def repair_payment(body: Body) -> Any:
+        stripe.repair_payment(body["customer"])
+
     async def pay(body: Body) -> Any:
         await stripe.pay(body["customer"])
 
@@ -94,6 +100,8 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
         _route("POST", "/stripe/subscriptions", subscriptions),
         _route("POST", "/stripe/cancel", cancel),
         _route("POST", "/stripe/fail-payment", fail_payment),
+        _route("POST", "/stripe/break-payment", break_payment),
+        _route("POST", "/stripe/repair-payment", repair_payment),
         _route("POST", "/stripe/pay", pay),
         _route("POST", "/stripe/webhook-endpoints", webhook_endpoints),
         _route("POST", "/stripe/delivered", delivered),

@@ -68,20 +68,19 @@ class Payments:
             await self._events.flush()
 
     def _failed(self, invoice: Object, *, planned: bool) -> None:
+        """An invoice that Stripe collects by itself is tried again; the first of a subscription is not."""
         subscription = self._subscription(invoice)
         incomplete = subscription["status"] == "incomplete"
-        if planned:
-            days = [] if incomplete else self._state.rules.retry_days[invoice["attempt_count"] - 1 :]
-            if days:
-                self.plan_attempt(invoice, self._state.now + days[0] * DAY_SECONDS)
-            else:
-                invoice.update(auto_advance=False, next_payment_attempt=None)
+        automatic = planned and invoice["auto_advance"] and not incomplete
+        days = self._state.rules.retry_days[invoice["attempt_count"] - 1 :]
+        if automatic and days:
+            self.plan_attempt(invoice, self._state.now + days[0] * DAY_SECONDS)
+        elif automatic or incomplete:
+            invoice.update(auto_advance=False, next_payment_attempt=None)
         self._events.emit("invoice.payment_failed", invoice)
-        if incomplete:
-            return
         if subscription["status"] in {"active", "trialing"}:
             self._lifecycle.become(subscription, "past_due")
-        if planned and invoice["next_payment_attempt"] is None:
+        if automatic and not days:
             self._give_up(subscription)
 
     def _give_up(self, subscription: Object) -> None:

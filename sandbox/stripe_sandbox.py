@@ -127,8 +127,16 @@ class StripeSandbox:
         """Let this customer's next payment fail: its subscription becomes past due."""
         self.state.payment_fails.add(customer)
 
+    def break_payment(self, customer: str) -> None:
+        """Let all of this customer's payments fail until ``repair_payment``."""
+        self.state.payment_broken.add(customer)
+
+    def repair_payment(self, customer: str) -> None:
+        """Let this customer's payments succeed again, from the next attempt on."""
+        self.state.payment_broken.discard(customer)
+
     async def pay(self, customer: str) -> None:
-        """Let this customer pay all its open invoices: its subscription becomes active again."""
+        """Let this customer try to pay all its open invoices: its subscription becomes active again."""
         for invoice in self.state.invoices.values():
             if invoice["customer"] == customer and invoice["status"] == "open":
                 self._billing.payments.collect(invoice, by_hand=True)
