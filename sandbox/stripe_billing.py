@@ -29,7 +29,7 @@ class Billing:
         self.payments = Payments(state, events, self.lifecycle)
         self.invoices = Invoices(state, events, self.lifecycle, self.payments)
         self.subscriptions = Subscriptions(state, events, self.charges, self.invoices, self.lifecycle, self.payments)
-        self.changes = Changes(state, self.charges, self.invoices, self.subscriptions)
+        self.changes = Changes(state, events, self.charges, self.invoices, self.subscriptions)
         self.schedules = Schedules(state, events, self.subscriptions, self.changes)
 
 

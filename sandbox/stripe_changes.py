@@ -1,7 +1,10 @@
 """Changes of a subscription's items and billing cycle: what they cost, and what becomes of usage so far."""
 
+import copy
+
 from sandbox.stripe_charges import Charge, Charges, Usage, in_advance, is_metered, period, rest
 from sandbox.stripe_errors import StripeError
+from sandbox.stripe_events import Events
 from sandbox.stripe_invoices import Invoices
 from sandbox.stripe_items import ItemChange, check_changes
 from sandbox.stripe_state import Object, State
@@ -11,8 +14,11 @@ from sandbox.stripe_subscriptions import Subscriptions
 class Changes:
     """Changes subscriptions in the middle of a period, or where one ends."""
 
-    def __init__(self, state: State, charges: Charges, invoices: Invoices, subscriptions: Subscriptions) -> None:
+    def __init__(
+        self, state: State, events: Events, charges: Charges, invoices: Invoices, subscriptions: Subscriptions
+    ) -> None:
         self._state = state
+        self._events = events
         self._charges = charges
         self._invoices = invoices
         self._subscriptions = subscriptions
@@ -49,6 +55,12 @@ class Changes:
             self._charges.book(subscription).pending += costs
             return
         self._invoices.charge(subscription, costs, reason="subscription_update", period=(bounds[0], now))
+
+    def apply_by_hand(self, subscription: Object, changes: list[ItemChange], proration: str) -> None:
+        """Change the items as somebody in the dashboard would: Stripe tells of it, and no request is named."""
+        before = copy.deepcopy(subscription)
+        self.apply(subscription, changes, proration=proration, from_now=False)
+        self._events.emit_change("customer.subscription.updated", before, subscription)
 
     def replace(self, subscription: Object, changes: list[ItemChange], at: int) -> None:
         """Change the items where a period ends, at ``at``: what the old ones used is on the renewal's invoice."""

@@ -62,6 +62,11 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
             invoice_now=body.get("invoice_now", False),
         )
 
+    async def change_price(body: Body) -> Any:
+        await stripe.change_price(
+            body["subscription"], body["old"], body["new"], body.get("proration_behavior", "create_prorations")
+        )
+
     async def fail_payment(body: Body) -> Any:
         stripe.fail_payment(body["customer"])
 
@@ -99,6 +104,7 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
         _route("POST", "/stripe/customers", customers),
         _route("POST", "/stripe/subscriptions", subscriptions),
         _route("POST", "/stripe/cancel", cancel),
+        _route("POST", "/stripe/change-price", change_price),
         _route("POST", "/stripe/fail-payment", fail_payment),
         _route("POST", "/stripe/break-payment", break_payment),
         _route("POST", "/stripe/repair-payment", repair_payment),

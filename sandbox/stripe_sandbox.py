@@ -11,12 +11,13 @@ from sandbox.stripe_api_catalogue import CatalogueApi
 from sandbox.stripe_api_invoices import InvoicesApi
 from sandbox.stripe_api_meters import MetersApi
 from sandbox.stripe_api_schedules import SchedulesApi
-from sandbox.stripe_api_subscriptions import SubscriptionsApi
+from sandbox.stripe_api_subscriptions import PRORATIONS, SubscriptionsApi
 from sandbox.stripe_billing import Billing
 from sandbox.stripe_charges import period
 from sandbox.stripe_control import control_routes
 from sandbox.stripe_door import INSIDE, Door, refuse, unknown
 from sandbox.stripe_events import Deliver, Events
+from sandbox.stripe_items import ItemChange
 from sandbox.stripe_prices import Prices, monthly, tier
 from sandbox.stripe_state import API_VERSION, Object, Rules, State, instant, new_id, number
 from sandbox.stripe_subscriptions import NewSubscription
@@ -121,6 +122,23 @@ class StripeSandbox:
             self._billing.subscriptions.schedule_end(stored)
         else:
             self._billing.subscriptions.cancel(stored, invoice_now=invoice_now)
+        await self._events.flush()
+
+    async def change_price(self, subscription: str, old: str, new: str, proration: str = "create_prorations") -> None:
+        """Put the price ``new`` on the item that has ``old``, as somebody in Stripe's dashboard would.
+
+        The period stays. What was used under a metered ``old`` is on the next renewal's invoice, as known now and with
+        its own period (``create_prorations``), on an invoice of its own (``always_invoice``), or lost (``none``).
+        Raises ValueError where no item has the old price, and for another ``proration``.
+        """
+        if proration not in PRORATIONS:
+            raise ValueError(f"{proration}: proration_behavior is one of {', '.join(PRORATIONS)}")
+        stored = self.state.subscriptions[subscription]
+        item = next((item["id"] for item in stored["items"]["data"] if item["price"]["id"] == old), None)
+        if item is None:
+            raise ValueError(f"{subscription} has no item with the price {old}")
+        change = ItemChange(item, self.state.prices[new], None)
+        self._billing.changes.apply_by_hand(stored, [change], proration)
         await self._events.flush()
 
     def fail_payment(self, customer: str) -> None:
