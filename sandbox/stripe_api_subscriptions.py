@@ -16,6 +16,7 @@ from sandbox.stripe_schedules import refuse_direct_ending
 from sandbox.stripe_state import Object, instant
 from sandbox.stripe_subscriptions import NewSubscription
 
+MOST_TRIAL_DAYS = 730
 PAUSES = ("keep_as_draft", "mark_uncollectible", "void")
 PRORATIONS = ("create_prorations", "always_invoice", "none")
 STATUSES = (
@@ -68,17 +69,43 @@ class SubscriptionsApi:
         params = call.params
         customer, metadata = params.required("customer"), params.metadata({})
         start, anchor = params.whole("backdate_start_date"), params.whole("billing_cycle_anchor")
-        prorates = params.choice("proration_behavior", "create_prorations", "none") != "none"
-        priced = read_priced(self._state, params.rows("items"))
+        new = NewSubscription(
+            customer,
+            read_priced(self._state, params.rows("items")),
+            self._state.now if start is None else start,
+            metadata,
+            anchor,
+            params.choice("proration_behavior", "create_prorations", "none") != "none",
+            self._trial_end(params),
+            _missing_payment_method(params),
+            _billing_mode(params),
+        )
         params.refuse_unread()
-        start = self._state.now if start is None else start
-        return self.add(NewSubscription(customer, priced, start, metadata, anchor, prorates))
+        return self.add(new)
+
+    def _trial_end(self, params: Params) -> int | None:
+        """``trial_end`` or ``trial_period_days``; None: there is no trial."""
+        days = params.whole("trial_period_days")
+        if days is not None and "trial_end" in params:
+            raise invalid("trial_end", "You can give only one of trial_end and trial_period_days.")
+        if days is not None:
+            if not 0 <= days <= MOST_TRIAL_DAYS:
+                raise invalid("trial_period_days", f"trial_period_days must be between 0 and {MOST_TRIAL_DAYS}.")
+            return self._state.now + days * 24 * 3600 if days else None
+        if params.raw("trial_end") == "now":
+            return None
+        end = params.whole("trial_end")
+        if end is not None and end <= self._state.now:
+            raise invalid("trial_end", "trial_end must be an integer Unix timestamp in the future")
+        return end
 
     def add(self, new: NewSubscription) -> Object:
         """Check what concerns more than one parameter, and make it."""
         check_customer(self._state, new.customer)
         check_priced(new.priced)
         now = self._state.now
+        if new.trial_end is not None and (new.anchor is not None or new.start != now):
+            raise invalid("trial_end", "This stand-in starts a trial now, and the billing cycle with the trial's end.")
         if new.start > now:
             raise invalid("backdate_start_date", "backdate_start_date must be in the past.")
         if new.anchor is not None:
@@ -161,3 +188,27 @@ def read_from_now(params: Params) -> bool:
     if kind is None:
         raise missing("billing_cycle_anchor[type]")
     return kind == "now"
+
+
+def _missing_payment_method(params: Params) -> str:
+    """``trial_settings[end_behavior][missing_payment_method]``."""
+    settings = params.below("trial_settings")
+    behavior = None if settings is None else settings.below("end_behavior")
+    chosen = None
+    if behavior is not None:
+        chosen = behavior.choice("missing_payment_method", "cancel", "create_invoice", "pause")
+        behavior.refuse_unread()
+    if settings is not None:
+        settings.refuse_unread()
+    return chosen or "create_invoice"
+
+
+def _billing_mode(params: Params) -> str:
+    mode = params.below("billing_mode")
+    if mode is None:
+        return "flexible"
+    kind = mode.choice("type", "classic", "flexible")
+    mode.refuse_unread()
+    if kind is None:
+        raise missing("billing_mode[type]")
+    return kind

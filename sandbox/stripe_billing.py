@@ -14,6 +14,7 @@ from sandbox.stripe_payments import Payments
 from sandbox.stripe_schedules import Schedules
 from sandbox.stripe_state import Object, State
 from sandbox.stripe_subscriptions import Subscriptions
+from sandbox.stripe_trials import Trials
 from sandbox.timeline import Action, Timeline
 
 
@@ -28,7 +29,10 @@ class Billing:
         self.lifecycle = Lifecycle(state, events)
         self.payments = Payments(state, events, self.lifecycle)
         self.invoices = Invoices(state, events, self.lifecycle, self.payments)
-        self.subscriptions = Subscriptions(state, events, self.charges, self.invoices, self.lifecycle, self.payments)
+        self.trials = Trials(state, events)
+        self.subscriptions = Subscriptions(
+            state, events, self.charges, self.invoices, self.lifecycle, self.payments, self.trials
+        )
         self.changes = Changes(state, events, self.charges, self.invoices, self.subscriptions)
         self.schedules = Schedules(state, events, self.subscriptions, self.changes)
 

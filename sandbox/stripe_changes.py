@@ -41,7 +41,8 @@ class Changes:
             cost for change in changes for cost in self._change(subscription, change, bounds, now, renews=from_now)
         ]
         if proration == "none" or idle:
-            costs = []
+            billed = idle and subscription["status"] == "trialing" and self._state.rules.trial_usage_billed
+            costs = [cost for cost in costs if billed and proration != "none" and isinstance(cost, Usage)]
         if subscription["billing_mode"]["type"] == "classic":
             costs = [cost for cost in costs if not isinstance(cost, Usage)]
         for cost in costs:

@@ -76,6 +76,12 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
     async def repair_payment(body: Body) -> Any:
         stripe.repair_payment(body["customer"])
 
+    async def remove_payment_method(body: Body) -> Any:
+        stripe.remove_payment_method(body["customer"])
+
+    async def add_payment_method(body: Body) -> Any:
+        stripe.add_payment_method(body["customer"])
+
     async def pay(body: Body) -> Any:
         await stripe.pay(body["customer"])
 
@@ -108,6 +114,8 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
         _route("POST", "/stripe/fail-payment", fail_payment),
         _route("POST", "/stripe/break-payment", break_payment),
         _route("POST", "/stripe/repair-payment", repair_payment),
+        _route("POST", "/stripe/remove-payment-method", remove_payment_method),
+        _route("POST", "/stripe/add-payment-method", add_payment_method),
         _route("POST", "/stripe/pay", pay),
         _route("POST", "/stripe/webhook-endpoints", webhook_endpoints),
         _route("POST", "/stripe/delivered", delivered),

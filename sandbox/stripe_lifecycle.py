@@ -27,6 +27,14 @@ class Lifecycle:
             subscription["status"] = status
             self._events.emit_change("customer.subscription.updated", before, subscription)
 
+    def pause(self, subscription: Object, kind: str) -> None:
+        """Let it bill nothing until it is resumed; ``kind`` says why, in the words of ``status_details``."""
+        before, now = copy.deepcopy(subscription), self._state.now
+        details = {"subscription": {"type": kind}, "transitioned_at": now, "type": "subscription"}
+        subscription.update(status="paused", status_details={"paused": details})
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+        self._events.emit("customer.subscription.paused", subscription)
+
     def mark_ended(self, subscription: Object, reason: str = "cancellation_requested") -> None:
         """Cancel it; its schedule ends as well, and what is open is collected no longer.
 

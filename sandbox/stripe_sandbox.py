@@ -153,6 +153,13 @@ class StripeSandbox:
         """Let this customer's payments succeed again, from the next attempt on."""
         self.state.payment_broken.discard(customer)
 
+    def remove_payment_method(self, customer: str) -> None:
+        """Let this customer have no payment method: payments fail, and a trial's end does what was set for that."""
+        self.state.without_payment_method.add(customer)
+
+    def add_payment_method(self, customer: str) -> None:
+        self.state.without_payment_method.discard(customer)
+
     async def pay(self, customer: str) -> None:
         """Let this customer try to pay all its open invoices: its subscription becomes active again."""
         for invoice in self.state.invoices.values():

@@ -68,8 +68,10 @@ def new_subscription(customer: str, currency: str, metadata: dict[str, str], sta
         "schedule": None,
         "start_date": start,
         "status": "active",
+        "status_details": None,
         "test_clock": None,
         "trial_end": None,
+        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
         "trial_start": None,
     }
 

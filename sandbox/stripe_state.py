@@ -50,6 +50,9 @@ class Rules:
     after_retries: str = "unpaid"
     """What becomes of the subscription when the last retry has failed: ``unpaid``, ``canceled`` or ``past_due``."""
 
+    trial_usage_billed: bool = False
+    """A trial's end bills the metered usage of the trial instead of a line of nothing: undocumented."""
+
     phases_keep_items: bool = True
     """A schedule's next phase puts its prices on the items that are there, instead of new items: undocumented."""
 

@@ -15,6 +15,10 @@ from sandbox.stripe_payments import Payments
 from sandbox.stripe_periods import boundary, next_boundary
 from sandbox.stripe_shapes import new_item, new_subscription
 from sandbox.stripe_state import Object, State, instant
+from sandbox.stripe_trials import Trials
+
+INCOMPLETE_SECONDS = 23 * 3600
+"""How long a subscription waits for its first payment."""
 
 OnRenewal = Callable[[Object, int], None]
 
@@ -31,6 +35,10 @@ class NewSubscription:
     """Where the first period ends, if not a month after its start."""
     prorates: bool = True
     """Whether a first period that is short costs its part of the fixed prices, or nothing."""
+    trial_end: int | None = None
+    missing_payment_method: str = "create_invoice"
+    """What the trial's end does where there is no payment method: ``create_invoice``, ``cancel`` or ``pause``."""
+    billing_mode: str = "flexible"
 
 
 class Subscriptions:
@@ -44,6 +52,7 @@ class Subscriptions:
         invoices: Invoices,
         lifecycle: Lifecycle,
         payments: Payments,
+        trials: Trials,
     ) -> None:
         self._state = state
         self._events = events
@@ -51,32 +60,50 @@ class Subscriptions:
         self._invoices = invoices
         self._lifecycle = lifecycle
         self._payments = payments
+        self._trials = trials
         self.on_renewal: OnRenewal = _nothing
 
     def create(self, new: NewSubscription) -> Object:
         """Make it; its first invoice is paid at once."""
         currency = new.priced[0][0]["currency"]
         subscription = new_subscription(new.customer, currency, new.metadata, new.start, self._state.now)
+        if new.billing_mode == "classic":
+            subscription["billing_mode"] = {"flexible": None, "type": "classic", "updated_at": None}
         if new.anchor is not None:
             subscription["billing_cycle_anchor"] = new.anchor
-        bounds = (new.start, self._period_end(subscription, new.start))
+        if new.trial_end is not None:
+            self._trials.begin(subscription, new.trial_end)
+        subscription["trial_settings"]["end_behavior"]["missing_payment_method"] = new.missing_payment_method
+        bounds = (new.start, new.trial_end or self._period_end(subscription, new.start))
         for price, quantity in new.priced:
             self.add_item(subscription, price, quantity, bounds)
         self._state.subscriptions[subscription["id"]] = subscription
+        charges = self._first_charges(subscription, new)
+        owes = sum(charge.cents for charge in charges if isinstance(charge, Flat)) > 0
+        if owes and self._payments.would_fail(new.customer):
+            subscription["status"] = "incomplete"
         first = self._invoices.draft(
-            subscription,
-            self._first_charges(subscription, new),
-            reason="subscription_create",
-            period=bounds,
-            grace_seconds=None,
+            subscription, charges, reason="subscription_create", period=bounds, grace_seconds=None
         )
         self._events.emit("customer.subscription.created", subscription)
         self._invoices.finalise(first)
+        if subscription["status"] == "incomplete":
+            expire = functools.partial(self._expire_in_time, subscription["id"], first["id"])
+            self._state.timeline.at(instant(self._state.now + INCOMPLETE_SECONDS), expire, stop=True)
+        if subscription["status"] == "trialing":
+            self._trials.announce(subscription)
         self.renew_later(subscription)
         return subscription
 
+    async def _expire_in_time(self, subscription_id: str, invoice_id: str) -> None:
+        if self._state.subscriptions[subscription_id]["status"] == "incomplete":
+            self._invoices.void(self._state.invoices[invoice_id])
+            await self._events.flush()
+
     def _first_charges(self, subscription: Object, new: NewSubscription) -> list[Charge]:
         """The first period's fixed prices. Where it is short they are its part of a whole period's, or nothing."""
+        if new.trial_end is not None:
+            return self._trials.free_of_charge(subscription)
         if new.anchor is None:
             return in_advance(subscription)
         if not new.prorates:
@@ -130,9 +157,18 @@ class Subscriptions:
             return
         before = copy.deepcopy(subscription)
         charges, grace = self._charges.in_arrears(subscription, end), self._invoices.grace(subscription)
-        if ends_by(subscription, end):
+        behavior = "create_invoice"
+        if subscription["status"] == "trialing":
+            self._trials.waive(charges)
+            behavior = self._trials.end_behavior(subscription)
+        if behavior == "cancel" or ends_by(subscription, end):
             self._end(subscription, charges, bounds, "subscription_cycle")
             return
+        if behavior == "pause":
+            self._lifecycle.pause(subscription, "trial_end_without_payment_method")
+            return
+        if subscription["status"] == "trialing":
+            subscription["status"] = "active"
         self.on_renewal(subscription, end)
         self.move(subscription, end)
         charges += in_advance(subscription)
