@@ -12,7 +12,7 @@ from sandbox.stripe_lifecycle import Lifecycle
 from sandbox.stripe_meters import Meters
 from sandbox.stripe_payments import Payments
 from sandbox.stripe_schedules import Schedules
-from sandbox.stripe_state import Object, State
+from sandbox.stripe_state import API_VERSION, Object, State
 from sandbox.stripe_subscriptions import Subscriptions
 from sandbox.stripe_trials import Trials
 from sandbox.timeline import Action, Timeline
@@ -62,6 +62,7 @@ def rehearsal(billing: Billing, subscription: Object) -> Billing:
     schedule = state.schedules.get(subscription["schedule"] or "")
     apart = replace(
         state,
+        rules=replace(state.rules, webhook_api_version=API_VERSION),
         timeline=Standstill(state.timeline.now),
         subscriptions={subscription["id"]: copy.deepcopy(subscription)},
         schedules={} if schedule is None else {schedule["id"]: copy.deepcopy(schedule)},

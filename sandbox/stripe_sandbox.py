@@ -19,7 +19,7 @@ from sandbox.stripe_door import INSIDE, Door, refuse, unknown
 from sandbox.stripe_events import Deliver, Events
 from sandbox.stripe_items import ItemChange
 from sandbox.stripe_prices import Prices, monthly, tier
-from sandbox.stripe_state import API_VERSION, Object, Rules, State, instant, new_id, number
+from sandbox.stripe_state import Object, Rules, State, instant, new_id, number
 from sandbox.stripe_subscriptions import NewSubscription
 from sandbox.timeline import Timeline
 
@@ -176,7 +176,7 @@ class StripeSandbox:
         endpoint: Object = {
             "id": new_id("we"),
             "object": "webhook_endpoint",
-            "api_version": API_VERSION,
+            "api_version": self.state.rules.webhook_api_version,
             "application": None,
             "created": self.state.now,
             "description": None,

@@ -53,6 +53,9 @@ class Rules:
     trial_usage_billed: bool = False
     """A trial's end bills the metered usage of the trial instead of a line of nothing: undocumented."""
 
+    webhook_api_version: str = API_VERSION
+    """The version that the endpoint was made with, and that snapshot events have the shape of."""
+
     phases_keep_items: bool = True
     """A schedule's next phase puts its prices on the items that are there, instead of new items: undocumented."""
 
