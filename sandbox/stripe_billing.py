@@ -10,6 +10,7 @@ from sandbox.stripe_events import Events
 from sandbox.stripe_invoices import Invoices
 from sandbox.stripe_lifecycle import Lifecycle
 from sandbox.stripe_meters import Meters
+from sandbox.stripe_pauses import Pauses
 from sandbox.stripe_payments import Payments
 from sandbox.stripe_schedules import Schedules
 from sandbox.stripe_state import API_VERSION, Object, State
@@ -34,6 +35,7 @@ class Billing:
             state, events, self.charges, self.invoices, self.lifecycle, self.payments, self.trials
         )
         self.changes = Changes(state, events, self.charges, self.invoices, self.subscriptions)
+        self.pauses = Pauses(state, events, self.charges, self.invoices, self.lifecycle, self.subscriptions)
         self.schedules = Schedules(state, events, self.subscriptions, self.changes)
 
 

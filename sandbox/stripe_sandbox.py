@@ -10,6 +10,7 @@ from sandbox.faults import Faults, FaultyDoor
 from sandbox.stripe_api_catalogue import CatalogueApi
 from sandbox.stripe_api_invoices import InvoicesApi
 from sandbox.stripe_api_meters import MetersApi
+from sandbox.stripe_api_pauses import PausesApi
 from sandbox.stripe_api_schedules import SchedulesApi
 from sandbox.stripe_api_subscriptions import PRORATIONS, SubscriptionsApi
 from sandbox.stripe_billing import Billing
@@ -45,6 +46,7 @@ class StripeSandbox:
             self._catalogue,
             MetersApi(self.state, self._meters),
             self._subscriptions,
+            PausesApi(self._billing),
             SchedulesApi(self._billing),
             InvoicesApi(self._billing),
         )
