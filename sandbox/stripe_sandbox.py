@@ -19,6 +19,7 @@ from sandbox.stripe_control import control_routes
 from sandbox.stripe_door import INSIDE, Door, refuse, unknown
 from sandbox.stripe_events import Deliver, Events
 from sandbox.stripe_items import ItemChange
+from sandbox.stripe_lifecycle import ENDED
 from sandbox.stripe_prices import Prices, monthly, tier
 from sandbox.stripe_state import Object, Rules, State, instant, new_id, number
 from sandbox.stripe_subscriptions import NewSubscription
@@ -211,7 +212,7 @@ class StripeSandbox:
         opened = [
             {"subscription": row["id"], "period_start": period(row)[0], "period_end": period(row)[1], "arrived": used}
             for row in self.state.subscriptions.values()
-            if row["customer"] == customer and row["status"] != "canceled"
+            if row["customer"] == customer and row["status"] not in ENDED
             for used in [self._arrived(customer, *period(row))]
         ]
         total = sum((Decimal(str(row["value"])) for row in events), Decimal(0))
