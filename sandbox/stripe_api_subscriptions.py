@@ -6,9 +6,9 @@ from starlette.routing import BaseRoute
 
 from sandbox.stripe_billing import Billing
 from sandbox.stripe_door import Call, Door
-from sandbox.stripe_errors import StripeError, invalid, missing
+from sandbox.stripe_errors import invalid, missing
 from sandbox.stripe_items import check_priced, read_changes, read_priced
-from sandbox.stripe_lifecycle import ENDED
+from sandbox.stripe_lifecycle import ENDED, refuse_if_ended
 from sandbox.stripe_lists import check_customer, created_filter, found, paged
 from sandbox.stripe_params import Params
 from sandbox.stripe_periods import boundary
@@ -143,10 +143,8 @@ class SubscriptionsApi:
             pause.refuse_unread()
         params.refuse_unread()
         ends = cancels is not None or cancel_at is not None
-        if subscription["status"] in ENDED and (changes or clears or pause or from_now or ends):
-            raise StripeError(
-                400, "A canceled subscription can only update its cancellation_details and metadata.", executed=True
-            )
+        if changes or clears or pause or from_now or ends:
+            refuse_if_ended(subscription)
         if ends:
             refuse_direct_ending(subscription)
         if cancel_at is not None:

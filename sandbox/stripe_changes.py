@@ -7,6 +7,7 @@ from sandbox.stripe_errors import StripeError
 from sandbox.stripe_events import Events
 from sandbox.stripe_invoices import Invoices
 from sandbox.stripe_items import ItemChange, check_changes
+from sandbox.stripe_lifecycle import refuse_if_ended
 from sandbox.stripe_state import Object, State
 from sandbox.stripe_subscriptions import Subscriptions
 
@@ -30,6 +31,7 @@ class Changes:
         billing mode is classic: then it is lost. A price that comes counts, and includes, from nothing. Quantities go
         back to 1 with another price. In a trial, and while paused, nothing costs anything.
         """
+        refuse_if_ended(subscription)
         idle = subscription["status"] in {"trialing", "paused"}
         if idle and from_now:
             raise StripeError(
@@ -84,6 +86,8 @@ class Changes:
         subscription["billing_cycle_anchor"] = now
         self._subscriptions.move(subscription, now)
         self._subscriptions.renew_later(subscription)
+        if subscription["cancel_at_period_end"]:
+            subscription["cancel_at"] = period(subscription)[1]
         return costs + in_advance(subscription)
 
     def _change(

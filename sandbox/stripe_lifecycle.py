@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 
+from sandbox.stripe_errors import StripeError
 from sandbox.stripe_events import Events
 from sandbox.stripe_state import Object, State
 
@@ -79,3 +80,11 @@ def invoices_of(state: State, subscription: Object) -> Iterator[Object]:
     for invoice in reversed(state.invoices.values()):
         if invoice["parent"]["subscription_details"]["subscription"] == subscription["id"]:
             yield invoice
+
+
+def refuse_if_ended(subscription: Object) -> None:
+    """What has ended changes no more."""
+    if subscription["status"] in ENDED:
+        raise StripeError(
+            400, "A canceled subscription can only update its cancellation_details and metadata.", executed=True
+        )

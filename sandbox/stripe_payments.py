@@ -49,9 +49,7 @@ class Payments:
         self._events.emit("invoice.paid", invoice)
         self._events.emit("invoice.payment_succeeded", invoice)
         subscription = self._subscription(invoice)
-        latest = next(
-            each for each in invoices_of(self._state, subscription) if each["status"] not in {"draft", "void"}
-        )
+        latest = next(each for each in invoices_of(self._state, subscription) if each["status"] in {"open", "paid"})
         if latest is invoice and subscription["status"] in OWING:
             self._lifecycle.become(subscription, "active")
 

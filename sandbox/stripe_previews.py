@@ -8,6 +8,7 @@ from sandbox.stripe_charges import period
 from sandbox.stripe_errors import StripeError
 from sandbox.stripe_items import ItemChange
 from sandbox.stripe_lifecycle import ENDED
+from sandbox.stripe_schedules import refuse_direct_ending
 from sandbox.stripe_state import Object, instant
 
 
@@ -26,6 +27,8 @@ def preview(billing: Billing, subscription: Object, change: Previewed) -> Object
     """The invoice that the change makes at once; where it makes none, the one at the end of the period after it."""
     if subscription["status"] in ENDED:
         raise _none_upcoming(subscription)
+    if change.cancel_at_period_end is not None:
+        refuse_direct_ending(subscription)
     apart = rehearsal(billing, subscription)
     it = apart.state.subscriptions[subscription["id"]]
     if change.cancel_now:

@@ -5,7 +5,7 @@ import functools
 from dataclasses import dataclass
 
 from sandbox.stripe_changes import Changes
-from sandbox.stripe_charges import is_metered, period
+from sandbox.stripe_charges import period
 from sandbox.stripe_errors import StripeError
 from sandbox.stripe_events import Events
 from sandbox.stripe_items import Priced, changes_to
@@ -50,7 +50,7 @@ class Schedules:
             raise StripeError(
                 400, f"You cannot migrate a subscription that is `{subscription['status']}`.", executed=True
             )
-        priced = [(item["price"], 1 if is_metered(item) else item["quantity"]) for item in items(subscription)]
+        priced = [(item["price"], item.get("quantity", 1)) for item in subscription["items"]["data"]]
         phase = new_phase(subscription, priced, *period(subscription), "create_prorations")
         schedule = new_schedule(subscription, phase, metadata, self._state.now)
         if subscription["cancel_at_period_end"]:
@@ -191,11 +191,6 @@ class Schedules:
         if schedule["end_behavior"] == "cancel":
             subscription.update(cancel_at=None, canceled_at=None)
         self._events.emit("subscription_schedule.released", schedule)
-
-
-def items(subscription: Object) -> list[Object]:
-    its: list[Object] = subscription["items"]["data"]
-    return its
 
 
 def refuse_direct_ending(subscription: Object) -> None:

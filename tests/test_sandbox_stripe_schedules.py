@@ -155,6 +155,24 @@ def test_a_phase_that_ends_inside_a_period_changes_the_items_by_its_own_proratio
     assert down.again().status == "released"
 
 
+@pytest.mark.parametrize("proration", ["create_prorations", "always_invoice"])
+def test_usage_before_a_phase_inside_a_period_keeps_its_own_time(it, proration):
+    down = Downgrade(it)
+    middle = datetime(2026, 11, 20, tzinfo=UTC)
+    current = phase(down.professional, start_date=seconds(START), end_date=seconds(middle))
+    params: Any = {"phases": [current, phase(down.starter, proration_behavior=proration, end_date=seconds(END))]}
+    it.client.v1.subscription_schedules.update(down.schedule.id, params)
+    it.report(down.customer, "10", "old")
+    it.run(it.timeline.advance(middle if proration == "always_invoice" else END))
+    bill = it.client.v1.invoices.list({"subscription": down.subscription}).data[0]
+    used = [(line.quantity, line.period.start, line.period.end) for line in bill.lines.data if line.quantity != 1]
+    assert used[0] == (10, seconds(START), seconds(middle))
+    assert bill.billing_reason == ("subscription_update" if proration == "always_invoice" else "subscription_cycle")
+    flats = [line.amount for line in bill.lines.data if line.period.end == seconds(END) and line.quantity == 1]
+    part = (END - middle) / (END - START)
+    assert flats == [-round(14900 * part), round(4900 * part)]
+
+
 def test_another_price_in_the_current_phase_changes_the_items_at_once(it):
     down = Downgrade(it)
     it.report(down.customer, "10", "i1")
@@ -238,6 +256,9 @@ def test_a_managed_subscription_ends_only_as_its_schedule_says(it):
             it.client.v1.subscriptions.update(down.subscription, params)
         assert (refused.value.user_message, refused.value.http_status) == (words, 400)
     it.client.v1.subscriptions.update(down.subscription, {"metadata": {"a": "b"}})
+    look: Any = {"subscription": down.subscription, "subscription_details": {"cancel_at_period_end": True}}
+    with pytest.raises(stripe.InvalidRequestError, match="managed by the subscription schedule"):
+        it.client.v1.invoices.create_preview(look)
 
 
 def test_what_cannot_be_scheduled_is_refused(it):

@@ -157,6 +157,22 @@ def test_what_cannot_be_swapped_is_refused(it, wrong):
     assert it.of_kind("customer.subscription.updated") == []
 
 
+def test_nothing_is_swapped_after_the_end(it):
+    swap = Swap(it)
+    it.control("/stripe/cancel", subscription=swap.subscription)
+    asked = {"subscription": swap.subscription, "old": swap.new["metered"], "new": swap.old["metered"]}
+    answer = it.http.post("/_sandbox/stripe/change-price", json=asked)
+    assert (answer.status_code, "canceled" in answer.text) == (400, True)
+
+
+def test_an_end_with_the_period_moves_with_a_new_period(it):
+    swap = Swap(it)
+    it.client.v1.subscriptions.update(swap.subscription, {"cancel_at_period_end": True})
+    params: Any = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior": "none"}
+    restarted = it.client.v1.subscriptions.update(swap.subscription, params)
+    assert restarted.cancel_at == restarted.items.data[0].current_period_end == seconds(SWAP.replace(month=12))
+
+
 def test_a_swap_that_loses_or_keeps_usage_is_the_same_over_the_api(it):
     swap = Swap(it)
     item = it.client.v1.subscriptions.retrieve(swap.subscription).items.data[1]
