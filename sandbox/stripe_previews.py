@@ -37,15 +37,26 @@ def preview(billing: Billing, subscription: Object, change: Previewed) -> Object
         apart.changes.apply(it, change.items, proration=change.proration, from_now=change.from_now)
     if change.cancel_at_period_end is not None and not change.cancel_now:
         apart.subscriptions.set_cancel_at_period_end(it, cancels=change.cancel_at_period_end)
-    if not apart.state.invoices and not change.cancel_now:
-        end = period(it)[1]
-        assert isinstance(apart.state.timeline, Standstill)
-        apart.state.timeline.moment = instant(end)
-        apart.subscriptions.renew(it, end)
+    if not change.cancel_now:
+        _play_on(apart, it)
     drafts = [event["data"]["object"] for event in apart.state.events.values() if event["type"] == "invoice.created"]
     if not drafts:
         raise _none_upcoming(subscription)
     return _shown(drafts[-1])
+
+
+def _play_on(apart: Billing, subscription: Object) -> None:
+    """Go through the ends of the schedule's phases to the end of the period, until there is an invoice."""
+    end, schedule = period(subscription)[1], apart.state.schedules.get(subscription["schedule"] or "")
+    phases = [] if schedule is None else [phase["end_date"] for phase in schedule["phases"]]
+    assert isinstance(apart.state.timeline, Standstill)
+    for at in [*(each for each in phases if apart.state.now < each < end), end]:
+        if apart.state.invoices:
+            return
+        apart.state.timeline.moment = instant(at)
+        if schedule is not None:
+            apart.schedules.end_phase(schedule, at)
+        apart.subscriptions.renew(subscription, at)
 
 
 def _shown(draft: Object) -> Object:

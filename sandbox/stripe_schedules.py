@@ -9,12 +9,11 @@ from sandbox.stripe_charges import period
 from sandbox.stripe_errors import StripeError
 from sandbox.stripe_events import Events
 from sandbox.stripe_items import Priced, changes_to
+from sandbox.stripe_lifecycle import RENEWING
 from sandbox.stripe_periods import next_boundary
 from sandbox.stripe_shapes import new_phase, new_schedule
 from sandbox.stripe_state import Object, State, instant
 from sandbox.stripe_subscriptions import Subscriptions
-
-SCHEDULABLE = ("active", "past_due", "trialing", "unpaid")
 
 
 @dataclass
@@ -46,7 +45,7 @@ class Schedules:
                 f"`{subscription['schedule']}`.",
                 executed=True,
             )
-        if subscription["status"] not in SCHEDULABLE:
+        if subscription["status"] not in RENEWING:
             raise StripeError(
                 400, f"You cannot migrate a subscription that is `{subscription['status']}`.", executed=True
             )
@@ -146,11 +145,15 @@ class Schedules:
         for phase in schedule["phases"]:
             at = phase["end_date"]
             if at > self._state.now:
-                act = functools.partial(self._phase_ends, schedule["id"], at)
+                act = functools.partial(self._end_phase_in_time, schedule["id"], at)
                 self._state.timeline.at(instant(at), act, stop=True)
 
-    async def _phase_ends(self, schedule_id: str, at: int) -> None:
-        schedule = self._state.schedules[schedule_id]
+    async def _end_phase_in_time(self, schedule_id: str, at: int) -> None:
+        self.end_phase(self._state.schedules[schedule_id], at)
+        await self._events.flush()
+
+    def end_phase(self, schedule: Object, at: int) -> None:
+        """End the phase that ends at ``at``, if that is the current one: the next begins, or the schedule ends."""
         if schedule["status"] != "active" or schedule["current_phase"]["end_date"] != at:
             return
         subscription = self._state.subscriptions[schedule["subscription"]]
@@ -162,7 +165,6 @@ class Schedules:
             before = copy.deepcopy(subscription)
             self._enter_next(schedule, subscription, at, renews=False)
             self._events.emit_change("customer.subscription.updated", before, subscription)
-        await self._events.flush()
 
     def _on_renewal(self, subscription: Object, at: int) -> None:
         schedule = self._state.schedules.get(subscription["schedule"] or "")

@@ -153,7 +153,7 @@ def new_phase(subscription: Object, priced: list[tuple[Object, int]], start: int
         "proration_behavior": proration,
         "start_date": start,
         "transfer_data": None,
-        "trial_end": subscription["trial_end"],
+        "trial_end": subscription["trial_end"] if start < (subscription["trial_end"] or 0) <= end else None,
     }
 
 

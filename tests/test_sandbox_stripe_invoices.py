@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.stripe_stand_in import START, Host, StandIn
+from tests.stripe_stand_in import START, Host, StandIn, seconds
 
 END = datetime(2026, 12, 5, 10, 23, 45, tzinfo=UTC)
 NEXT = datetime(2027, 1, 5, 10, 23, 45, tzinfo=UTC)
@@ -25,10 +25,6 @@ def host() -> Iterator[Host]:
 def it(host, tmp_path: Path) -> Iterator[StandIn]:
     with host.fresh(tmp_path) as it:
         yield it
-
-
-def seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
 
 
 def draft(it: StandIn, behavior: str | None = None) -> stripe.Invoice:
@@ -259,6 +255,23 @@ def test_a_preview_knows_the_schedules_next_phase(it):
     it.client.v1.subscription_schedules.update(schedule.id, {"phases": phases})
     assert amounts(up.look())[-1] == (up.professional["flat"], 1, 14900)
     assert it.client.v1.subscription_schedules.retrieve(schedule.id).status == "active"
+
+
+def test_a_preview_goes_through_a_phase_that_ends_before_the_renewal(it):
+    up = Upgrade(it)
+    schedule = it.client.v1.subscription_schedules.create({"from_subscription": up.subscription})
+    middle = seconds(datetime(2026, 11, 25, tzinfo=UTC))
+    phases: Any = [
+        {"items": [{"price": price} for price in up.starter.values()], "start_date": seconds(START)},
+        {"items": [{"price": price} for price in up.professional.values()], "end_date": seconds(END)},
+    ]
+    phases[0]["end_date"] = middle
+    it.client.v1.subscription_schedules.update(schedule.id, {"phases": phases})
+    seen = up.look()
+    it.run(it.timeline.advance(END))
+    made = it.client.v1.invoices.list({"subscription": up.subscription}).data[0].to_dict(for_json=True)
+    assert amounts(seen) == amounts(made)
+    assert len(seen["lines"]["data"]) == 6
 
 
 def test_a_preview_changes_nothing(it):

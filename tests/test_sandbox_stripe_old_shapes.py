@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sandbox.stripe_old_shapes import reshaped
-from tests.stripe_stand_in import START, Host, StandIn
+from tests.stripe_stand_in import START, Host, StandIn, seconds
 
 END = datetime(2026, 12, 5, 10, 23, 45, tzinfo=UTC)
 TODAY = "2026-10-28.endive"
@@ -17,10 +17,6 @@ TODAY = "2026-10-28.endive"
 def host() -> Iterator[Host]:
     with Host().in_thread() as host:
         yield host
-
-
-def seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
 
 
 def renewed(it: StandIn) -> dict[str, str]:

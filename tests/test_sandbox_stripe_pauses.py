@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.stripe_stand_in import START, Host, StandIn
+from tests.stripe_stand_in import START, Host, StandIn, seconds
 
 PAUSE = datetime(2026, 11, 15, 10, 23, 45, tzinfo=UTC)
 END = datetime(2026, 12, 5, 10, 23, 45, tzinfo=UTC)
@@ -24,10 +24,6 @@ def host() -> Iterator[Host]:
 def it(host, tmp_path: Path) -> Iterator[StandIn]:
     with host.fresh(tmp_path) as it:
         yield it
-
-
-def seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
 
 
 class Paused:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import stripe
 
-from tests.stripe_stand_in import START, Host, StandIn
+from tests.stripe_stand_in import START, Host, StandIn, seconds
 
 END = datetime(2026, 12, 5, 10, 23, 45, tzinfo=UTC)
 NEXT = datetime(2027, 1, 5, 10, 23, 45, tzinfo=UTC)
@@ -24,10 +24,6 @@ def host() -> Iterator[Host]:
 def it(host, tmp_path: Path) -> Iterator[StandIn]:
     with host.fresh(tmp_path) as it:
         yield it
-
-
-def seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
 
 
 def phase(prices: dict[str, str], **more: Any) -> dict[str, Any]:
