@@ -8,7 +8,8 @@ from starlette.routing import BaseRoute
 from sandbox.stripe_door import Call, Door
 from sandbox.stripe_errors import invalid, missing, no_such
 from sandbox.stripe_events import Events
-from sandbox.stripe_lists import created_filter, paged
+from sandbox.stripe_lifecycle import ENDED
+from sandbox.stripe_lists import created_filter, found, paged
 from sandbox.stripe_prices import Prices, read_amount, read_recurring, read_tiers
 from sandbox.stripe_shapes import new_customer
 from sandbox.stripe_state import Object, State
@@ -70,7 +71,7 @@ class CatalogueApi:
     async def get_customer(self, call: Call) -> Object:
         """A deleted customer is still answered, as ``{"id", "object", "deleted": true}``."""
         call.params.refuse_unread()
-        return _found(self._state.customers, "customer", call)
+        return found(self._state.customers, "customer", call.ids["id"])
 
     async def update_customer(self, call: Call) -> Object:
         customer = self._living(call)
@@ -83,7 +84,7 @@ class CatalogueApi:
         customer = self._living(call)
         call.params.refuse_unread()
         for subscription in list(self._state.subscriptions.values()):
-            if subscription["customer"] == customer["id"] and subscription["status"] != "canceled":
+            if subscription["customer"] == customer["id"] and subscription["status"] not in ENDED:
                 self._subscriptions.cancel(subscription, invoice_now=False)
         self._events.emit("customer.deleted", customer)
         deleted = {"id": customer["id"], "object": "customer", "deleted": True}
@@ -91,7 +92,7 @@ class CatalogueApi:
         return deleted
 
     def _living(self, call: Call) -> Object:
-        customer = _found(self._state.customers, "customer", call)
+        customer = found(self._state.customers, "customer", call.ids["id"])
         if customer.get("deleted"):
             raise no_such("customer", customer["id"])
         return customer
@@ -113,7 +114,7 @@ class CatalogueApi:
         return self._prices.create_product(name, metadata, product_id)
 
     async def update_product(self, call: Call) -> Object:
-        product = _found(self._state.products, "product", call)
+        product = found(self._state.products, "product", call.ids["id"])
         changes: Object = {"metadata": call.params.metadata(product["metadata"])} | _texts(call, "name", "description")
         active = call.params.flag("active")
         call.params.refuse_unread()
@@ -167,7 +168,7 @@ class CatalogueApi:
             raise invalid("lookup_key", f"A price already uses the lookup key {key}.")
 
     async def update_price(self, call: Call) -> Object:
-        price = _found(self._state.prices, "price", call)
+        price = found(self._state.prices, "price", call.ids["id"])
         changes: Object = {"metadata": call.params.metadata(price["metadata"])} | _texts(call, "nickname", "lookup_key")
         active = call.params.flag("active")
         call.params.refuse_unread()
@@ -197,17 +198,10 @@ class CatalogueApi:
         return paged(rows, call.params, call.path)
 
 
-def _found(table: dict[str, Object], kind: str, call: Call) -> Object:
-    try:
-        return table[call.ids["id"]]
-    except KeyError:
-        raise no_such(kind, call.ids["id"]) from None
-
-
 def _getter(table: dict[str, Object], kind: str) -> Callable[[Call], Awaitable[Object]]:
     async def get(call: Call) -> Object:
         call.params.refuse_unread()
-        return _found(table, kind, call)
+        return found(table, kind, call.ids["id"])
 
     return get
 

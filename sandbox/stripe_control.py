@@ -62,8 +62,25 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
             invoice_now=body.get("invoice_now", False),
         )
 
+    async def change_price(body: Body) -> Any:
+        await stripe.change_price(
+            body["subscription"], body["old"], body["new"], body.get("proration_behavior", "create_prorations")
+        )
+
     async def fail_payment(body: Body) -> Any:
         stripe.fail_payment(body["customer"])
+
+    async def break_payment(body: Body) -> Any:
+        stripe.break_payment(body["customer"])
+
+    async def repair_payment(body: Body) -> Any:
+        stripe.repair_payment(body["customer"])
+
+    async def remove_payment_method(body: Body) -> Any:
+        stripe.remove_payment_method(body["customer"])
+
+    async def add_payment_method(body: Body) -> Any:
+        stripe.add_payment_method(body["customer"])
 
     async def pay(body: Body) -> Any:
         await stripe.pay(body["customer"])
@@ -93,7 +110,12 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
         _route("POST", "/stripe/customers", customers),
         _route("POST", "/stripe/subscriptions", subscriptions),
         _route("POST", "/stripe/cancel", cancel),
+        _route("POST", "/stripe/change-price", change_price),
         _route("POST", "/stripe/fail-payment", fail_payment),
+        _route("POST", "/stripe/break-payment", break_payment),
+        _route("POST", "/stripe/repair-payment", repair_payment),
+        _route("POST", "/stripe/remove-payment-method", remove_payment_method),
+        _route("POST", "/stripe/add-payment-method", add_payment_method),
         _route("POST", "/stripe/pay", pay),
         _route("POST", "/stripe/webhook-endpoints", webhook_endpoints),
         _route("POST", "/stripe/delivered", delivered),

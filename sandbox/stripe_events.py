@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from sandbox.stripe_old_shapes import reshaped
 from sandbox.stripe_state import API_VERSION, Object, State, difference, new_id
 
 Deliver = Callable[[Object], Awaitable[None]]
@@ -40,10 +41,13 @@ class Events:
         data: Object = {"object": copy.deepcopy(subject)}
         if previous is not None:
             data["previous_attributes"] = copy.deepcopy(previous)
+        version = self._state.rules.webhook_api_version
+        if version != API_VERSION:
+            data = reshaped(data, version, self._state.prices)
         event: Object = {
             "id": new_id("evt"),
             "object": "event",
-            "api_version": API_VERSION,
+            "api_version": version,
             "created": self._state.now,
             "data": data,
             "livemode": False,

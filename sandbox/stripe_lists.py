@@ -1,4 +1,4 @@
-"""Lists and expansion: how the API pages through objects and puts whole objects where ids stand."""
+"""How the API finds objects, pages through them, and puts whole ones where ids stand."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -60,6 +60,20 @@ def created_filter(params: Params) -> Callable[[Object], bool]:
     )
 
 
+def check_customer(state: State, customer: str) -> None:
+    """Refuse a customer that a parameter names and that isn't there any more, or never was."""
+    if state.customers.get(customer, {"deleted": True}).get("deleted"):
+        raise no_such("customer", customer, "customer")
+
+
+def found(table: dict[str, Object], kind: str, identifier: str, param: str = "id") -> Object:
+    """The object with this id, or Stripe's refusal."""
+    try:
+        return table[identifier]
+    except KeyError:
+        raise no_such(kind, identifier, param) from None
+
+
 def expand(state: State, node: Object, path: str) -> None:
     """Put the object in place of its id at ``path`` (``data.customer``, ``items.data.price.product``, ``tiers``)."""
     name, _, rest = path.partition(".")
@@ -76,6 +90,7 @@ def expand(state: State, node: Object, path: str) -> None:
         "latest_invoice": state.invoices,
         "price": state.prices,
         "product": state.products,
+        "schedule": state.schedules,
         "subscription": state.subscriptions,
     }
     value = node.get(name)

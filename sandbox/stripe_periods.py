@@ -16,3 +16,10 @@ def next_boundary(anchor: datetime, after: datetime) -> datetime:
     months = (after.year - anchor.year) * 12 + after.month - anchor.month
     reached = boundary(anchor, months)
     return reached if reached > after else boundary(anchor, months + 1)
+
+
+def period_at(anchor: datetime, moment: datetime) -> tuple[datetime, datetime]:
+    """The period of this anchor that holds ``moment``."""
+    end = next_boundary(anchor, moment)
+    months = (end.year - anchor.year) * 12 + end.month - anchor.month
+    return boundary(anchor, months - 1), end

@@ -7,16 +7,22 @@ from typing import Any
 from starlette.applications import Starlette
 
 from sandbox.faults import Faults, FaultyDoor
-from sandbox.stripe_api_billing import BillingApi
 from sandbox.stripe_api_catalogue import CatalogueApi
+from sandbox.stripe_api_invoices import InvoicesApi
+from sandbox.stripe_api_meters import MetersApi
+from sandbox.stripe_api_pauses import PausesApi
+from sandbox.stripe_api_schedules import SchedulesApi
+from sandbox.stripe_api_subscriptions import PRORATIONS, SubscriptionsApi
+from sandbox.stripe_billing import Billing
+from sandbox.stripe_charges import period
 from sandbox.stripe_control import control_routes
 from sandbox.stripe_door import INSIDE, Door, refuse, unknown
 from sandbox.stripe_events import Deliver, Events
-from sandbox.stripe_invoices import Invoices
-from sandbox.stripe_meters import Meters
+from sandbox.stripe_items import ItemChange
+from sandbox.stripe_lifecycle import ENDED
 from sandbox.stripe_prices import Prices, monthly, tier
-from sandbox.stripe_state import API_VERSION, Object, Rules, State, instant, new_id, number
-from sandbox.stripe_subscriptions import Subscriptions, period
+from sandbox.stripe_state import Object, Rules, State, instant, new_id, number
+from sandbox.stripe_subscriptions import NewSubscription
 from sandbox.timeline import Timeline
 
 
@@ -31,14 +37,21 @@ class StripeSandbox:
     def __init__(self, timeline: Timeline, deliver: Deliver, faults: Faults, rules: Rules | None = None) -> None:
         self.state = State(timeline, rules or Rules())
         self._events = Events(self.state, deliver)
-        self._meters = Meters(self.state, self._events)
         self._prices = Prices(self.state, self._events)
-        self._invoices = Invoices(self.state, self._events, self._meters)
-        self._subscriptions = Subscriptions(self.state, self._events, self._invoices)
-        self._catalogue = CatalogueApi(self.state, self._events, self._prices, self._subscriptions)
-        self._billing = BillingApi(self.state, self._events, self._meters, self._invoices, self._subscriptions)
+        self._billing = Billing(self.state, self._events)
+        self._meters = self._billing.meters
+        self._catalogue = CatalogueApi(self.state, self._events, self._prices, self._billing.subscriptions)
+        self._subscriptions = SubscriptionsApi(self._billing)
         self._door = Door(self.state, self._events)
-        routes = [*self._catalogue.routes(self._door), *self._billing.routes(self._door), *control_routes(self, faults)]
+        apis = (
+            self._catalogue,
+            MetersApi(self.state, self._meters),
+            self._subscriptions,
+            PausesApi(self._billing),
+            SchedulesApi(self._billing),
+            InvoicesApi(self._billing),
+        )
+        routes = [*(route for api in apis for route in api.routes(self._door)), *control_routes(self, faults)]
         self.app = FaultyDoor(
             Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown}),
             faults,
@@ -100,7 +113,8 @@ class StripeSandbox:
     ) -> str:
         """A subscription to these prices whose first period begins at ``start``, now or earlier; returns its id."""
         priced = [(self.state.prices[price], 1) for price in prices]
-        return await self._made(self._billing.add_subscription(customer, priced, metadata, int(start.timestamp())))
+        new = NewSubscription(customer, priced, int(start.timestamp()), metadata)
+        return await self._made(self._subscriptions.add(new))
 
     async def cancel_subscription(
         self, subscription: str, *, at_period_end: bool = False, invoice_now: bool = False
@@ -108,20 +122,52 @@ class StripeSandbox:
         """End it now, or at the end of its period, as somebody in Stripe's dashboard would."""
         stored = self.state.subscriptions[subscription]
         if at_period_end:
-            self._subscriptions.schedule_end(stored)
+            self._billing.subscriptions.schedule_end(stored)
         else:
-            self._subscriptions.cancel(stored, invoice_now=invoice_now)
+            self._billing.subscriptions.cancel(stored, invoice_now=invoice_now)
+        await self._events.flush()
+
+    async def change_price(self, subscription: str, old: str, new: str, proration: str = "create_prorations") -> None:
+        """Put the price ``new`` on the item that has ``old``, as somebody in Stripe's dashboard would.
+
+        The period stays. What was used under a metered ``old`` is on the next renewal's invoice, as known now and with
+        its own period (``create_prorations``), on an invoice of its own (``always_invoice``), or lost (``none``).
+        Raises ValueError where no item has the old price, and for another ``proration``.
+        """
+        if proration not in PRORATIONS:
+            raise ValueError(f"{proration}: proration_behavior is one of {', '.join(PRORATIONS)}")
+        stored = self.state.subscriptions[subscription]
+        item = next((item["id"] for item in stored["items"]["data"] if item["price"]["id"] == old), None)
+        if item is None:
+            raise ValueError(f"{subscription} has no item with the price {old}")
+        change = ItemChange(item, self.state.prices[new], None)
+        self._billing.changes.apply_by_hand(stored, [change], proration)
         await self._events.flush()
 
     def fail_payment(self, customer: str) -> None:
         """Let this customer's next payment fail: its subscription becomes past due."""
         self.state.payment_fails.add(customer)
 
+    def break_payment(self, customer: str) -> None:
+        """Let all of this customer's payments fail until ``repair_payment``."""
+        self.state.payment_broken.add(customer)
+
+    def repair_payment(self, customer: str) -> None:
+        """Let this customer's payments succeed again, from the next attempt on."""
+        self.state.payment_broken.discard(customer)
+
+    def remove_payment_method(self, customer: str) -> None:
+        """Let this customer have no payment method: payments fail, and a trial's end does what was set for that."""
+        self.state.without_payment_method.add(customer)
+
+    def add_payment_method(self, customer: str) -> None:
+        self.state.without_payment_method.discard(customer)
+
     async def pay(self, customer: str) -> None:
-        """Let this customer pay all its open invoices: its subscription becomes active again."""
+        """Let this customer try to pay all its open invoices: its subscription becomes active again."""
         for invoice in self.state.invoices.values():
             if invoice["customer"] == customer and invoice["status"] == "open":
-                self._invoices.collect(invoice)
+                self._billing.payments.collect(invoice, by_hand=True)
         await self._events.flush()
 
     async def _made(self, created: Object) -> str:
@@ -133,7 +179,7 @@ class StripeSandbox:
         endpoint: Object = {
             "id": new_id("we"),
             "object": "webhook_endpoint",
-            "api_version": API_VERSION,
+            "api_version": self.state.rules.webhook_api_version,
             "application": None,
             "created": self.state.now,
             "description": None,
@@ -160,13 +206,13 @@ class StripeSandbox:
             {"invoice": invoice["id"], "status": invoice["status"], **row}
             for invoice in self.state.invoices.values()
             if invoice["customer"] == customer
-            for row in self._invoices.metered(invoice)
+            for row in self._billing.invoices.metered(invoice)
         ]
         events = [row for row in self.meter_events() if row["customer"] == customer]
         opened = [
             {"subscription": row["id"], "period_start": period(row)[0], "period_end": period(row)[1], "arrived": used}
             for row in self.state.subscriptions.values()
-            if row["customer"] == customer and row["status"] != "canceled"
+            if row["customer"] == customer and row["status"] not in ENDED
             for used in [self._arrived(customer, *period(row))]
         ]
         total = sum((Decimal(str(row["value"])) for row in events), Decimal(0))
@@ -179,7 +225,7 @@ class StripeSandbox:
     def invoices(self) -> list[Object]:
         """All invoices, oldest first, each with ``metered``: quantity, price and period of what it bills of usage."""
         return [
-            {**self._invoices.view(invoice), "metered": self._invoices.metered(invoice)}
+            {**self._billing.invoices.view(invoice), "metered": self._billing.invoices.metered(invoice)}
             for invoice in self.state.invoices.values()
         ]
 

@@ -68,8 +68,10 @@ def new_subscription(customer: str, currency: str, metadata: dict[str, str], sta
         "schedule": None,
         "start_date": start,
         "status": "active",
+        "status_details": None,
         "test_clock": None,
         "trial_end": None,
+        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
         "trial_start": None,
     }
 
@@ -91,10 +93,72 @@ def new_item(subscription: str, price: Object, bounds: tuple[int, int], now: int
     }
 
 
-def new_invoice(
-    subscription: Object, *, reason: str, period: tuple[int, int], grace_seconds: int | None, now: int
-) -> Object:
-    """A draft without lines; ``grace_seconds`` None: nothing finalises it by itself."""
+def new_schedule(subscription: Object, phase: Object, metadata: dict[str, str], now: int) -> Object:
+    """An active schedule with one phase."""
+    return {
+        "id": new_id("sub_sched"),
+        "object": "subscription_schedule",
+        "application": None,
+        "billing_mode": copy.deepcopy(subscription["billing_mode"]),
+        "canceled_at": None,
+        "completed_at": None,
+        "created": now,
+        "current_phase": {"end_date": phase["end_date"], "start_date": phase["start_date"]},
+        "customer": subscription["customer"],
+        "default_settings": {
+            "application_fee_percent": None,
+            "billing_cycle_anchor": "automatic",
+            "billing_thresholds": None,
+            "collection_method": "charge_automatically",
+            "default_payment_method": None,
+            "description": None,
+            "on_behalf_of": None,
+            "transfer_data": None,
+        },
+        "end_behavior": "release",
+        "livemode": False,
+        "metadata": metadata,
+        "pause_schedules": [],
+        "phases": [phase],
+        "released_at": None,
+        "released_subscription": None,
+        "status": "active",
+        "subscription": subscription["id"],
+        "test_clock": None,
+    }
+
+
+def new_phase(subscription: Object, priced: list[tuple[Object, int]], start: int, end: int, proration: str) -> Object:
+    """A phase in which the subscription has these prices; metered ones have no quantity."""
+    items = []
+    for price, quantity in priced:
+        item = {"billing_thresholds": None, "discounts": [], "metadata": {}, "price": price["id"], "tax_rates": []}
+        items.append(item if price["recurring"]["usage_type"] == "metered" else item | {"quantity": quantity})
+    return {
+        "add_invoice_items": [],
+        "application_fee_percent": None,
+        "billing_cycle_anchor": None,
+        "billing_thresholds": None,
+        "collection_method": None,
+        "currency": subscription["currency"],
+        "default_payment_method": None,
+        "default_tax_rates": [],
+        "description": None,
+        "discounts": [],
+        "end_date": end,
+        "invoice_settings": None,
+        "items": items,
+        "metadata": {},
+        "on_behalf_of": None,
+        "proration_behavior": proration,
+        "start_date": start,
+        "transfer_data": None,
+        "trial_end": subscription["trial_end"] if start < (subscription["trial_end"] or 0) <= end else None,
+    }
+
+
+def new_invoice(subscription: Object, *, reason: str, period: tuple[int, int], now: int) -> Object:
+    """A draft without lines, which nothing finalises by itself."""
     identifier = new_id("in")
     return {
         "id": identifier,
@@ -104,8 +168,8 @@ def new_invoice(
         "amount_shipping": 0,
         "attempt_count": 0,
         "attempted": False,
-        "auto_advance": grace_seconds is not None,
-        "automatically_finalizes_at": None if grace_seconds is None else now + grace_seconds,
+        "auto_advance": False,
+        "automatically_finalizes_at": None,
         "billing_reason": reason,
         "collection_method": "charge_automatically",
         "created": now,
@@ -134,6 +198,7 @@ def new_invoice(
         "period_end": period[1],
         "period_start": period[0],
         "status": "draft",
+        "status_details": {"uncollectible": None},
         "status_transitions": {
             "finalized_at": None,
             "marked_uncollectible_at": None,

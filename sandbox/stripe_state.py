@@ -44,6 +44,21 @@ class Rules:
     line_per_tier: bool = True
     """A graduated price gives one invoice line per tier instead of one in all: undocumented."""
 
+    retry_days: list[int] = field(default_factory=lambda: [3, 5, 7])
+    """After how many days each failed payment of an invoice is tried again."""
+
+    after_retries: str = "unpaid"
+    """What becomes of the subscription when the last retry has failed: ``unpaid``, ``canceled`` or ``past_due``."""
+
+    trial_usage_billed: bool = False
+    """A trial's end bills the metered usage of the trial instead of a line of nothing: undocumented."""
+
+    webhook_api_version: str = API_VERSION
+    """The version that the endpoint was made with, and that snapshot events have the shape of."""
+
+    phases_keep_items: bool = True
+    """A schedule's next phase puts its prices on the items that are there, instead of new items: undocumented."""
+
 
 @dataclass
 class MeterEvent:
@@ -71,6 +86,7 @@ class State:
     """Of graduated prices; Stripe shows them only where they are expanded."""
     meters: dict[str, Object] = field(default_factory=dict)
     subscriptions: dict[str, Object] = field(default_factory=dict)
+    schedules: dict[str, Object] = field(default_factory=dict)
     invoices: dict[str, Object] = field(default_factory=dict)
     webhook_endpoints: dict[str, Object] = field(default_factory=dict)
     events: dict[str, Object] = field(default_factory=dict)
@@ -79,6 +95,10 @@ class State:
     """By meter and customer, in the order of arrival."""
     payment_fails: set[str] = field(default_factory=set)
     """Customers whose next payment fails."""
+    payment_broken: set[str] = field(default_factory=set)
+    """Customers whose payments fail until their payment method is repaired."""
+    without_payment_method: set[str] = field(default_factory=set)
+    """Customers who have no payment method: payments fail, and a trial's end asks for it."""
     machine_ahead: float = 0.0
     """Seconds by which a test has moved the machine's time."""
 

@@ -1,85 +1,137 @@
-"""Subscriptions: created, renewed by their anchor, changed, paused, and ended now or at the period's end."""
+"""Subscriptions: created, renewed by their anchor, and ended now or at the period's end."""
 
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
 
-from sandbox.stripe_errors import StripeError, invalid, missing, no_such
+from sandbox.stripe_charges import Charge, Charges, Flat, in_advance, is_metered, period, unused
+from sandbox.stripe_errors import no_such
 from sandbox.stripe_events import Events
-from sandbox.stripe_invoices import Flat, Invoices, Usage, unused
-from sandbox.stripe_periods import next_boundary
+from sandbox.stripe_invoices import Invoices
+from sandbox.stripe_items import Priced, twice
+from sandbox.stripe_lifecycle import ENDED, RENEWING, Lifecycle
+from sandbox.stripe_payments import Payments
+from sandbox.stripe_periods import boundary, next_boundary
 from sandbox.stripe_shapes import new_item, new_subscription
 from sandbox.stripe_state import Object, State, instant
+from sandbox.stripe_trials import Trials
+
+INCOMPLETE_SECONDS = 23 * 3600
+"""How long a subscription waits for its first payment."""
+
+OnRenewal = Callable[[Object, int], None]
 
 
 @dataclass
-class ItemChange:
-    """One row of ``items`` in an update. Without an ``item`` it adds one: Stripe doesn't guess which was meant."""
+class NewSubscription:
+    """What a new subscription is made from. Its first period begins at ``start``, now or earlier."""
 
-    item: str | None
-    price: Object | None
-    quantity: int | None
-    deleted: bool
-
-
-@dataclass
-class _Book:
-    """What Stripe remembers of a subscription and doesn't show: from when each item's usage is open, and what waits."""
-
-    open_since: dict[str, int] = field(default_factory=dict)
-    pending: list[Flat | Usage] = field(default_factory=list)
-
-
-def period(subscription: Object) -> tuple[int, int]:
-    """The current period, which only the items carry."""
-    item = subscription["items"]["data"][0]
-    return item["current_period_start"], item["current_period_end"]
-
-
-def is_metered(item: Object) -> bool:
-    return bool(item["price"]["recurring"]["usage_type"] == "metered")
-
-
-def full_price(price: Object, quantity: int) -> int:
-    return int((Decimal(price["unit_amount_decimal"]) * quantity).quantize(Decimal(1), ROUND_HALF_UP))
+    customer: str
+    priced: list[Priced]
+    start: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    anchor: int | None = None
+    """Where the first period ends, if not a month after its start."""
+    prorates: bool = True
+    """Whether a first period that is short costs its part of the fixed prices, or nothing."""
+    trial_end: int | None = None
+    missing_payment_method: str = "create_invoice"
+    """What the trial's end does where there is no payment method: ``create_invoice``, ``cancel`` or ``pause``."""
+    billing_mode: str = "flexible"
 
 
 class Subscriptions:
-    """The subscriptions of the account."""
+    """The subscriptions of the account. ``on_renewal`` is told of a period's end before the next period's prices."""
 
-    def __init__(self, state: State, events: Events, invoices: Invoices) -> None:
+    def __init__(
+        self,
+        state: State,
+        events: Events,
+        charges: Charges,
+        invoices: Invoices,
+        lifecycle: Lifecycle,
+        payments: Payments,
+        trials: Trials,
+    ) -> None:
         self._state = state
         self._events = events
+        self._charges = charges
         self._invoices = invoices
-        self._books: dict[str, _Book] = {}
+        self._lifecycle = lifecycle
+        self._payments = payments
+        self._trials = trials
+        self.on_renewal: OnRenewal = _nothing
 
-    def create(self, customer: str, priced: list[tuple[Object, int]], metadata: dict[str, str], start: int) -> Object:
-        """A subscription whose first period begins at ``start``, now or earlier; its first invoice is paid at once."""
-        subscription = new_subscription(customer, priced[0][0]["currency"], metadata, start, self._state.now)
-        book = _Book()
-        bounds = (start, self._period_end(subscription, start))
-        for price, quantity in priced:
-            self._add(subscription, book, price, quantity, bounds)
+    def create(self, new: NewSubscription) -> Object:
+        """Make it; its first invoice is paid at once."""
+        currency = new.priced[0][0]["currency"]
+        subscription = new_subscription(new.customer, currency, new.metadata, new.start, self._state.now)
+        if new.billing_mode == "classic":
+            subscription["billing_mode"] = {"flexible": None, "type": "classic", "updated_at": None}
+        if new.anchor is not None:
+            subscription["billing_cycle_anchor"] = new.anchor
+        if new.trial_end is not None:
+            self._trials.begin(subscription, new.trial_end)
+        subscription["trial_settings"]["end_behavior"]["missing_payment_method"] = new.missing_payment_method
+        bounds = (new.start, new.trial_end or self._period_end(subscription, new.start))
+        for price, quantity in new.priced:
+            self.add_item(subscription, price, quantity, bounds)
         self._state.subscriptions[subscription["id"]] = subscription
-        self._books[subscription["id"]] = book
-        charges = self._in_advance(subscription)
+        charges = self._first_charges(subscription, new)
+        owes = sum(charge.cents for charge in charges if isinstance(charge, Flat)) > 0
+        if owes and self._payments.would_fail(new.customer):
+            subscription["status"] = "incomplete"
         first = self._invoices.draft(
             subscription, charges, reason="subscription_create", period=bounds, grace_seconds=None
         )
         self._events.emit("customer.subscription.created", subscription)
         self._invoices.finalise(first)
-        self._renew_later(subscription)
+        if subscription["status"] == "incomplete":
+            expire = functools.partial(self._expire_in_time, subscription["id"], first["id"])
+            self._state.timeline.at(instant(self._state.now + INCOMPLETE_SECONDS), expire, stop=True)
+        if subscription["status"] == "trialing":
+            self._trials.announce(subscription)
+        self.renew_later(subscription)
         return subscription
 
-    def _add(self, subscription: Object, book: _Book, price: Object, quantity: int, bounds: tuple[int, int]) -> Object:
+    async def _expire_in_time(self, subscription_id: str, invoice_id: str) -> None:
+        if self._state.subscriptions[subscription_id]["status"] == "incomplete":
+            self._invoices.void(self._state.invoices[invoice_id])
+            await self._events.flush()
+
+    def _first_charges(self, subscription: Object, new: NewSubscription) -> list[Charge]:
+        """The first period's fixed prices. Where it is short they are its part of a whole period's, or nothing."""
+        if new.trial_end is not None:
+            return self._trials.free_of_charge(subscription)
+        if new.anchor is None:
+            return in_advance(subscription)
+        if not new.prorates:
+            return []
+        whole = (int(boundary(instant(new.anchor), -1).timestamp()), new.anchor)
+        return [
+            Flat(
+                item["id"],
+                item["price"],
+                item["quantity"],
+                unused(item["price"], item["quantity"], new.start, whole),
+                new.start,
+                new.anchor,
+                proration=True,
+            )
+            for item in subscription["items"]["data"]
+            if not is_metered(item)
+        ]
+
+    def add_item(self, subscription: Object, price: Object, quantity: int, bounds: tuple[int, int]) -> Object:
+        """A new item, whose usage, if it is metered, counts from the period's start."""
         if any(item["price"]["id"] == price["id"] for item in subscription["items"]["data"]):
-            raise _twice(price)
+            raise twice(price)
         item = new_item(subscription["id"], price, bounds, self._state.now)
         if price["recurring"]["usage_type"] == "licensed":
             item["quantity"] = quantity
         else:
-            book.open_since[item["id"]] = bounds[0]
+            self._charges.book(subscription).open_since[item["id"]] = bounds[0]
         subscription["items"]["data"].append(item)
         return item
 
@@ -87,81 +139,61 @@ class Subscriptions:
         anchor = instant(subscription["billing_cycle_anchor"])
         return int(next_boundary(anchor, instant(start)).timestamp())
 
-    def _renew_later(self, subscription: Object) -> None:
+    def renew_later(self, subscription: Object) -> None:
+        """Let the current period end on the timeline."""
         end = period(subscription)[1]
-        self._state.timeline.at(instant(end), functools.partial(self._renew, subscription["id"], end), stop=True)
+        self._state.timeline.at(
+            instant(end), functools.partial(self._renew_in_time, subscription["id"], end), stop=True
+        )
 
-    def _in_advance(self, subscription: Object) -> list[Flat | Usage]:
-        start, end = period(subscription)
-        return [
-            Flat(item["id"], item["price"], item["quantity"], full_price(item["price"], item["quantity"]), start, end)
-            for item in subscription["items"]["data"]
-            if not is_metered(item)
-        ]
-
-    def _in_arrears(self, subscription: Object, until: int) -> list[Flat | Usage]:
-        """What waits, and the open usage up to ``until``; from there on usage is open anew."""
-        book = self._books[subscription["id"]]
-        charges, book.pending = book.pending, []
-        for item in subscription["items"]["data"]:
-            if is_metered(item) and (since := book.open_since[item["id"]]) < until:
-                charges.append(self._invoices.usage(item, subscription["customer"], since, until))
-                book.open_since[item["id"]] = until
-        return charges
-
-    async def _renew(self, subscription_id: str, end: int) -> None:
-        subscription = self._state.subscriptions[subscription_id]
-        bounds = period(subscription)
-        if subscription["status"] == "canceled" or bounds[1] != end:
-            return
-        before = copy.deepcopy(subscription)
-        charges = self._in_arrears(subscription, end)
-        grace = self._grace(subscription)
-        if subscription["cancel_at_period_end"]:
-            self._end(subscription)
-            if charges:
-                self._invoices.draft(
-                    subscription, charges, reason="subscription_cycle", period=bounds, grace_seconds=grace
-                )
-            self._events.emit("customer.subscription.deleted", subscription)
-        else:
-            self._move(subscription, end)
-            charges += self._in_advance(subscription)
-            self._invoices.draft(subscription, charges, reason="subscription_cycle", period=bounds, grace_seconds=grace)
-            self._events.emit_change("customer.subscription.updated", before, subscription)
-            self._renew_later(subscription)
+    async def _renew_in_time(self, subscription_id: str, end: int) -> None:
+        self.renew(self._state.subscriptions[subscription_id], end)
         await self._events.flush()
 
-    def _grace(self, subscription: Object) -> int | None:
-        kept = (subscription["pause_collection"] or {}).get("behavior") == "keep_as_draft"
-        return None if kept else self._state.rules.grace_seconds
+    def renew(self, subscription: Object, end: int) -> None:
+        """End the period that ends at ``end``, if that is the current one: the next begins, or nothing does."""
+        bounds = period(subscription)
+        if subscription["status"] not in RENEWING or bounds[1] != end:
+            return
+        before = copy.deepcopy(subscription)
+        charges, grace = self._charges.in_arrears(subscription, end), self._invoices.grace(subscription)
+        behavior = "create_invoice"
+        if subscription["status"] == "trialing":
+            self._trials.waive(charges)
+            behavior = self._trials.end_behavior(subscription)
+        if behavior == "cancel" or ends_by(subscription, end):
+            self._end(subscription, charges, bounds, "subscription_cycle")
+            return
+        if behavior == "pause":
+            self._lifecycle.pause(subscription, "trial_end_without_payment_method")
+            return
+        if subscription["status"] == "trialing":
+            subscription["status"] = "active"
+        self.on_renewal(subscription, end)
+        self.move(subscription, end)
+        charges += in_advance(subscription)
+        self._invoices.draft(subscription, charges, reason="subscription_cycle", period=bounds, grace_seconds=grace)
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+        self.renew_later(subscription)
 
-    def _move(self, subscription: Object, start: int) -> None:
+    def move(self, subscription: Object, start: int) -> None:
+        """Begin the period at ``start``, on all items."""
         end = self._period_end(subscription, start)
         for item in subscription["items"]["data"]:
             item.update(current_period_start=start, current_period_end=end)
 
-    def _end(self, subscription: Object) -> None:
-        now = self._state.now
-        subscription.update(status="canceled", ended_at=now)
-        subscription["canceled_at"] = subscription["canceled_at"] or now
-        subscription["cancellation_details"]["reason"] = "cancellation_requested"
-
     def cancel(self, subscription: Object, *, invoice_now: bool) -> None:
         """End it now. Without ``invoice_now`` its open usage is on no invoice."""
-        if subscription["status"] == "canceled":
+        if subscription["status"] in ENDED:
             raise no_such("subscription", subscription["id"])
-        bounds = period(subscription)
-        charges = self._in_arrears(subscription, self._state.now)
-        self._end(subscription)
-        if invoice_now and charges:
-            self._invoices.draft(
-                subscription,
-                charges,
-                reason="subscription_update",
-                period=bounds,
-                grace_seconds=self._grace(subscription),
-            )
+        charges = self._charges.in_arrears(subscription, self._state.now)
+        self._end(subscription, charges if invoice_now else [], period(subscription), "subscription_update")
+
+    def _end(self, subscription: Object, charges: list[Charge], bounds: tuple[int, int], reason: str) -> None:
+        grace = self._invoices.grace(subscription)
+        self._lifecycle.mark_ended(subscription)
+        if charges:
+            self._invoices.draft(subscription, charges, reason=reason, period=bounds, grace_seconds=grace)
         self._events.emit("customer.subscription.deleted", subscription)
 
     def set_cancel_at_period_end(self, subscription: Object, *, cancels: bool) -> None:
@@ -185,107 +217,23 @@ class Subscriptions:
         pause = None if behavior is None else {"behavior": behavior, "resumes_at": resumes_at}
         subscription["pause_collection"] = pause
         if pause is not None and resumes_at is not None:
-            resume = functools.partial(self._resume, subscription["id"], pause)
+            resume = functools.partial(self._collect_again, subscription["id"], pause)
             self._state.timeline.at(instant(resumes_at), resume)
 
-    async def _resume(self, subscription_id: str, pause: Object) -> None:
+    async def _collect_again(self, subscription_id: str, pause: Object) -> None:
         subscription = self._state.subscriptions[subscription_id]
-        if subscription["pause_collection"] is pause and subscription["status"] != "canceled":
+        if subscription["pause_collection"] is pause and subscription["status"] not in ENDED:
             before = copy.deepcopy(subscription)
             subscription["pause_collection"] = None
             self._events.emit_change("customer.subscription.updated", before, subscription)
             await self._events.flush()
 
-    def change_items(self, subscription: Object, changes: list[ItemChange], *, proration: str, from_now: bool) -> None:
-        """Swap, add or remove items; ``from_now`` also begins a new period.
 
-        Usage under a metered price that goes is charged as it is known now, unless ``proration`` is ``none``: then it
-        is lost. A price that comes counts, and includes, from nothing. Quantities go back to 1 with another price.
-        """
-        now, bounds = self._state.now, period(subscription)
-        book = self._books[subscription["id"]]
-        for change in changes:
-            self._check(subscription, change)
-        charges = [charge for change in changes for charge in self._change(subscription, change, bounds, from_now)]
-        if proration == "none":
-            charges = []
-        for charge in charges:
-            if isinstance(charge, Usage):
-                charge.freeze()
-        if from_now:
-            touched = {change.item for change in changes}
-            for item in subscription["items"]["data"]:
-                if item["id"] not in touched and not is_metered(item) and proration != "none":
-                    charges.append(_rest(item, now, bounds, sign=-1))
-            charges += self._in_arrears(subscription, now)
-            subscription["billing_cycle_anchor"] = now
-            self._move(subscription, now)
-            charges += self._in_advance(subscription)
-            self._renew_later(subscription)
-        elif proration == "always_invoice":
-            charges += book.pending
-            book.pending = []
-        else:
-            book.pending += charges
-            return
-        invoice = self._invoices.draft(
-            subscription, charges, reason="subscription_update", period=(bounds[0], now), grace_seconds=None
-        )
-        self._invoices.finalise(invoice)
-
-    def _check(self, subscription: Object, change: ItemChange) -> None:
-        """Refuse what can't be done before anything is done."""
-        items = subscription["items"]["data"]
-        if change.item is None and change.price is None:
-            raise missing("items[0][price]")
-        if change.item is not None and all(item["id"] != change.item for item in items):
-            raise no_such("subscription_item", change.item, "items")
-        if change.price is not None and any(
-            item["price"]["id"] == change.price["id"] and item["id"] != change.item for item in items
-        ):
-            raise _twice(change.price)
-        if change.deleted and len(items) == 1:
-            raise StripeError(400, "A subscription must have at least one active item.", param="items")
-
-    def _change(
-        self, subscription: Object, change: ItemChange, bounds: tuple[int, int], from_now: bool
-    ) -> list[Flat | Usage]:
-        """Do one change and return what it costs: credits and open usage of the old, the rest of the new."""
-        now = self._state.now
-        book = self._books[subscription["id"]]
-        charges: list[Flat | Usage] = []
-        if change.item is None:
-            assert change.price is not None
-            item = self._add(subscription, book, change.price, change.quantity or 1, bounds)
-        else:
-            item = next(each for each in subscription["items"]["data"] if each["id"] == change.item)
-            if not change.deleted and change.price is None and (change.quantity is None or is_metered(item)):
-                return []
-            charges += self._leaves(subscription, item, bounds)
-        if change.deleted:
-            subscription["items"]["data"].remove(item)
-            return charges
-        if change.price is not None:
-            item["price"] = change.price
-        if is_metered(item):
-            item.pop("quantity", None)
-            book.open_since[item["id"]] = now
-            return charges
-        item["quantity"] = change.quantity or 1
-        return charges if from_now else [*charges, _rest(item, now, bounds, sign=1)]
-
-    def _leaves(self, subscription: Object, item: Object, bounds: tuple[int, int]) -> list[Flat | Usage]:
-        now = self._state.now
-        if not is_metered(item):
-            return [_rest(item, now, bounds, sign=-1)]
-        since = self._books[subscription["id"]].open_since[item["id"]]
-        return [self._invoices.usage(item, subscription["customer"], since, now, proration=True)]
+def ends_by(subscription: Object, end: int) -> bool:
+    """Whether it is to end with the period that ends at ``end``."""
+    at = subscription["cancel_at"]
+    return bool(subscription["cancel_at_period_end"] or (at is not None and at <= end))
 
 
-def _twice(price: Object) -> StripeError:
-    return invalid("items", f"You cannot add multiple subscription items with the same price: {price['id']}")
-
-
-def _rest(item: Object, now: int, bounds: tuple[int, int], *, sign: int) -> Flat:
-    cents = sign * unused(item["price"], item["quantity"], now, bounds)
-    return Flat(item["id"], item["price"], item["quantity"], cents, now, bounds[1], proration=True)
+def _nothing(_: Object, __: int) -> None:
+    """Without schedules nothing more happens at a period's end."""

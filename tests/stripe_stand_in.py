@@ -25,6 +25,10 @@ T = TypeVar("T")
 START = datetime(2026, 11, 5, 10, 23, 45, tzinfo=UTC)
 
 
+def seconds(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
 class StandIn:
     """What a test sees: ``client`` (stripe's own), ``http`` for what it can't say, ``events`` as they left."""
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from sandbox.stripe_periods import boundary, next_boundary
 from sandbox.stripe_prices import shares, tier
-from tests.stripe_stand_in import START, Host, StandIn
+from tests.stripe_stand_in import START, Host, StandIn, seconds
 
 END = datetime(2026, 12, 5, 10, 23, 45, tzinfo=UTC)
 
@@ -28,10 +28,6 @@ def host() -> Iterator[Host]:
 def it(host, tmp_path: Path) -> Iterator[StandIn]:
     with host.fresh(tmp_path) as it:
         yield it
-
-
-def seconds(moment: datetime) -> int:
-    return int(moment.timestamp())
 
 
 def metered(it: StandIn, invoice: stripe.Invoice) -> int:
