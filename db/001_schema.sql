@@ -757,5 +757,112 @@ INSERT INTO subscription_plans (id, code, name, price_cents, included_minutes, a
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
 
+-- Running upgrade 0001 -> 0002
+
+CREATE TABLE service_transitions (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    from_status TEXT NOT NULL, 
+    to_status TEXT NOT NULL, 
+    rule TEXT NOT NULL, 
+    until TIMESTAMP WITH TIME ZONE, 
+    cause TEXT NOT NULL, 
+    at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT service_transitions_pkey PRIMARY KEY (id), 
+    CONSTRAINT service_transitions_from_status_check CHECK (from_status in ('active', 'grace', 'limited', 'suspended')), 
+    CONSTRAINT service_transitions_to_status_check CHECK (to_status in ('active', 'grace', 'limited', 'suspended')), 
+    CONSTRAINT service_transitions_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id)
+);
+
+COMMENT ON TABLE service_transitions IS 'each change of whether a business may take calls: by which rule of pipeline/service_rules.py';
+
+COMMENT ON COLUMN service_transitions.until IS 'when grace or limit pass by themselves';
+
+COMMENT ON COLUMN service_transitions.cause IS 'what was looked at: an object of Stripe''s, the minutes, the clock';
+
+CREATE INDEX service_transitions_business_id_at_idx ON service_transitions (business_id, at);
+
+CREATE TABLE stripe_invoice_lines (
+    invoice_id TEXT NOT NULL, 
+    price_id TEXT NOT NULL, 
+    period_start TIMESTAMP WITH TIME ZONE NOT NULL, 
+    period_end TIMESTAMP WITH TIME ZONE NOT NULL, 
+    stripe_subscription_id TEXT NOT NULL, 
+    minutes INTEGER NOT NULL, 
+    amount_cents BIGINT NOT NULL, 
+    mid_period BOOLEAN DEFAULT false NOT NULL, 
+    CONSTRAINT stripe_invoice_lines_pkey PRIMARY KEY (invoice_id, price_id, period_start, period_end), 
+    CONSTRAINT stripe_invoice_lines_period_check CHECK (period_start < period_end), 
+    CONSTRAINT stripe_invoice_lines_invoice_id_fkey FOREIGN KEY(invoice_id) REFERENCES stripe_invoices (id) ON DELETE CASCADE
+);
+
+COMMENT ON TABLE stripe_invoice_lines IS 'minutes that an invoice bills, by price and the time that it counted for: the lines of all its tiers together; final once the invoice is no draft';
+
+COMMENT ON COLUMN stripe_invoice_lines.mid_period IS 'its price came inside the period, in place of another';
+
+CREATE INDEX stripe_invoice_lines_span_idx ON stripe_invoice_lines (stripe_subscription_id, period_end);
+
+insert into stripe_invoice_lines
+  (invoice_id, price_id, period_start, period_end, stripe_subscription_id, minutes, amount_cents)
+select i.id, coalesce(s.metered_price_id, 'unknown'), i.metered_period_start, i.metered_period_end,
+       i.stripe_subscription_id, coalesce(i.metered_quantity, 0), 0
+from stripe_invoices i left join subscriptions s on s.stripe_id = i.stripe_subscription_id
+where i.metered_period_start is not null and i.stripe_subscription_id is not null;
+
+ALTER TABLE businesses ADD COLUMN grace_until TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN businesses.grace_until IS 'a payment is overdue; the service is suspended when this has passed';
+
+CREATE INDEX businesses_grace_idx ON businesses (grace_until) WHERE suspended_at is null;
+
+ALTER TABLE stripe_invoices ADD COLUMN finalized_at TIMESTAMP WITH TIME ZONE;
+
+ALTER TABLE stripe_invoices ADD COLUMN attempt_count INTEGER DEFAULT 0 NOT NULL;
+
+COMMENT ON COLUMN stripe_invoices.attempt_count IS 'attempts to collect it';
+
+DROP INDEX stripe_invoices_subscription_period_idx;
+
+CREATE INDEX stripe_invoices_overdue_idx ON stripe_invoices (business_id) WHERE status = 'open' and attempt_count > 0;
+
+ALTER TABLE stripe_invoices DROP COLUMN metered_period_start;
+
+ALTER TABLE stripe_invoices DROP COLUMN metered_quantity;
+
+ALTER TABLE stripe_invoices DROP COLUMN metered_period_end;
+
+COMMENT ON COLUMN subscription_changes.params IS 'what is wanted, in the words of its kind';
+
+DROP INDEX subscription_changes_one_unsettled;
+
+CREATE UNIQUE INDEX subscription_changes_one_unsettled ON subscription_changes (subscription_id, kind, state) WHERE state in ('planned', 'sending');
+
+ALTER TABLE subscription_plans ADD COLUMN payment_grace_days INTEGER DEFAULT 7 NOT NULL;
+
+COMMENT ON COLUMN subscription_plans.payment_grace_days IS 'from an invoice whose payment failed to the suspension of the service';
+
+ALTER TABLE subscriptions ADD COLUMN metered_since TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN subscriptions.metered_since IS 'when the metered price came, where that was inside the period: its included minutes count from then';
+
+ALTER TABLE usage_records ADD COLUMN allowance_month DATE;
+
+COMMENT ON COLUMN usage_records.allowance_month IS 'without a subscription: the local calendar month whose included minutes its records share';
+
+ALTER TABLE usage_records ADD COLUMN cut BOOLEAN DEFAULT false NOT NULL;
+
+COMMENT ON COLUMN usage_records.cut IS 'ended inside Stripe''s period by another price: Stripe has counted, and takes nothing more for it';
+
+update usage_records r
+set allowance_month = date_trunc('month', r.period_start at time zone b.time_zone)::date
+from businesses b
+where b.id = r.business_id and r.subscription_id is null;
+
+ALTER TABLE subscription_changes DROP CONSTRAINT subscription_changes_kind_check;
+
+ALTER TABLE subscription_changes ADD CONSTRAINT subscription_changes_kind_check CHECK (kind in ('cancel-at-period-end', 'keep', 'pause-collection', 'resume-collection', 'cancel-now', 'upgrade', 'downgrade', 'metadata'));
+
+UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
+
 COMMIT;
 

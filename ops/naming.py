@@ -7,6 +7,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.output import WrongError
+from pipeline.service_rules import status
 
 #: How a business is named on the command line.
 BusinessArgument = Annotated[str, typer.Argument(metavar="BUSINESS", help="Its id, or its exact name.")]
@@ -14,9 +15,7 @@ BusinessArgument = Annotated[str, typer.Argument(metavar="BUSINESS", help="Its i
 
 def service_status(limited_until: datetime | None, suspended_at: datetime | None, now: datetime) -> str:
     """Whether a business may take calls at ``now`` (business time): active, limited or suspended."""
-    if suspended_at is not None:
-        return "suspended"
-    return "limited" if limited_until is not None and limited_until > now else "active"
+    return status(limited_until=limited_until, grace_until=None, suspended_at=suspended_at, now=now)
 
 
 def find(connection: Connection, business: str) -> int:

@@ -11,7 +11,7 @@ from ops.output import AsJson, print_json, print_table, say, shown
 from pipeline.clock import business_clock
 
 _BUSINESS = """
-select b.name, p.code as plan, b.limited_until, b.suspended_at
+select b.name, p.code as plan, b.limited_until, b.grace_until, b.suspended_at
 from businesses b join subscription_plans p on p.id = b.plan_id
 where b.id = %s
 """
@@ -40,6 +40,8 @@ def usage(business: BusinessArgument, as_json: AsJson = False) -> None:
     status = used["service_status"]
     if status == "limited":
         status = f"limited until {shown(used['limited_until'])} UTC"
+    if "grace_until" in used:
+        status = f"active, a payment is overdue, suspended from {shown(used['grace_until'])} UTC on"
     say(f"{used['business']}: plan {used['plan']}, {status}")
     print_table(
         [_row(record) for record in used["records"]],
@@ -56,6 +58,7 @@ def _usage(connection: Connection, business_id: int, now: datetime) -> dict[str,
         "plan": business.plan,
         "service_status": status,
         **({"limited_until": business.limited_until} if status == "limited" else {}),
+        **({"grace_until": business.grace_until} if status == "active" and business.grace_until else {}),
         "records": [dict(row._mapping) for row in connection.exec_driver_sql(_RECORDS, (business_id,))],  # noqa: SLF001 - SQLAlchemy's public way to a dict
     }
 

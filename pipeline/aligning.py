@@ -1,32 +1,33 @@
-"""Making open usage records agree with what Stripe says of a business's metered subscription.
+"""Making open usage records agree with what Stripe says of a business's metered subscriptions.
 
 Runs under the business's lock after its mirror has changed: a provisional record is confirmed or gets its true
 bounds, a record that a change cut ends there, and the calls of records that are not closed move to where they
 ended. Closed records stay as they are, and so do their calls.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline import carrying, limits, pushes, records
-from pipeline.new_records import MeteredSubscription, metered_subscriptions
-from pipeline.periods import Period
+from pipeline import allowances, carrying, limits, pushes, records, service
+from pipeline.new_records import NewRecords
+from pipeline.spans import Span, known_spans, metered_subscriptions
 
 _LATEST_CLOSED_END = """
 select max(period_end) from usage_records
-where business_id = %(business_id)s and state = 'closed' and period_end <= %(end)s
+where business_id = %(business_id)s and state = 'closed' and period_start < %(end)s and period_end > %(start)s
 """
 
-# End: a record that runs into the period (or beyond the subscription's end) ends where that begins.
+# End: a record that runs into the span (or beyond the subscription's end) ends where that begins.
 _END_AT = """
-update usage_records set period_end = %(at)s
+update usage_records set period_end = %(at)s, cut = cut or %(cut)s
 where business_id = %(business_id)s and state <> 'closed' and period_start < %(at)s and period_end > %(at)s
   and (%(subscription_id)s::bigint is null or subscription_id = %(subscription_id)s)
 returning id
 """
 
-# Inside: the records that the period replaces; one that has pushes must stay, so it comes first.
+# Inside: the records that the span replaces; one that has pushes must stay, so it comes first.
 _INSIDE = """
 select r.id from usage_records r
 where r.business_id = %(business_id)s and r.state <> 'closed'
@@ -38,21 +39,34 @@ _MERGE = (
     "update calls set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
     "update usage_adjustments set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
     "update usage_adjustments set origin_record_id = %(keeper)s where origin_record_id = %(merged)s",
+    "update meter_pushes set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
     "delete from usage_alerts where usage_record_id = %(merged)s",
     "delete from usage_records where id = %(merged)s",
 )
 
-_CONFIRM = """
+# Place: give a record its bounds, its subscription and its plan; the business's own where there is none to tell.
+_PLACE = """
 update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s, provisional = false,
-    plan_id = p.id, included_minutes = p.included_minutes
+    allowance_month = %(allowance_month)s, plan_id = p.id, included_minutes = p.included_minutes
 from subscription_plans p
 where r.id = %(id)s
   and p.id = coalesce(%(plan_id)s, (select plan_id from businesses where id = r.business_id))
-  and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.plan_id, r.included_minutes)
-      is distinct from (%(start)s, %(end)s, %(subscription_id)s, false, p.id, p.included_minutes)
+  and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.plan_id,
+       r.included_minutes)
+      is distinct from (%(start)s, %(end)s, %(subscription_id)s, false, %(allowance_month)s, p.id, p.included_minutes)
 returning r.id
 """
+
+# Homeless: of a subscription that had ended before they began, or never took effect.
+_HOMELESS = """
+select r.id, r.period_start from usage_records r join subscriptions s on s.id = r.subscription_id
+where r.business_id = %s and r.state <> 'closed'
+  and (s.status in ('incomplete', 'incomplete_expired') or s.metered_item_id is null or s.ended_at <= r.period_start)
+order by r.period_start
+"""
+
+_OTHERS = "select period_start, period_end from usage_records where business_id = %s and id <> %s order by 1"
 
 _MISPLACED = """
 select c.sid, c.ended_at, c.usage_record_id
@@ -60,6 +74,16 @@ from calls c join usage_records r on r.id = c.usage_record_id
 where r.business_id = %(business_id)s and r.state <> 'closed' and c.counted
   and (c.ended_at < r.period_start or c.ended_at >= r.period_end)
 order by c.sid
+"""
+
+_MOVE_CALLS = """
+update calls c
+set usage_record_id = m.record_id, counted = not m.late,
+    counted_minutes = case when m.late then 0 else c.counted_minutes end,
+    counted_seconds = case when m.late then 0 else c.counted_seconds end
+from unnest(%(sids)s::text[], %(record_ids)s::bigint[], %(late)s::boolean[]) as m(sid, record_id, late)
+where c.sid = m.sid
+returning c.sid, c.usage_record_id, c.minutes, m.late
 """
 
 # Sum: figures of these records anew from their calls and adjustments.
@@ -81,39 +105,41 @@ returning r.id, r.business_id, r.plan_id, p.bills_overage, r.included_minutes, -
 
 
 def align_records(connection: Connection, business_id: int, now: datetime) -> None:
-    """Bring the business's records that are not closed in line with its mirrored subscriptions."""
+    """Bring the business's records that are not closed in line with its mirrored subscriptions and invoices."""
     changed: set[int] = set()
     subscriptions = metered_subscriptions(connection, [business_id])
     for subscription in subscriptions:
         if subscription.ended_at is not None:
             changed |= _end_at(connection, business_id, subscription.ended_at, subscription.id)
-    living = next((each for each in subscriptions if each.ended_at is None or each.ended_at > now), None)
-    if living is not None:
-        changed |= _confirm_current(connection, business_id, living)
+    for span in known_spans(connection, subscriptions):
+        changed |= _confirm(connection, business_id, span)
+    changed |= _rehome(connection, business_id)
     changed |= _move_misplaced_calls(connection, business_id, now)
+    changed |= allowances.share(connection, [business_id])
     if changed:
         summed = connection.exec_driver_sql(_SUM, {"ids": sorted(changed)})
         limits.check_use(connection, [limits.Use(*row) for row in summed], now)
         pushes.recount(connection, sorted(changed))
-    limits.settle_limits(connection, [business_id], now)
+    service.settle(connection, [business_id], now, "subscription changed")
 
 
-def _end_at(connection: Connection, business_id: int, at: datetime, subscription_id: int | None) -> set[int]:
-    parameters = {"business_id": business_id, "at": at, "subscription_id": subscription_id}
-    return {record_id for (record_id,) in connection.exec_driver_sql(_END_AT, parameters)}
+def _end_at(
+    connection: Connection, business_id: int, at: datetime, subscription_id: int | None, *, cut: bool = False
+) -> set[int]:
+    about = {"business_id": business_id, "at": at, "subscription_id": subscription_id, "cut": cut}
+    return {record_id for (record_id,) in connection.exec_driver_sql(_END_AT, about)}
 
 
-def _confirm_current(connection: Connection, business_id: int, subscription: MeteredSubscription) -> set[int]:
-    """One record for the metered item's current period: the one that is there, or those that it replaces."""
-    period = Period(subscription.period_start, subscription.period_end).clipped(None, subscription.ended_at)
-    about = {"business_id": business_id, "start": period.start, "end": period.end}
-    closed_end = connection.exec_driver_sql(_LATEST_CLOSED_END, about).scalar_one()
-    if closed_end is not None and closed_end > period.start:
-        period = period.clipped(closed_end, None)
-        about["start"] = period.start
-    if period.start >= period.end:
-        return set()
-    changed = _end_at(connection, business_id, period.start, None)
+def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
+    """One record for the span: the one that is there, or those that it replaces."""
+    start = span.start
+    about = {"business_id": business_id, "start": start, "end": span.end}
+    closed_end: datetime | None = connection.exec_driver_sql(_LATEST_CLOSED_END, about).scalar_one()
+    if closed_end is not None:
+        start = about["start"] = closed_end
+        if closed_end >= span.end:
+            return set()
+    changed = _end_at(connection, business_id, start, None, cut=span.mid_period)
     inside = [record_id for (record_id,) in connection.exec_driver_sql(_INSIDE, about)]
     if not inside:
         return changed
@@ -121,28 +147,65 @@ def _confirm_current(connection: Connection, business_id: int, subscription: Met
     for record_id in merged:
         for statement in _MERGE:
             connection.exec_driver_sql(statement, {"keeper": keeper, "merged": record_id})
-    confirmed = connection.exec_driver_sql(
-        _CONFIRM, {**about, "id": keeper, "subscription_id": subscription.id, "plan_id": subscription.plan_id}
+    placed = connection.exec_driver_sql(
+        _PLACE,
+        {
+            **about,
+            "id": keeper,
+            "subscription_id": span.subscription_id,
+            "plan_id": span.plan_id,
+            "allowance_month": None,
+        },
     )
-    return changed | {record_id for (record_id,) in confirmed} | ({keeper} if merged else set())
+    return changed | {record_id for (record_id,) in placed} | ({keeper} if merged else set())
+
+
+def _rehome(connection: Connection, business_id: int) -> set[int]:
+    """Records that a subscription had no longer, or not yet, when they began: they become what there was instead."""
+    changed: set[int] = set()
+    for record_id, start in connection.exec_driver_sql(_HOMELESS, (business_id,)).all():
+        others = [tuple(row) for row in connection.exec_driver_sql(_OTHERS, (business_id, record_id))]
+        home = NewRecords(connection, [business_id]).around(business_id, start, others)
+        connection.exec_driver_sql(
+            _PLACE,
+            {
+                "id": record_id,
+                "start": home.period.start,
+                "end": home.period.end,
+                "subscription_id": home.subscription_id,
+                "plan_id": home.plan_id,
+                "allowance_month": home.allowance_month,
+            },
+        )
+        changed.add(record_id)
+    return changed
 
 
 def _move_misplaced_calls(connection: Connection, business_id: int, now: datetime) -> set[int]:
     """Calls whose record no longer spans their end go where they belong; a closed record takes them as carried."""
-    changed: set[int] = set()
-    for sid, ended_at, record_id in connection.exec_driver_sql(_MISPLACED, {"business_id": business_id}).all():
-        target = records.record_for(connection, business_id, ended_at, now)
-        changed |= {record_id, target.id}
-        late = target.state == "closed"
-        minutes = connection.exec_driver_sql(
-            "update calls set usage_record_id = %(target)s, counted = not %(late)s,"
-            " counted_minutes = case when %(late)s then 0 else counted_minutes end,"
-            " counted_seconds = case when %(late)s then 0 else counted_seconds end"
-            " where sid = %(sid)s returning minutes",
-            {"target": target.id, "late": late, "sid": sid},
-        ).scalar_one()
+    misplaced = connection.exec_driver_sql(_MISPLACED, {"business_id": business_id}).all()
+    if not misplaced:
+        return set()
+    found, _ = records.records_for(connection, {business_id: {row.ended_at for row in misplaced}}, now)
+    targets = [records.record_at(found[business_id], row.ended_at) for row in misplaced]
+    return {row.usage_record_id for row in misplaced} | _move(connection, [row.sid for row in misplaced], targets, now)
+
+
+def _move(
+    connection: Connection, sids: Sequence[str], targets: Sequence[records.Record | None], now: datetime
+) -> set[int]:
+    to = [target for target in targets if target is not None]
+    moved = connection.exec_driver_sql(
+        _MOVE_CALLS,
+        {
+            "sids": list(sids),
+            "record_ids": [target.id for target in to],
+            "late": [target.state == "closed" for target in to],
+        },
+    ).all()
+    for sid, record_id, minutes, late in sorted(tuple(row) for row in moved):
         if late:
             carrying.carry(
-                connection, origin_record_id=target.id, minutes=minutes, call_sid=sid, event_id=None, now=now
+                connection, origin_record_id=record_id, minutes=minutes, call_sid=sid, event_id=None, now=now
             )
-    return changed
+    return {target.id for target in to}

@@ -26,12 +26,13 @@ def carry(
     call_sid: str | None,
     event_id: int | None,
     now: datetime,
+    kind: str | None = None,
 ) -> None:
     """Carry minutes (negative: a correction) that a closed record can't take any more.
 
     Into the business's open record while it has a metered subscription. A period that was not for Stripe is
     written off instead, so that it eats no later allowance; a paid one of a business that nothing bills any more
-    is reported as a drift, for a person.
+    is reported as a drift, for a person. ``kind``, where the caller knows better: written-off or unbillable.
     """
     if minutes == 0:
         return
@@ -40,13 +41,13 @@ def carry(
         " join subscription_plans p on p.id = r.plan_id where r.id = %s",
         (origin_record_id,),
     ).one()
-    target = records.record_for(connection, business_id, now, now) if paid else None
+    target = records.record_for(connection, business_id, now, now) if paid and kind is None else None
     billed = target is not None and target.subscription_id is not None
     connection.exec_driver_sql(
         _ADJUST,
         {
             "business_id": business_id,
-            "kind": "carried" if billed else "unbillable" if paid else "written-off",
+            "kind": kind or ("carried" if billed else "unbillable" if paid else "written-off"),
             "record_id": target.id if target is not None and billed else None,
             "origin_id": origin_record_id,
             "call_sid": call_sid,
@@ -57,7 +58,7 @@ def carry(
     )
     if target is not None and billed:
         connection.exec_driver_sql(_ADD_ADJUSTMENT, {"minutes": minutes, "record_id": target.id})
-    elif paid:
+    elif paid and kind is None:
         drifts.report(
             connection,
             "unbillable",

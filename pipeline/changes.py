@@ -1,93 +1,44 @@
-"""Subscription changes for Stripe: commit the intent, look, call, commit the outcome.
-
-The kinds are settings of the subscription, not steps: each says what it should be, so Stripe is asked first, and a
-change whose effect is already there is done without a call, also when an earlier call's answer was lost.
-"""
+"""Planning subscription changes: what somebody or a rule wants of Stripe, frozen in a row before it is sent."""
 
 import secrets
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
-import structlog
 from psycopg.types.json import Jsonb
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from pipeline import drifts, refreshes
-from pipeline.sending import LEASE_SECONDS, SECONDS, Answer, Kind, backoff_seconds, send_all
-from pipeline.stripe_api import StripeApi
-
-BATCH = 50
-
-
-@dataclass(frozen=True, slots=True)
-class _Setting:
-    """What a kind of change asks of Stripe, and how a subscription looks that has it."""
-
-    params: dict[str, Any]
-    in_effect: Callable[[dict[str, Any]], bool]
-
-
-SETTINGS: Final = {
-    "cancel-at-period-end": _Setting(
-        {"cancel_at_period_end": True}, lambda it: bool(it["cancel_at_period_end"]) or it["status"] == "canceled"
-    ),
-    "keep": _Setting({"cancel_at_period_end": False}, lambda it: not it["cancel_at_period_end"]),
-    # Drafts are kept: nothing is collected, and nothing is given away either.
-    "pause-collection": _Setting(
-        {"pause_collection": {"behavior": "keep_as_draft"}}, lambda it: it.get("pause_collection") is not None
-    ),
-    # An empty string unsets it; None would be dropped from the request.
-    "resume-collection": _Setting({"pause_collection": ""}, lambda it: it.get("pause_collection") is None),
-}
+#: Begins the identifiers, and so the idempotency keys, by which our own writes are known when they come back.
+PREFIX = "altiora-change-"
 
 _SUBSCRIPTION = """
-select id from subscriptions
+select id, stripe_id from subscriptions
 where business_id = %s and status not in ('canceled', 'incomplete_expired')
 order by metered_item_id is not null desc, started_at desc, id desc limit 1
+"""
+
+# The prices that stand for a plan, the newest of each kind that can be sold.
+_PRICES = """
+select distinct on (price.usage_type) price.usage_type, price.id
+from stripe_prices price join subscription_plans plan on plan.id = price.plan_id
+where plan.code = %s and price.active
+order by price.usage_type, price.snapshot_at desc, price.id
 """
 
 _PLAN = """
 insert into subscription_changes (business_id, subscription_id, kind, params, identifier, reason, created_at)
 values (%(business_id)s, %(subscription_id)s, %(kind)s, %(params)s, %(identifier)s, %(reason)s, %(now)s)
-on conflict (subscription_id) where state in ('planned', 'sending') do nothing
+on conflict (subscription_id, kind, state) where state in ('planned', 'sending') do nothing
 returning id
 """
 
-_UNSETTLED = """
-select id, kind from subscription_changes where subscription_id = %s and state in ('planned', 'sending')
+_PLANNED = "select id, params from subscription_changes where subscription_id = %s and kind = %s and state = 'planned'"
+
+_RECOGNISED = """
+update subscription_changes set state = 'done', settled_at = clock_timestamp(), answer = 'its webhook came first'
+where identifier = any(%s::text[]) and state in ('planned', 'sending')
 """
-
-_CLAIM = f"""
-with due as (
-  select id from subscription_changes
-  where state in ('planned', 'sending') and due_at <= clock_timestamp()
-  order by due_at limit {BATCH} for update skip locked
-)
-update subscription_changes c
-set state = 'sending', attempts = attempts + 1,
-    due_at = clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
-from due, subscriptions s
-where c.id = due.id and s.id = c.subscription_id
-returning c.id, c.business_id, s.stripe_id, c.kind, c.params, c.identifier, c.attempts, c.server_errors
-"""  # noqa: S608 - two numbers of ours
-
-_SETTLE = """
-update subscription_changes set state = %(state)s, answer = %(words)s, settled_at = clock_timestamp()
-where id = %(id)s and state in ('planned', 'sending')
-"""
-
-_AGAIN = """
-update subscription_changes set state = 'planned', answer = coalesce(nullif(%(words)s, ''), answer),
-  attempts = attempts - %(given_back)s, server_errors = server_errors + %(server_error)s,
-  due_at = clock_timestamp() + make_interval(secs => %(wait)s)
-where id = %(id)s and state = 'sending' and attempts = %(attempts)s
-"""
-
-_log = structlog.get_logger(__name__)
 
 
 class ChangeError(Exception):
@@ -95,103 +46,73 @@ class ChangeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """A claimed change."""
+class Intent:
+    """A change that could be planned: of which subscription, and what it wants."""
 
-    id: int
-    business_id: int
+    subscription_id: int
     stripe_id: str
     kind: str
     params: dict[str, Any]
-    identifier: str
-    attempts: int
-    server_errors: int
 
 
-def plan(connection: Connection, business_id: int, kind: str, reason: str, now: datetime) -> int:
-    """Plan a change of the business's subscription; returns its id, or that of the same one already on its way.
+def intend(connection: Connection, business_id: int, kind: str, plan: str | None = None) -> Intent:
+    """What ``kind``, one of change_kinds.KINDS, comes to for this business; ``plan`` is the code of the plan to change to.
 
-    ``kind`` is one of SETTINGS, ``reason`` says who or what wants it. Raises ChangeError when the business has no
-    living subscription, or another change of it is on its way.
+    Raises ChangeError when the business has no living subscription, or no price stands for the plan.
     """
-    subscription_id = connection.exec_driver_sql(_SUBSCRIPTION, (business_id,)).scalar()
-    if subscription_id is None:
+    found = connection.exec_driver_sql(_SUBSCRIPTION, (business_id,)).first()
+    if found is None:
         raise ChangeError(
             f"business {business_id} has no living subscription: if Stripe has one, `altiora business link-stripe`"
         )
-    change_id: int | None = connection.exec_driver_sql(
-        _PLAN,
-        {
-            "business_id": business_id,
-            "subscription_id": subscription_id,
-            "kind": kind,
-            "params": Jsonb(SETTINGS[kind].params),
-            "identifier": f"altiora-change-{secrets.token_hex(16)}",
-            "reason": reason,
-            "now": now,
-        },
-    ).scalar()
-    if change_id is not None:
-        return change_id
-    unsettled = connection.exec_driver_sql(_UNSETTLED, (subscription_id,)).first()
-    if unsettled is not None and unsettled.kind == kind:
-        return int(unsettled.id)
-    raise ChangeError(f"another change of business {business_id} is on its way to Stripe: try again when it is done")
+    params: dict[str, Any] = {}
+    if plan is not None:
+        prices: dict[str, str] = dict(connection.exec_driver_sql(_PRICES, (plan,)).all())
+        if "metered" not in prices:
+            raise ChangeError(f"no metered price of Stripe's stands for plan {plan}: see `altiora doctor`")
+        params = {"plan": plan, "prices": prices}
+    return Intent(found.id, found.stripe_id, kind, params)
 
 
-def send_due(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
-    """Send the changes that are due until nothing is left or ``seconds`` (machine time) have passed."""
-    until = time.monotonic() + seconds
-    counts: Counter[str] = Counter()
+def plan(connection: Connection, business_id: int, intent: Intent, reason: str, now: datetime) -> int:
+    """Plan a change; returns its id, or that of the same one which waits already. ``reason``: who or what wants it.
 
-    def attempt(change: Change) -> str:
-        return _attempt(api, change)
+    Raises ChangeError when one of this kind waits that wants something else.
+    """
+    about = (intent.subscription_id, intent.kind)
+    waiting = connection.exec_driver_sql(_PLANNED, about).first()
+    if waiting is None:
+        change_id: int | None = connection.exec_driver_sql(
+            _PLAN,
+            {
+                "business_id": business_id,
+                "subscription_id": intent.subscription_id,
+                "kind": intent.kind,
+                "params": Jsonb(intent.params),
+                "identifier": f"{PREFIX}{secrets.token_hex(16)}",
+                "reason": reason,
+                "now": now,
+            },
+        ).scalar()
+        if change_id is not None:
+            return change_id
+        waiting = connection.exec_driver_sql(_PLANNED, about).one()
+    if waiting.params != intent.params:
+        raise ChangeError(
+            f"another {intent.kind} of business {business_id} waits to be sent: try again when it is done"
+        )
+    return int(waiting.id)
 
-    def settle(change: Change, answer: Answer) -> None:
-        with engine.begin() as connection:
-            _settle(connection, change, answer, now)
-        counts[answer.kind.value] += 1
 
-    while time.monotonic() < until:
-        with engine.begin() as connection:
-            claimed: Sequence[Change] = [Change(*row) for row in connection.exec_driver_sql(_CLAIM)]
-        send_all(claimed, attempt, settle, until=until)
-        if len(claimed) < BATCH:
-            break
-    return counts
+def want(connection: Connection, business_id: int, kind: str, reason: str, now: datetime) -> None:
+    """Plan a change that a rule wants, where the business has a living subscription."""
+    found = connection.exec_driver_sql(_SUBSCRIPTION, (business_id,)).first()
+    if found is not None:
+        plan(connection, business_id, Intent(found.id, found.stripe_id, kind, {}), reason, now)
 
 
-def _attempt(api: StripeApi, change: Change) -> str:
-    if SETTINGS[change.kind].in_effect(api.get_subscription(change.stripe_id)):
-        return "in effect already"
-    # A 5xx is replayed under its key for 24 hours; after the look above a new one is safe.
-    key = change.identifier if change.server_errors == 0 else f"{change.identifier}:{change.server_errors + 1}"
-    api.modify_subscription(change.stripe_id, change.params, key)
-    return "accepted"
-
-
-def _settle(connection: Connection, change: Change, answer: Answer, now: datetime) -> None:
-    about: dict[str, Any] = {"id": change.id, "attempts": change.attempts, "words": answer.words}
-    match answer.kind:
-        case Kind.DONE:
-            connection.exec_driver_sql(_SETTLE, {**about, "state": "done"})
-            refreshes.request(connection, "subscription", change.stripe_id, "changed-by-us")
-        case Kind.REFUSED:
-            connection.exec_driver_sql(_SETTLE, {**about, "state": "failed"})
-            _log.error("change-refused", change=change.identifier, business_id=change.business_id, answer=answer.words)
-            drifts.report(
-                connection,
-                "change-refused",
-                f"change:{change.id}",
-                business_id=change.business_id,
-                expected=f"{change.kind} of {change.stripe_id}",
-                actual=answer.words,
-                now=now,
-            )
-        case Kind.LIMITED | Kind.NOT_TRIED:
-            wait = backoff_seconds(1) if answer.kind is Kind.LIMITED else 0.0
-            connection.exec_driver_sql(_AGAIN, {**about, "given_back": 1, "server_error": 0, "wait": wait})
-        case Kind.SERVER_ERROR | Kind.UNREACHABLE:
-            server_error = int(answer.kind is Kind.SERVER_ERROR)
-            wait = backoff_seconds(change.attempts)
-            connection.exec_driver_sql(_AGAIN, {**about, "given_back": 0, "server_error": server_error, "wait": wait})
+def recognise(connection: Connection, idempotency_keys: Collection[str]) -> None:
+    """Our own writes come back as events, which name our idempotency keys: their changes are done."""
+    ours = {key.partition(":")[0] for key in idempotency_keys if key.startswith(PREFIX)}
+    if ours:
+        connection.exec_driver_sql(_RECOGNISED, (sorted(ours),))

@@ -30,6 +30,7 @@ _ENDED = f"r.state = 'open' and r.period_end <= %(now)s and not r.provisional an
 # invoice it ends with what can be billed; a push that is being sent is waited for until the invoice finalises.
 _CLOSABLE = f"""
 r.state in ('open', 'closing') and r.period_end <= %(now)s and not r.provisional and not {STALE} and case
+  when r.cut then true
   when invoice.id is null then r.period_end + interval '72 hours' <= %(now)s
   when invoice.status <> 'draft' or invoice.automatically_finalizes_at <= %(now)s then true
   else {TOO_LATE} and not exists (
@@ -56,7 +57,8 @@ where r.id = ended.id
 _CLOSE = f"""
 update usage_records r set state = 'closed', closed_at = %(now)s, statement = made.statement
 from (
-  select r.id, r.subscription_id is not null and invoice.id is null as no_invoice, {STATEMENT} as statement
+  select r.id, r.subscription_id is not null and invoice.id is null and not r.cut as no_invoice,
+         {STATEMENT} as statement
   {_JOINS}
   join businesses b on b.id = r.business_id
   join subscription_plans p on p.id = r.plan_id
@@ -86,7 +88,7 @@ select * from (
   {_JOINS} where r.state = 'open' and r.period_end <= %(now)s and r.provisional and s.id is not null
   union
   select 'subscription', s.stripe_id, 'no-invoice'
-  {_JOINS} where r.state = 'closing' and s.id is not null and invoice.id is null
+  {_JOINS} where r.state = 'closing' and s.id is not null and invoice.id is null and not r.cut
   union
   select 'invoice', invoice.id, 'past-finalisation'
   {_JOINS} where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline import carrying, limits, records, refreshes, resolving
+from pipeline import allowances, carrying, limits, records, refreshes, resolving, service
 from pipeline.outcomes import MoreBusinesses, Outcome
 from pipeline.periods import billable_minutes
 from pipeline.records import Record
@@ -255,6 +255,7 @@ class Batch:
                 else:
                     late.append((new.record.id, new.minutes, sid))
         self._move_records(changes, now)
+        self._share_allowances(counted, now)
         self._carry(late, now)
         return {row.sid for row in returned}
 
@@ -307,6 +308,18 @@ class Batch:
         parameters = dict(zip(("ids", "calls", "seconds", "minutes"), map(list, zip(*moved, strict=True)), strict=True))
         uses = [limits.Use(*row) for row in self._connection.exec_driver_sql(_MOVE, parameters)]
         limits.check_use(self._connection, uses, now)
+
+    def _share_allowances(self, counted: dict[str, _Counted], now: datetime) -> None:
+        """Where a calendar month is cut into several records, what one uses is missing in the next."""
+        cut = sorted(
+            {
+                each.record.business_id
+                for each in counted.values()
+                if each.record is not None and each.record.part_of_month
+            }
+        )
+        if cut and allowances.share(self._connection, cut):
+            service.settle(self._connection, cut, now, "minutes used")
 
     def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
         for record_id, minutes, sid in late:

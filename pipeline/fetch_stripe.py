@@ -3,6 +3,7 @@
 HTTP first, outside any transaction; then one transaction under the locks of the businesses that are concerned.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import ParamSpec, TypeVar
@@ -15,6 +16,7 @@ from pipeline import (
     meter_errors,
     mirror,
     mirror_customers,
+    mirror_fields,
     mirror_invoices,
     mirror_prices,
     mirror_subscriptions,
@@ -42,6 +44,8 @@ INVOICES = 10
 UNCONFIRMED_SECONDS = 20
 #: How often a transaction begins again because an object turned out to belong to one more business.
 MAX_LOCKINGS = 5
+
+_METERED_PRICE = "select metered_price_id from subscriptions where stripe_id = %s"
 
 _INVOICES_OF = "select id from stripe_invoices where stripe_subscription_id = %s"
 
@@ -94,12 +98,34 @@ class StripeFetcher:
             own = connection.exec_driver_sql(_INVOICES_OF, (due.object_id,)).scalars()
             keys = {("subscription", due.object_id)} | {("invoice", invoice_id) for invoice_id in own}
             fetch = _Fetch(self._clock.now(), mirror.stored_at(connection, keys))
-        fetch.add(mirror_subscriptions.read(_ask(self._api.get_subscription, due.object_id)))
+        subscription = mirror_subscriptions.read(_ask(self._api.get_subscription, due.object_id))
+        fetch.add(self._with_swap(subscription))
         if fetch.contents:
             listed = _ask(self._api.list_invoices, due.object_id, limit=INVOICES) or []
             fetch.add_all(map(mirror_invoices.read, listed))
             self._add_unknown_prices(fetch)
         self._apply(due, fetch)
+
+    def _with_swap(self, subscription: Subscription | None) -> Subscription | None:
+        """A subscription whose metered price is another one than is mirrored, with when that came.
+
+        The subscription itself does not tell; the invoice to come does, by the line of the new price.
+        """
+        if subscription is None:
+            return None
+        with self._engine.connect() as connection:
+            mirrored = connection.exec_driver_sql(_METERED_PRICE, (subscription.stripe_id,)).scalar()
+        prices = {item.price.id for item in subscription.items}
+        if mirrored is None or mirrored in prices or subscription.ended_at is not None:
+            return subscription
+        upcoming = _ask(self._api.preview_invoice, subscription.stripe_id, {}) or {}
+        starts = [
+            line.start
+            for row in mirror_fields.rows(upcoming.get("lines"))
+            if (line := mirror_invoices.read_line(row)) is not None
+            and any(item.price.metered and item.price.id == line.price_id for item in subscription.items)
+        ]
+        return dataclasses.replace(subscription, swapped_at=max(starts, default=None))
 
     def _invoice(self, due: Due) -> None:
         with self._engine.connect() as connection:

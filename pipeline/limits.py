@@ -4,11 +4,13 @@ All of it follows from figures that are already in the transaction; nothing here
 plan that bills no overage passes by itself when its period ends (``limited_until``).
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
+
+from pipeline import service
 
 _ALERT = """
 insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
@@ -20,20 +22,6 @@ _RESOLVE = """
 update usage_alerts set resolved_at = %(now)s
 where business_id = %(business_id)s and kind = %(kind)s and resolved_at is null
   and not (plan_id = %(plan_id)s and %(above)s)
-"""
-
-# The limit of a business, from its current record; businesses whose plan bills overage have none.
-_SETTLE_LIMIT = """
-with limits as (
-  select b.id,
-         (select r.period_end
-          from usage_records r join subscription_plans p on p.id = r.plan_id
-          where r.business_id = b.id and r.period_start <= %(now)s and r.period_end > %(now)s
-            and not p.bills_overage and r.minutes - r.adjustment_minutes >= r.included_minutes) as until
-  from businesses b where b.id = any(%(ids)s::bigint[]))
-update businesses b set limited_until = limits.until
-from limits
-where limits.id = b.id and b.limited_until is distinct from limits.until
 """
 
 _COUNTS = """
@@ -71,13 +59,7 @@ def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> Non
                 _alert(connection, use, kind, now)
         if not use.bills_overage and (use.before < use.included) != (use.after < use.included):
             crossed.add(use.business_id)
-    settle_limits(connection, crossed, now)
-
-
-def settle_limits(connection: Connection, business_ids: Collection[int], now: datetime) -> None:
-    """Set or lift the limit of each of these businesses by what its current record says."""
-    if business_ids:
-        connection.exec_driver_sql(_SETTLE_LIMIT, {"ids": list(business_ids), "now": now})
+    service.settle(connection, crossed, now, "minutes used")
 
 
 def _alert(connection: Connection, use: Use, kind: str, now: datetime) -> None:

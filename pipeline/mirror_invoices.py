@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline import aligning, service
 from pipeline.mirror_customers import Owned
 from pipeline.mirror_effects import Effects
 from pipeline.mirror_fields import below, has_more, identifier, instant, named_business, rows, whole, word
@@ -17,21 +18,32 @@ STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
 
 _METERED = "select id, usage_type = 'metered' from stripe_prices where id = any(%s::text[])"
 
-_HAS_METERED_ITEM = "select metered_item_id is not null from subscriptions where stripe_id = %s"
+_METERED_PRICE = "select metered_price_id from subscriptions where stripe_id = %s"
 
 _REPLACE = """
 insert into stripe_invoices
   (id, business_id, stripe_subscription_id, status, billing_reason, created_at, automatically_finalizes_at,
-   metered_period_start, metered_period_end, metered_quantity, amount_due_cents, currency, snapshot_at)
+   finalized_at, attempt_count, amount_due_cents, currency, snapshot_at)
 values
   (%(id)s, %(business_id)s, %(subscription_id)s, %(status)s, %(billing_reason)s, %(created_at)s, %(finalizes_at)s,
-   %(period_start)s, %(period_end)s, %(quantity)s, %(amount_due_cents)s, %(currency)s, %(snapshot_at)s)
+   %(finalized_at)s, %(attempt_count)s, %(amount_due_cents)s, %(currency)s, %(snapshot_at)s)
 on conflict (id) do update
 set status = excluded.status, billing_reason = excluded.billing_reason, created_at = excluded.created_at,
-    automatically_finalizes_at = excluded.automatically_finalizes_at,
-    metered_period_start = excluded.metered_period_start, metered_period_end = excluded.metered_period_end,
-    metered_quantity = excluded.metered_quantity, amount_due_cents = excluded.amount_due_cents,
+    automatically_finalizes_at = excluded.automatically_finalizes_at, finalized_at = excluded.finalized_at,
+    attempt_count = excluded.attempt_count, amount_due_cents = excluded.amount_due_cents,
     currency = excluded.currency, snapshot_at = excluded.snapshot_at
+"""
+
+_FORGET_LINES = "delete from stripe_invoice_lines where invoice_id = %s returning period_start, period_end"
+
+_LINES = """
+insert into stripe_invoice_lines
+  (invoice_id, price_id, period_start, period_end, stripe_subscription_id, minutes, amount_cents, mid_period)
+select %(invoice_id)s, l.price_id, l.period_start, l.period_end, %(subscription_id)s, l.minutes, l.amount_cents,
+       l.mid_period
+from unnest(%(price_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(minutes)s::int[],
+            %(amounts)s::bigint[], %(mid_periods)s::boolean[])
+     as l(price_id, period_start, period_end, minutes, amount_cents, mid_period)
 """
 
 # The period that the draft is for is over: its record takes late calls now, and waits for the close.
@@ -39,7 +51,8 @@ _BEGIN_CLOSING = """
 update usage_records r set state = 'closing'
 from subscriptions s
 where r.business_id = %(business_id)s and r.subscription_id = s.id and s.stripe_id = %(subscription_id)s
-  and r.period_end = %(period_end)s and r.period_end <= %(now)s and r.state = 'open' and not r.provisional
+  and r.period_end = any(%(ends)s::timestamptz[]) and r.period_end <= %(now)s and r.state = 'open'
+  and not r.provisional
 """
 
 
@@ -52,6 +65,7 @@ class Line:
     quantity: Decimal
     start: datetime
     end: datetime
+    amount_cents: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,8 @@ class Invoice:
     billing_reason: str | None
     created_at: datetime | None
     finalizes_at: datetime | None
+    finalized_at: datetime | None
+    attempt_count: int
     period: tuple[datetime, datetime] | None
     lines: tuple[Line, ...]
     complete: bool
@@ -91,15 +107,18 @@ def read(invoice: Any) -> Invoice | None:
         billing_reason=word(invoice.get("billing_reason")),
         created_at=instant(invoice.get("created")),
         finalizes_at=instant(invoice.get("automatically_finalizes_at")),
+        finalized_at=instant(below(invoice, "status_transitions", "finalized_at")),
+        attempt_count=max(0, min(whole(invoice.get("attempt_count")) or 0, 1_000)),
         period=(start, end) if start is not None and end is not None and start < end else None,
-        lines=tuple(line for row in rows(invoice.get("lines")) if (line := _line(row)) is not None),
+        lines=tuple(line for row in rows(invoice.get("lines")) if (line := read_line(row)) is not None),
         complete=not has_more(invoice.get("lines")),
         amount_due_cents=whole(invoice.get("amount_due")) or 0,
         currency=word(invoice.get("currency")) or "usd",
     )
 
 
-def _line(row: Mapping[str, Any]) -> Line | None:
+def read_line(row: Mapping[str, Any]) -> Line | None:
+    """A line in the shapes of 2020 to 2026; None for one without a stretch of time."""
     price = row.get("price") or row.get("plan") or below(row, "pricing", "price_details", "price")
     usage_type = usage_type_shown(price)
     start, end = instant(below(row, "period", "start")), instant(below(row, "period", "end"))
@@ -111,6 +130,7 @@ def _line(row: Mapping[str, Any]) -> Line | None:
         quantity=_quantity(row),
         start=start,
         end=end,
+        amount_cents=whole(row.get("amount")) or 0,
     )
 
 
@@ -147,11 +167,10 @@ def apply(
     effects: Effects,
     now: datetime,
 ) -> None:
-    """Make the mirror what this newer snapshot says; a draft makes the record of its period wait for the close.
+    """Make the mirror what this newer snapshot says; a draft makes the records that it bills wait for the close.
 
     The business's lock must be held, and the prices of the lines be mirrored.
     """
-    period, quantity = _metered_use(connection, invoice)
     connection.exec_driver_sql(
         _REPLACE,
         {
@@ -162,44 +181,76 @@ def apply(
             "billing_reason": invoice.billing_reason,
             "created_at": invoice.created_at or snapshot_at,
             "finalizes_at": invoice.finalizes_at,
-            "period_start": period[0] if period else None,
-            "period_end": period[1] if period else None,
-            "quantity": quantity,
+            "finalized_at": invoice.finalized_at,
+            "attempt_count": invoice.attempt_count,
             "amount_due_cents": invoice.amount_due_cents,
             "currency": invoice.currency,
             "snapshot_at": snapshot_at,
         },
     )
-    if period is not None:
+    before, after = _replace_lines(connection, invoice)
+    if after:
+        if before != after:  # it tells when periods began and ended
+            aligning.align_records(connection, business_id, now)
         connection.exec_driver_sql(
             _BEGIN_CLOSING,
             {
                 "business_id": business_id,
                 "subscription_id": invoice.subscription_id,
-                "period_end": period[1],
+                "ends": sorted({end for _, end in after}),
                 "now": now,
             },
         )
         effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
+    service.settle(connection, [business_id], now, f"invoice {invoice.id} is {invoice.status}")
 
 
-def _metered_use(connection: Connection, invoice: Invoice) -> tuple[tuple[datetime, datetime] | None, int | None]:
-    """The period and the minutes of the metered lines, all tiers and stretches together.
+Spans = set[tuple[datetime, datetime]]
+
+
+def _replace_lines(connection: Connection, invoice: Invoice) -> tuple[Spans, Spans]:
+    """Store what the invoice bills of the meter; returns the stretches of time that it named before, and names now."""
+    before = {(start, end) for start, end in connection.exec_driver_sql(_FORGET_LINES, (invoice.id,))}
+    lines = _metered_lines(connection, invoice)
+    connection.exec_driver_sql(
+        _LINES,
+        {
+            "invoice_id": invoice.id,
+            "subscription_id": invoice.subscription_id,
+            "price_ids": [price_id for price_id, _, _ in lines],
+            "starts": [start for _, start, _ in lines],
+            "ends": [end for _, _, end in lines],
+            "minutes": [int(quantity) for quantity, _ in lines.values()],
+            "amounts": [cents for _, cents in lines.values()],
+            "mid_periods": [
+                invoice.billing_reason == "subscription_cycle"
+                and invoice.period is not None
+                and start > invoice.period[0]
+                for _, start, _ in lines
+            ],
+        },
+    )
+    return before, {(start, end) for _, start, end in lines}
+
+
+def _metered_lines(
+    connection: Connection, invoice: Invoice
+) -> dict[tuple[str, datetime, datetime], tuple[Decimal, int]]:
+    """Quantity and cents of the metered lines by price and stretch of time, all tiers together.
 
     A renewal without any metered line bills nothing of a metered item: its period is then the invoice's own, which
     for a renewal looks back.
     """
     known = _metered(connection, {line.price_id for line in invoice.lines if line.price_id is not None})
-    lines = [
-        line
-        for line in invoice.lines
-        if line.start < line.end and (known.get(line.price_id or "", False) if line.metered is None else line.metered)
-    ]
-    if lines:
-        period = min(line.start for line in lines), max(line.end for line in lines)
-        return period, int(sum((line.quantity for line in lines), Decimal(0)))
-    if invoice.billing_reason == "subscription_cycle" and invoice.period is not None:
-        metered = connection.exec_driver_sql(_HAS_METERED_ITEM, (invoice.subscription_id,)).scalar()
-        if metered:
-            return invoice.period, 0
-    return None, None
+    found: dict[tuple[str, datetime, datetime], tuple[Decimal, int]] = {}
+    for line in invoice.lines:
+        metered = known.get(line.price_id or "", False) if line.metered is None else line.metered
+        if metered and line.start < line.end:
+            key = (line.price_id or "", line.start, line.end)
+            quantity, cents = found.get(key, (Decimal(0), 0))
+            found[key] = (quantity + line.quantity, cents + line.amount_cents)
+    if not found and invoice.billing_reason == "subscription_cycle" and invoice.period is not None:
+        price_id = connection.exec_driver_sql(_METERED_PRICE, (invoice.subscription_id,)).scalar()
+        if price_id is not None:
+            found[price_id, *invoice.period] = (Decimal(0), 0)
+    return found

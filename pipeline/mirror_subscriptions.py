@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline import aligning, limits, mirror_prices
+from pipeline import aligning, changes, limits, mirror_prices
 from pipeline.mirror_customers import Owned
 from pipeline.mirror_effects import Effects
 from pipeline.mirror_fields import below, identifier, instant, named_business, rows, word
@@ -22,17 +22,17 @@ _PRICE_PLANS = "select id, plan_id from stripe_prices where id = any(%s::text[])
 # What an old shape of a cancelled subscription leaves out is kept.
 _REPLACE = """
 insert into subscriptions as s
-  (stripe_id, business_id, stripe_customer_id, status, plan_id, metered_item_id, metered_price_id, period_start,
-   period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, canceled_at, ended_at,
+  (stripe_id, business_id, stripe_customer_id, status, plan_id, metered_item_id, metered_price_id, metered_since,
+   period_start, period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, canceled_at, ended_at,
    pause_collection, price_ids, api_version, snapshot_at)
 values
   (%(stripe_id)s, %(business_id)s, %(customer_id)s, %(status)s, %(plan_id)s, %(metered_item_id)s,
-   %(metered_price_id)s, %(period_start)s, %(period_end)s, %(anchor)s, %(started_at)s, %(trial_end)s,
+   %(metered_price_id)s, %(metered_since)s, %(period_start)s, %(period_end)s, %(anchor)s, %(started_at)s, %(trial_end)s,
    %(cancel_at_period_end)s, %(canceled_at)s, %(ended_at)s, %(pause_collection)s::jsonb, %(price_ids)s::jsonb,
    %(api_version)s, %(snapshot_at)s)
 on conflict (stripe_id) do update
 set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excluded.metered_item_id,
-    metered_price_id = excluded.metered_price_id,
+    metered_price_id = excluded.metered_price_id, metered_since = excluded.metered_since,
     period_start = coalesce(excluded.period_start, s.period_start),
     period_end = coalesce(excluded.period_end, s.period_end),
     billing_cycle_anchor = coalesce(excluded.billing_cycle_anchor, s.billing_cycle_anchor),
@@ -49,6 +49,8 @@ from subscriptions
 where business_id = %(business_id)s and ended_at is null and status <> all(%(not_living)s::text[])
 order by metered_item_id is null, plan_id is null, started_at desc, id desc
 """
+
+_STORED = "select metered_price_id, metered_since, period_start from subscriptions where stripe_id = %s"
 
 _SET_PLAN = "update businesses set plan_id = %(plan_id)s where id = %(business_id)s and plan_id <> %(plan_id)s"
 
@@ -78,6 +80,8 @@ class Subscription:
     canceled_at: datetime | None
     ended_at: datetime | None
     pause_collection: str | None
+    swapped_at: datetime | None = None
+    """When its metered price came, as a fetch found out; an event came at that instant."""
 
 
 def read(subscription: Any) -> Subscription | None:
@@ -154,6 +158,7 @@ def apply(
     period = (metered.period if metered else None) or subscription.period
     if period is None:
         period = next((item.period for item in subscription.items if item.period is not None), None)
+    since = _metered_since(connection, subscription, metered, period, subscription.swapped_at or snapshot_at)
     connection.exec_driver_sql(
         _REPLACE,
         {
@@ -164,6 +169,7 @@ def apply(
             "plan_id": plan_id,
             "metered_item_id": metered.id if metered else None,
             "metered_price_id": metered.price.id if metered else None,
+            "metered_since": since,
             "period_start": period[0] if period else None,
             "period_end": period[1] if period else None,
             "anchor": subscription.anchor,
@@ -184,7 +190,28 @@ def apply(
     aligning.align_records(connection, business_id, now)
     if has_another_plan:
         limits.check_counts(connection, business_id, now)
+        changes.want(connection, business_id, "metadata", "another plan", now)
     effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
+
+
+def _metered_since(
+    connection: Connection,
+    subscription: Subscription,
+    metered: Item | None,
+    period: tuple[datetime, datetime] | None,
+    at: datetime,
+) -> datetime | None:
+    """When the metered price came, where it took another one's place inside the present period.
+
+    Stripe begins to count anew then, and gives the included minutes of the new price anew.
+    """
+    stored = connection.exec_driver_sql(_STORED, (subscription.stripe_id,)).first()
+    if stored is None or metered is None or period is None or stored.period_start != period[0]:
+        return None
+    if stored.metered_price_id in {None, metered.price.id}:
+        since: datetime | None = stored.metered_since
+        return since
+    return at if period[0] < at < period[1] else None
 
 
 def _metered_item(subscription: Subscription, price_plans: Mapping[str, int | None]) -> Item | None:

@@ -6,43 +6,32 @@ zone; clipped by the records that are there already, so that no instant is in tw
 
 from bisect import insort
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
 from pipeline import refreshes
 from pipeline.periods import Period, anchored_period, calendar_month
-
-# A subscription counts by its metered item, from its start until its end.
-_METERED_SUBSCRIPTIONS = """
-select id, stripe_id, business_id, plan_id, started_at, ended_at, period_start, period_end,
-       coalesce(billing_cycle_anchor, period_end) as anchor
-from subscriptions
-where business_id = any(%(ids)s::bigint[]) and metered_item_id is not null and period_start is not null
-  and status <> 'incomplete_expired'
-order by business_id, ended_at nulls first, started_at desc, id desc
-"""
+from pipeline.spans import MeteredSubscription, Span, known_spans, metered_subscriptions
 
 _TIME_ZONES = "select id, time_zone from businesses where id = any(%s::bigint[])"
 
-# Periods that invoices tell of: those of subscriptions that have gone on since.
-_INVOICED_PERIODS = """
-select stripe_subscription_id, metered_period_start, metered_period_end
-from stripe_invoices
-where stripe_subscription_id = any(%s::text[]) and metered_period_start is not null
-"""
+# Without a subscription: Free, unless the business never had one; then what it was added with.
+_FREE = "select id from subscription_plans where code = 'free'"
 
 # No conflict target: with one, the exclusion constraint raises instead of standing aside.
 _CREATE = """
 insert into usage_records
-  (business_id, plan_id, subscription_id, period_start, period_end, provisional, included_minutes, opened_at)
-select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, p.included_minutes,
-       %(now)s
+  (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, included_minutes,
+   opened_at)
+select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
+       p.included_minutes, %(now)s
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
-            %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[])
-     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional)
+            %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
+            %(allowance_months)s::date[])
+     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month)
 join businesses b on b.id = made.business_id
 join subscription_plans p on p.id = coalesce(made.plan_id, b.plan_id)
 order by b.id, made.period_start
@@ -51,30 +40,6 @@ on conflict do nothing
 
 #: Start and end of a period.
 Bounds = tuple[datetime, datetime]
-
-
-@dataclass(frozen=True, slots=True)
-class MeteredSubscription:
-    """What of a mirrored subscription makes periods."""
-
-    id: int
-    stripe_id: str
-    business_id: int
-    plan_id: int | None
-    started_at: datetime
-    ended_at: datetime | None
-    period_start: datetime
-    period_end: datetime
-    anchor: datetime
-
-    def covers(self, instant: datetime) -> bool:
-        return self.started_at <= instant and (self.ended_at is None or instant < self.ended_at)
-
-
-def metered_subscriptions(connection: Connection, business_ids: Collection[int]) -> list[MeteredSubscription]:
-    """The subscriptions with a metered item of these businesses; living ones first, then the latest."""
-    rows = connection.exec_driver_sql(_METERED_SUBSCRIPTIONS, {"ids": list(business_ids)})
-    return [MeteredSubscription(*row) for row in rows]
 
 
 def make(
@@ -87,64 +52,84 @@ def make(
 
     ``known`` are the bounds of the records around, by start. What is provisional is to be fetched from Stripe.
     """
-    made = _New(connection, missing)
+    made = NewRecords(connection, missing)
+    rows: list[NewRecord] = []
     for business_id, instants in sorted(missing.items()):
         bounds = sorted(known.get(business_id, ()))
         for instant in sorted(instants):
             if not any(start <= instant < end for start, end in bounds):
-                insort(bounds, made.add(business_id, instant, bounds))
-    columns = dict(zip(_COLUMNS, map(list, zip(*made.rows, strict=True)), strict=True))
-    connection.exec_driver_sql(_CREATE, {**columns, "now": now})
-    refreshes.request_all(
-        connection, {("subscription", stripe_id): "provisional-period" for stripe_id in made.unconfirmed}
+                record = made.around(business_id, instant, bounds)
+                insort(bounds, (record.period.start, record.period.end))
+                rows.append(record)
+    connection.exec_driver_sql(
+        _CREATE,
+        {
+            "business_ids": [row.business_id for row in rows],
+            "subscription_ids": [row.subscription_id for row in rows],
+            "plan_ids": [row.plan_id for row in rows],
+            "starts": [row.period.start for row in rows],
+            "ends": [row.period.end for row in rows],
+            "provisional": [row.provisional for row in rows],
+            "allowance_months": [row.allowance_month for row in rows],
+            "now": now,
+        },
     )
+    made.request_confirmations()
 
 
-_COLUMNS = ("business_ids", "subscription_ids", "plan_ids", "starts", "ends", "provisional")
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """What the record around an instant is to be. ``plan_id`` None: the business's own."""
+
+    business_id: int
+    subscription_id: int | None
+    plan_id: int | None
+    period: Period
+    provisional: bool
+    allowance_month: date | None
 
 
-class _New:
-    """The records to be made for some businesses, from what is known of their subscriptions."""
+class NewRecords:
+    """Which records some businesses would have, from what is known of their subscriptions."""
 
     def __init__(self, connection: Connection, business_ids: Collection[int]) -> None:
         ids = sorted(business_ids)
-        self.rows: list[tuple[Any, ...]] = []
-        self.unconfirmed: set[str] = set()
-        self._subscriptions: dict[int, list[MeteredSubscription]] = {}
-        for subscription in metered_subscriptions(connection, ids):
-            self._subscriptions.setdefault(subscription.business_id, []).append(subscription)
+        self._connection = connection
+        self._unconfirmed: set[str] = set()
         self._time_zones: dict[int, str] = dict(connection.exec_driver_sql(_TIME_ZONES, (ids,)).all())
-        stripe_ids = [each.stripe_id for its in self._subscriptions.values() for each in its]
-        self._invoiced: dict[str, list[Period]] = {}
-        for stripe_id, start, end in connection.exec_driver_sql(_INVOICED_PERIODS, (stripe_ids,)):
-            self._invoiced.setdefault(stripe_id, []).append(Period(start, end))
+        self._free_plan_id: int = connection.exec_driver_sql(_FREE).scalar_one()
+        subscriptions = metered_subscriptions(connection, ids)
+        self._subscriptions: dict[int, list[MeteredSubscription]] = {}
+        for subscription in subscriptions:
+            self._subscriptions.setdefault(subscription.business_id, []).append(subscription)
+        self._spans: dict[int, list[Span]] = {}
+        for span in known_spans(connection, subscriptions):
+            self._spans.setdefault(span.subscription_id, []).append(span)
 
-    def add(self, business_id: int, instant: datetime, bounds: Sequence[Bounds]) -> Bounds:
-        """Note the record around ``instant`` beside records with these bounds; returns its own."""
+    def request_confirmations(self) -> None:
+        """Have Stripe asked about the periods that were worked out by anchor arithmetic."""
+        wanted = {("subscription", stripe_id): "provisional-period" for stripe_id in self._unconfirmed}
+        refreshes.request_all(self._connection, wanted)
+
+    def around(self, business_id: int, instant: datetime, bounds: Sequence[Bounds]) -> NewRecord:
+        """The record around ``instant``, beside records with these bounds."""
         subscriptions = self._subscriptions.get(business_id, [])
         subscription = next((each for each in subscriptions if each.covers(instant)), None)
-        provisional = False
         if subscription is None:
-            period = self._calendar_period(business_id, instant, subscriptions)
+            month = instant.astimezone(ZoneInfo(self._time_zones[business_id])).date().replace(day=1)
+            plan_id = self._free_plan_id if subscriptions else None
+            record = NewRecord(
+                business_id, None, plan_id, self._calendar_period(business_id, instant, subscriptions), False, month
+            )
         else:
-            period, provisional = self._subscription_period(subscription, instant)
-            if provisional:
-                self.unconfirmed.add(subscription.stripe_id)
-        period = period.clipped(
+            record = self._of_subscription(subscription, instant)
+            if record.provisional:
+                self._unconfirmed.add(subscription.stripe_id)
+        clipped = record.period.clipped(
             max((end for _, end in bounds if end <= instant), default=None),
             min((start for start, _ in bounds if start > instant), default=None),
         )
-        self.rows.append(
-            (
-                business_id,
-                subscription.id if subscription else None,
-                subscription.plan_id if subscription else None,
-                period.start,
-                period.end,
-                provisional,
-            )
-        )
-        return period.start, period.end
+        return replace(record, period=clipped)
 
     def _calendar_period(
         self, business_id: int, instant: datetime, subscriptions: Sequence[MeteredSubscription]
@@ -155,15 +140,20 @@ class _New:
         starts = [each.started_at for each in subscriptions if each.started_at > instant]
         return month.clipped(max(ends, default=None), min(starts, default=None))
 
-    def _subscription_period(self, subscription: MeteredSubscription, instant: datetime) -> tuple[Period, bool]:
-        """The metered item's period around ``instant``, and whether it still has to be confirmed by Stripe."""
+    def _of_subscription(self, subscription: MeteredSubscription, instant: datetime) -> NewRecord:
+        """The record of the metered item's period around ``instant``; provisional until Stripe has confirmed it."""
+
+        def record(plan_id: int | None, period: Period, *, provisional: bool = False) -> NewRecord:
+            return NewRecord(subscription.business_id, subscription.id, plan_id, period, provisional, None)
+
+        for span in self._spans.get(subscription.id, ()):
+            if span.start <= instant < span.end:
+                return record(span.plan_id or subscription.plan_id, Period(span.start, span.end))
         current = Period(subscription.period_start, subscription.period_end)
-        if instant in current:
-            return current.clipped(subscription.started_at, subscription.ended_at), False
-        for invoiced in self._invoiced.get(subscription.stripe_id, ()):
-            if instant in invoiced:
-                return invoiced, False
+        if instant in current:  # before its price came
+            before = current.clipped(subscription.started_at, subscription.metered_since)
+            return record(subscription.plan_id, before)
         period = anchored_period(subscription.anchor, instant)
         if instant < current.start:  # over, so nothing but its invoice can correct it
-            return period.clipped(subscription.started_at, current.start), False
-        return period.clipped(current.end, subscription.ended_at), True
+            return record(subscription.plan_id, period.clipped(subscription.started_at, current.start))
+        return record(subscription.plan_id, period.clipped(current.end, subscription.ended_at), provisional=True)

@@ -13,7 +13,8 @@ from sqlalchemy import Connection
 from pipeline import new_records
 
 _RECORDS_AROUND = """
-select id, business_id, period_start, period_end, state, subscription_id
+select id, business_id, period_start, period_end, state, subscription_id,
+       count(*) over (partition by business_id, allowance_month) > 1 and allowance_month is not null
 from usage_records
 where business_id = any(%(ids)s::bigint[]) and period_end > %(earliest)s and period_start <= %(latest)s
 order by business_id, period_start
@@ -33,6 +34,8 @@ class Record:
     period_end: datetime
     state: str
     subscription_id: int | None
+    part_of_month: bool
+    """Whether it is one of several records of a calendar month, which share its included minutes."""
 
 
 def lock_businesses(connection: Connection, business_ids: Collection[int]) -> None:

@@ -14,12 +14,21 @@ from pipeline import carrying, drifts
 from pipeline.billable import INVOICE
 from pipeline.push_sending import COLUMNS, Push, mark_sent
 
+# Final: its invoice is no draft. One that was cut by another price, and is on no invoice, was dropped when an invoice
+# that bills the other price is final: the prices were swapped without proration.
 _UNSETTLED = f"""
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
 {INVOICE}
-where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null and invoice.status <> 'draft'
-"""
+left join lateral (
+  select true as dropped from stripe_invoice_lines l join stripe_invoices i on i.id = l.invoice_id
+  where r.cut and invoice.id is null and l.stripe_subscription_id = s.stripe_id and l.period_start = r.period_end
+    and i.status not in ('draft', 'void')
+  limit 1
+) swap on true
+where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null
+  and (invoice.status <> 'draft' or swap.dropped)
+"""  # noqa: S608 - put together from fragments of ours
 
 # An unknown push of a settled period: its minutes are on the invoice, or have been carried. Unsettled ones have a
 # partial index, which is used only where its whole condition stands.
@@ -33,7 +42,9 @@ where p.state in ('planned', 'sending', 'unknown') and p.state = 'unknown' and r
 DUE = f"select r.business_id {_UNSETTLED} union select p.business_id {_UNKNOWN}"
 
 _FINAL = f"""
-select r.id, r.business_id, r.minutes, invoice.id as invoice_id, invoice.status, invoice.metered_quantity
+select r.id, r.business_id, r.minutes, r.period_start, r.period_end, invoice.id as invoice_id, invoice.status,
+       coalesce(invoice.metered_quantity, 0) as metered_quantity, coalesce(swap.dropped, false) as dropped,
+       s.trial_end >= r.period_end as trial
 {_UNSETTLED} and r.business_id = any(%s::bigint[])
 order by r.business_id, r.period_start
 """
@@ -61,17 +72,25 @@ def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -
     """Settle what has its final invoice, for businesses whose locks are held; returns how many records."""
     settled = 0
     for record in connection.exec_driver_sql(_FINAL, (list(business_ids),)).all():
-        if record.status == "void" or record.metered_quantity is None:
+        if record.status == "void":
             _report_unusable(connection, record, now)
             continue
+        missing = record.minutes - record.metered_quantity
+        # What a trial uses is free where Stripe says so, by a line without minutes. A price that somebody swapped
+        # without proration gave its usage away: whether that was meant is for a person to say.
+        kind = "written-off" if record.trial and not record.metered_quantity else None
+        if record.dropped and missing:
+            kind = "unbillable"
+            _report_lost(connection, record, now)
         # Also for a negative sum: Stripe bills 0, and what is below is carried on as a credit.
         carrying.carry(
             connection,
             origin_record_id=record.id,
-            minutes=record.minutes - record.metered_quantity,
+            minutes=missing,
             call_sid=None,
             event_id=None,
             now=now,
+            kind=kind,
         )
         connection.exec_driver_sql(_SETTLE, {"id": record.id, "invoiced": record.metered_quantity, "now": now})
         for kind in ("no-invoice", "unusable-invoice"):
@@ -81,16 +100,31 @@ def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -
     return settled
 
 
+def _report_lost(connection: Connection, record: Any, now: datetime) -> None:
+    new = drifts.report(
+        connection,
+        "lost-usage",
+        f"record:{record.id}",
+        business_id=record.business_id,
+        expected=f"{record.minutes} minutes billed for {record.period_start.isoformat()} to"
+        f" {record.period_end.isoformat()}",
+        actual="none: the metered price was swapped without proration, which gives its usage away",
+        evidence={"minutes": record.minutes},
+        now=now,
+    )
+    if new:
+        _log.error("lost-usage", record_id=record.id, business_id=record.business_id, minutes=record.minutes)
+
+
 def _report_unusable(connection: Connection, record: Any, now: datetime) -> None:
     """A void invoice bills nothing: whether its minutes are to be billed at all is for a person to say."""
-    fault = "is void" if record.status == "void" else "has no quantity of minutes"
     new = drifts.report(
         connection,
         "unusable-invoice",
         f"record:{record.id}",
         business_id=record.business_id,
         expected=f"{record.minutes} minutes on a final invoice",
-        actual=f"{record.invoice_id} {fault}",
+        actual=f"{record.invoice_id} is void",
         evidence={"invoice": record.invoice_id, "status": record.status},
         now=now,
     )

@@ -49,7 +49,7 @@ jsonb_build_object(
   'pushed', r.pushed_minutes,
   'cost', of_calls.cost,
   'gaps', to_jsonb(array_remove(array[
-    case when r.subscription_id is not null and invoice.id is null then 'no-invoice' end,
+    case when r.subscription_id is not null and invoice.id is null and not r.cut then 'no-invoice' end,
     case when of_calls.unknown > 0 then 'call-of-unknown-duration' end,
     case when {_HAS_PUSH % "'failed'"} then 'refused-push' end,
     case when {_HAS_PUSH % "'planned', 'sending', 'unknown'"} then 'unanswered-push' end

@@ -98,6 +98,49 @@ class StripeApi:
         """Change a subscription; an empty string unsets a parameter, None would be dropped unseen."""
         return self._request("post", f"/v1/subscriptions/{_path(subscription)}", params, idempotency_key)
 
+    def cancel_subscription(self, subscription: str) -> Json:
+        """End it now, with its open usage on a last invoice; without ``invoice_now`` that would be given away."""
+        path = f"/v1/subscriptions/{_path(subscription)}"
+        return self._request("delete", path, {"invoice_now": "true", "prorate": "false"})
+
+    def create_schedule(self, subscription: str, idempotency_key: str) -> Json:
+        """Put a subscription under a schedule, whose one phase is the present period."""
+        body = {"from_subscription": subscription}
+        return self._request("post", "/v1/subscription_schedules", body, idempotency_key)
+
+    def get_schedule(self, schedule: str) -> Json:
+        return self._request("get", f"/v1/subscription_schedules/{_path(schedule)}")
+
+    def update_schedule(self, schedule: str, params: Mapping[str, Any], idempotency_key: str) -> Json:
+        return self._request("post", f"/v1/subscription_schedules/{_path(schedule)}", params, idempotency_key)
+
+    def release_schedule(self, schedule: str, idempotency_key: str) -> Json:
+        """Let a subscription go on as it is, without its schedule."""
+        return self._request("post", f"/v1/subscription_schedules/{_path(schedule)}/release", {}, idempotency_key)
+
+    def preview_invoice(self, subscription: str, details: Mapping[str, Any]) -> Json:
+        """The invoice that a change (``subscription_details``) would make now; without one, the one to come.
+
+        Nothing changes by it.
+        """
+        body: Json = {"subscription": subscription} | ({"subscription_details": details} if details else {})
+        return self._request("post", "/v1/invoices/create_preview", body)
+
+    def update_invoice(self, invoice: str, params: Mapping[str, Any], idempotency_key: str) -> Json:
+        return self._request("post", f"/v1/invoices/{_path(invoice)}", params, idempotency_key)
+
+    def list_drafts(self, subscription: str) -> list[Json]:
+        return list(self._pages("/v1/invoices", {"subscription": subscription, "status": "draft"}))
+
+    def all_subscriptions(self) -> Iterator[Json]:
+        """Every subscription of the account, cancelled ones too: the default leaves those out."""
+        return self._pages("/v1/subscriptions", {"status": "all"})
+
+    def undelivered_events(self, types: Sequence[str], since: datetime) -> Iterator[Json]:
+        """Snapshot events since then that some endpoint has not answered 2xx; of at most 20 types, newest first."""
+        wanted = {"types": list(types), "delivery_success": "false", "created": {"gte": int(since.timestamp())}}
+        return self._pages("/v1/events", wanted)
+
     def get_subscription(self, subscription: str) -> Json:
         return self._request("get", f"/v1/subscriptions/{_path(subscription)}")
 

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from pipeline import mirror, mirror_customers, mirror_invoices, mirror_prices, mirror_subscriptions
+from pipeline import changes, mirror, mirror_customers, mirror_invoices, mirror_prices, mirror_subscriptions
 from pipeline.mirror import Content, Mirror, Snapshot
 from pipeline.mirror_customers import UnlinkedError
 from pipeline.mirror_effects import AWAITING_CUSTOMER, Effects
@@ -101,9 +101,15 @@ def apply(
         target = Mirror(connection, batch, locked=locked, effects=effects, now=now)
         for snapshot, event in sorted(snapshots, key=lambda pair: mirror.place(pair[0])):
             applied.outcomes.append(_apply_one(target, snapshot, event))
+    changes.recognise(connection, [key for event in events if isinstance(key := _own_key(event), str)])
     effects.write(connection, now)
     applied.follow_ups |= effects.follow_ups
     return applied
+
+
+def _own_key(event: StripeEvent) -> Any:
+    """The idempotency key of the request that led to this event, where one of an API's did."""
+    return below(event.body, "request", "idempotency_key")
 
 
 def _apply_one(target: Mirror, snapshot: Snapshot, event: StripeEvent) -> Outcome:

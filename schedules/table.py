@@ -44,6 +44,15 @@ TABLE: Final = (
         None,
         "an hourly tick could miss an hour of grace; a close that is late is still to be done, so it never expires",
     ),
+    Entry(
+        "stripe.recover-events",
+        60 * _MINUTE,
+        "stripe",
+        3600,
+        "Stripe gives up after three days; an endpoint that was misconfigured has events that nobody told us",
+    ),
+    Entry("stripe.sweep-subscriptions", _DAY, "stripe", _DAY, "nightly: the mirror is what Stripe says, or is fetched"),
+    Entry("usage.settle-service", 5 * _MINUTE, "usage", 600, "days of grace pass without any event"),
     Entry("usage.resum", _DAY, "usage", _DAY, "nightly: every record is the sum of its calls, or a drift"),
     Entry("maintenance.prune", _DAY, "maintenance", _DAY, "raw events are kept 13 months, and not for ever"),
 )

@@ -2,11 +2,11 @@
 
 import structlog
 
-from pipeline import changes, push_sending, pushes
+from pipeline import backfill, change_sending, push_sending, pushes
 from pipeline.clock import business_clock
 from pipeline.fetch_stripe import StripeFetcher
 from pipeline.settings import StripeSettings, load
-from pipeline.stripe_api import StripeApi
+from pipeline.stripe_api import StripeApi, StripeApiError
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -35,10 +35,34 @@ def send_meter_pushes() -> None:
 @app.task(name="stripe.send-subscription-changes")
 def send_subscription_changes() -> None:
     """Send the subscription changes that are due."""
-    counts = changes.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    counts = change_sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-subscription-changes", **counts)
     if counts["done"]:
+        follow_ups.send({"stripe.refresh"})
+
+
+@app.task(name="stripe.recover-events")
+def recover_events() -> None:
+    """Store the events that were never delivered."""
+    try:
+        stored = backfill.recover_events(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    except StripeApiError as error:
+        log.warning("recovering-failed", error=str(error), next="the next tick tries again")
+        return
+    if stored:
+        follow_ups.send({"events.drain"})
+
+
+@app.task(name="stripe.sweep-subscriptions")
+def sweep_subscriptions() -> None:
+    """Have the subscriptions fetched that are not as they are mirrored."""
+    try:
+        different = backfill.sweep_subscriptions(engine(), StripeApi(load(StripeSettings)))
+    except StripeApiError as error:
+        log.warning("sweeping-failed", error=str(error), next="the next night tries again")
+        return
+    if different:
         follow_ups.send({"stripe.refresh"})
 
 

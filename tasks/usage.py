@@ -1,13 +1,24 @@
-"""Queue `usage`: what is checked about usage records."""
+"""Queue `usage`: what is checked about usage records, and who may take calls."""
 
 import structlog
 
 from pipeline import resum as resuming
+from pipeline import service
 from pipeline.clock import business_clock
+from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
 
 log = structlog.get_logger()
+
+
+@app.task(name="usage.settle-service")
+def settle_service() -> None:
+    """Suspend the businesses whose days of grace have passed, by the business clock."""
+    counts = service.settle_due(engine(), business_clock().now())
+    if counts:
+        log.info("settled-service", **counts)
+        follow_ups.send({"stripe.send-subscription-changes"})
 
 
 @app.task(name="usage.resum")

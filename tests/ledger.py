@@ -59,8 +59,11 @@ class Ledger:
         }
         return self.insert("usage_records", **given | columns)
 
-    def invoice(self, record_id: int, **columns: Any) -> str:
-        """The invoice that bills the record's period: a draft that finalises an hour after its end, unless told."""
+    def invoice(self, record_id: int, *, minutes: int | None = None, **columns: Any) -> str:
+        """The invoice that bills the record's period: a draft that finalises an hour after its end, unless told.
+
+        ``minutes`` that it bills; those that were pushed, unless told.
+        """
         record = self.row("usage_records", record_id)
         given = {
             "id": f"in_{record_id}",
@@ -70,15 +73,26 @@ class Ledger:
             "billing_reason": "subscription_cycle",
             "created_at": record.period_end,
             "automatically_finalizes_at": record.period_end + timedelta(hours=1),
-            "metered_period_start": record.period_start,
-            "metered_period_end": record.period_end,
-            "metered_quantity": record.pushed_minutes,
             "amount_due_cents": 4900,
             "currency": "usd",
             "snapshot_at": record.period_end,
         } | columns
         self.run("delete from stripe_invoices where id = %s", given["id"])
-        return str(self._insert("stripe_invoices", "id", given))
+        invoice_id = str(self._insert("stripe_invoices", "id", given))
+        self._insert(
+            "stripe_invoice_lines",
+            "invoice_id",
+            {
+                "invoice_id": invoice_id,
+                "price_id": "price_1",
+                "period_start": record.period_start,
+                "period_end": record.period_end,
+                "stripe_subscription_id": given["stripe_subscription_id"],
+                "minutes": record.pushed_minutes if minutes is None else minutes,
+                "amount_cents": 0,
+            },
+        )
+        return invoice_id
 
     def push(self, record_id: int, minutes: int, timestamp: datetime, **columns: Any) -> int:
         record = self.row("usage_records", record_id)

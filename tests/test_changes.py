@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline import changes
+from pipeline import change_sending, changes
 from tests.ledger import NOON, Ledger
 from tests.stripe_customers import RecordingApi
 from tests.stripe_stand_in import Host
@@ -19,10 +19,12 @@ class World:
 
     def plan(self, kind: str) -> int:
         with self.ledger.engine.begin() as connection:
-            return changes.plan(connection, self.business_id, kind, "a test", NOON)
+            return changes.plan(
+                connection, self.business_id, changes.intend(connection, self.business_id, kind), "a test", NOON
+            )
 
     def send(self) -> dict[str, int]:
-        return dict(changes.send_due(self.ledger.engine, self.api, NOON))
+        return dict(change_sending.send_due(self.ledger.engine, self.api, NOON))
 
     def send_until_quiet(self) -> None:
         for _ in range(10):
@@ -125,13 +127,16 @@ def test_refused_for_good_is_failed_with_stripes_words(world):
     assert world.send() == {}
 
 
-def test_the_same_change_is_planned_once_and_another_waits(world):
+def test_the_same_change_is_planned_once_and_another_is_sent_after_it(world):
     first = world.plan("cancel-at-period-end")
     assert world.plan("cancel-at-period-end") == first
-    with pytest.raises(changes.ChangeError, match="on its way"):
-        world.plan("keep")
-    world.send()
-    assert world.plan("keep") != first
+    second = world.plan("keep")
+    assert second != first
+    with world.ledger.engine.begin() as connection:
+        assert [change.id for change in change_sending.claim(connection, NOON)] == [first], "one after the other"
+    world.ledger.make_due()
+    world.send_until_quiet()
+    assert world.at_stripe().cancel_at_period_end is False
 
 
 def test_a_business_without_a_living_subscription_has_nothing_to_change(world):
@@ -143,8 +148,8 @@ def test_a_business_without_a_living_subscription_has_nothing_to_change(world):
 def test_a_worker_killed_between_call_and_commit(world):
     world.plan("cancel-at-period-end")
     with world.ledger.engine.begin() as connection:
-        claimed = [changes.Change(*row) for row in connection.exec_driver_sql(changes._CLAIM)]
-    changes._attempt(world.api, claimed[0])  # and then it died
+        claimed = change_sending.claim(connection, NOON)
+    change_sending._attempt(world.api, claimed[0])  # and then it died
     assert world.send() == {}, "leased"
     world.ledger.make_due()
     assert world.send() == {"done": 1}

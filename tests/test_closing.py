@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline import carrying, closing, push_sending, records, refreshes
+from pipeline import carrying, closing, push_sending, refreshes
 from tests.ledger import NOON, PERIOD_END, Ledger
 
 HOUR = timedelta(hours=1)
@@ -109,7 +109,7 @@ def test_an_unknown_invoice_is_asked_for_and_after_72_hours_it_closes_with_a_gap
     assert ledger.row("usage_records", record_id).statement["gaps"] == ["no-invoice"]
     assert ledger.drifts() == ["no-invoice"]
     ledger.following(record_id)
-    ledger.invoice(record_id, status="open", metered_quantity=0)
+    ledger.invoice(record_id, status="open", minutes=0)
     assert close(ledger, PERIOD_END + timedelta(hours=74)) == {"settled": 1}
     assert ledger.drifts() == []
 
@@ -182,7 +182,7 @@ def test_one_business_that_can_not_be_settled_keeps_no_other_from_it(ledger, eng
     bad, good = ledger.paying(9, state="closing"), ledger.paying(8, state="closing")
     for record_id in (bad, good):
         ledger.following(record_id)
-        ledger.invoice(record_id, status="open", metered_quantity=1)
+        ledger.invoice(record_id, status="open", minutes=1)
     carry = carrying.carry
 
     def carry_but_one(connection, *, origin_record_id, **rest):

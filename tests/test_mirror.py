@@ -269,8 +269,8 @@ def test_a_renewal_without_metered_lines_bills_nothing_of_its_own_period(world):
     tell(world, price("price_flat", usage_type="licensed"), type_="price.created")
     flat_only = lines(line("price_flat", 1, PERIOD_END, PERIOD_END + timedelta(days=31)))
     tell(world, invoice(lines=flat_only), PERIOD_END, "invoice.created")
-    (row,) = world.rows("select * from stripe_invoices")
-    assert (row.metered_period_start, row.metered_period_end, row.metered_quantity) == (PERIOD_START, PERIOD_END, 0)
+    (row,) = world.rows("select * from stripe_invoice_lines")
+    assert (row.period_start, row.period_end, row.minutes) == (PERIOD_START, PERIOD_END, 0)
 
 
 def test_a_price_that_turns_out_unmapped_leaves_the_business_and_asks_for_its_subscriptions(world):

@@ -147,7 +147,7 @@ class History:
         ):
             final = row.period_end + GRACE
             billed = self.stripe.billed(row.stripe_customer_id, row.period_start, row.period_end, min(self.now, final))
-            self.ledger.invoice(row.id, status="draft" if self.now < final else "open", metered_quantity=max(billed, 0))
+            self.ledger.invoice(row.id, status="draft" if self.now < final else "open", minutes=max(billed, 0))
         self.ledger.run("update refreshes set fetched_mark = mark")
 
     def _renew(self) -> None:

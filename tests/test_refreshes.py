@@ -226,7 +226,8 @@ def test_a_lost_renewal_is_found_by_a_fetch(shop):
     assert follow_ups >= {"periods.close-due", "stripe.plan-meter-pushes"}
     assert shop.subscription().period_start == START.replace(month=12)
     (draft,) = shop.rows("select * from stripe_invoices where status = 'draft'")
-    assert (draft.metered_quantity, draft.metered_period_end) == (42, START.replace(month=12))
+    (line,) = shop.rows("select * from stripe_invoice_lines where invoice_id = %s", draft.id)
+    assert (line.minutes, line.period_end) == (42, START.replace(month=12))
     assert draft.automatically_finalizes_at == START.replace(month=12) + timedelta(hours=1)
 
 

@@ -95,7 +95,7 @@ def test_the_difference_to_the_final_invoice_is_carried_into_the_open_record(led
     ledger.invoice(record_id)
     close(ledger, FINALISES)
     assert close(ledger, LATER) == {}, "a draft settles nothing"
-    ledger.invoice(record_id, status="open", metered_quantity=invoiced)
+    ledger.invoice(record_id, status="open", minutes=invoiced)
     assert close(ledger, LATER)["settled"] == 1
     record = ledger.row("usage_records", record_id)
     assert (record.invoiced_minutes, record.settled_at) == (invoiced, LATER)
@@ -110,11 +110,11 @@ def test_the_difference_to_the_final_invoice_is_carried_into_the_open_record(led
 def test_a_void_invoice_is_for_a_person_until_another_one_bills_the_period(ledger):
     record_id = ledger.paying(9, state="closing")
     ledger.following(record_id)
-    ledger.invoice(record_id, status="void", metered_quantity=9)
+    ledger.invoice(record_id, status="void", minutes=9)
     assert close(ledger, LATER) == {"closed": 1}
     assert ledger.drifts() == ["unusable-invoice"]
     assert ledger.rows("select * from usage_adjustments") == []
-    ledger.invoice(record_id, id="in_other", status="open", metered_quantity=9, created_at=LATER)
+    ledger.invoice(record_id, id="in_other", status="open", minutes=9, created_at=LATER)
     assert close(ledger, LATER) == {"settled": 1}
     assert ledger.drifts() == []
 
@@ -125,7 +125,7 @@ def test_the_final_invoice_tells_what_became_of_a_push_without_an_answer(ledger,
     following = ledger.following(record_id)
     ledger.sent(record_id, 4)
     push_id = ledger.push(record_id, 5, NOON.replace(second=0), attempts=1, first_sent_at="now")
-    ledger.invoice(record_id, status="open", metered_quantity=invoiced)
+    ledger.invoice(record_id, status="open", minutes=invoiced)
     close(ledger, LATER)
     with ledger.engine.begin() as connection:
         (push,) = push_sending.claim(connection, LATER)

@@ -1,11 +1,11 @@
 """All models, by subject: importing this module fills the metadata."""
 
-from db.models.accounts import ApiKey, Business, BusinessMember, User
+from db.models.accounts import ApiKey, Business, BusinessMember, ServiceTransition, User
 from db.models.agents import AgentKnowledge, AgentScript, AiAgent
 from db.models.inbox import Claim, Listing, Refresh, WebhookEvent
 from db.models.outbox import Drift, MeterPush
 from db.models.plans import StripePrice, SubscriptionPlan
-from db.models.subscriptions import StripeCustomer, StripeInvoice, Subscription, SubscriptionChange
+from db.models.subscriptions import StripeCustomer, StripeInvoice, StripeInvoiceLine, Subscription, SubscriptionChange
 from db.models.telephony import Call, CallTranscript, PhoneNumber, PhoneNumberAssignment
 from db.models.usage import UsageAdjustment, UsageAlert, UsageRecord
 
@@ -25,8 +25,10 @@ __all__ = [
     "PhoneNumber",
     "PhoneNumberAssignment",
     "Refresh",
+    "ServiceTransition",
     "StripeCustomer",
     "StripeInvoice",
+    "StripeInvoiceLine",
     "StripePrice",
     "Subscription",
     "SubscriptionChange",

@@ -25,6 +25,7 @@ class Business(Base):
     __tablename__ = "businesses"
     __table_args__ = (
         CheckConstraint("length(name) between 1 and 200", name="name"),
+        Index("businesses_grace_idx", "grace_until", postgresql_where=text("suspended_at is null")),
         {"comment": "the tenant: has one plan at a time; ended, never deleted"},
     )
 
@@ -39,9 +40,31 @@ class Business(Base):
     limited_until: Mapped[datetime | None] = mapped_column(
         comment="service status limited while this lies in the future; it passes by itself"
     )
+    grace_until: Mapped[datetime | None] = mapped_column(
+        comment="a payment is overdue; the service is suspended when this has passed"
+    )
     suspended_at: Mapped[datetime | None] = mapped_column(comment="service status suspended while set")
     created_at: Mapped[Instant]
     ended_at: Mapped[datetime | None]
+
+
+class ServiceTransition(Base):
+    __tablename__ = "service_transitions"
+    __table_args__ = (
+        CheckConstraint(one_of("from_status", "active", "grace", "limited", "suspended"), name="from_status"),
+        CheckConstraint(one_of("to_status", "active", "grace", "limited", "suspended"), name="to_status"),
+        Index("service_transitions_business_id_at_idx", "business_id", "at"),
+        {"comment": "each change of whether a business may take calls: by which rule of pipeline/service_rules.py"},
+    )
+
+    id: Mapped[Id]
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"))
+    from_status: Mapped[str]
+    to_status: Mapped[str]
+    rule: Mapped[str]
+    until: Mapped[datetime | None] = mapped_column(comment="when grace or limit pass by themselves")
+    cause: Mapped[str] = mapped_column(comment="what was looked at: an object of Stripe's, the minutes, the clock")
+    at: Mapped[Instant]
 
 
 class BusinessMember(Base):

@@ -24,6 +24,9 @@ class SubscriptionPlan(Base):
     increment_seconds: Mapped[int] = mapped_column(
         server_default=text("60"), comment="seconds are rounded up to it, then to whole minutes"
     )
+    payment_grace_days: Mapped[int] = mapped_column(
+        server_default=text("7"), comment="from an invoice whose payment failed to the suspension of the service"
+    )
     bills_overage: Mapped[bool] = mapped_column(
         comment="true: Stripe's graduated price bills it; false: it is unbilled and the business is limited"
     )

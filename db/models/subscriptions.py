@@ -40,6 +40,9 @@ class Subscription(Base):
     )
     metered_item_id: Mapped[str | None]
     metered_price_id: Mapped[str | None]
+    metered_since: Mapped[datetime | None] = mapped_column(
+        comment="when the metered price came, where that was inside the period: its included minutes count from then"
+    )
     period_start: Mapped[datetime | None] = mapped_column(comment="of the metered item where there is one")
     period_end: Mapped[datetime | None]
     billing_cycle_anchor: Mapped[datetime | None]
@@ -58,7 +61,9 @@ class StripeInvoice(Base):
     __tablename__ = "stripe_invoices"
     __table_args__ = (
         CheckConstraint(one_of("status", "draft", "open", "paid", "uncollectible", "void"), name="status"),
-        Index("stripe_invoices_subscription_period_idx", "stripe_subscription_id", "metered_period_end"),
+        Index(
+            "stripe_invoices_overdue_idx", "business_id", postgresql_where=text("status = 'open' and attempt_count > 0")
+        ),
         {"comment": "mirror of subscription invoices; a period is billable while its invoice is a draft"},
     )
 
@@ -69,16 +74,38 @@ class StripeInvoice(Base):
     billing_reason: Mapped[str | None]
     created_at: Mapped[Instant]
     automatically_finalizes_at: Mapped[datetime | None]
-    metered_period_start: Mapped[datetime | None]
-    metered_period_end: Mapped[datetime | None]
-    metered_quantity: Mapped[int | None] = mapped_column(comment="minutes on the invoice; final once it is not a draft")
+    finalized_at: Mapped[datetime | None]
+    attempt_count: Mapped[int] = mapped_column(server_default=text("0"), comment="attempts to collect it")
     amount_due_cents: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
     snapshot_at: Mapped[Instant]
 
 
+class StripeInvoiceLine(Base):
+    __tablename__ = "stripe_invoice_lines"
+    __table_args__ = (
+        CheckConstraint("period_start < period_end", name="period"),
+        Index("stripe_invoice_lines_span_idx", "stripe_subscription_id", "period_end"),
+        {
+            "comment": "minutes that an invoice bills, by price and the time that it counted for: the lines of all its"
+            " tiers together; final once the invoice is no draft"
+        },
+    )
+
+    invoice_id: Mapped[str] = mapped_column(ForeignKey("stripe_invoices.id", ondelete="CASCADE"), primary_key=True)
+    price_id: Mapped[str] = mapped_column(primary_key=True)
+    period_start: Mapped[Instant] = mapped_column(primary_key=True)
+    period_end: Mapped[Instant] = mapped_column(primary_key=True)
+    stripe_subscription_id: Mapped[str]
+    minutes: Mapped[int]
+    amount_cents: Mapped[int] = mapped_column(BigInteger)
+    mid_period: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="its price came inside the period, in place of another"
+    )
+
+
 class SubscriptionChange(Base):
-    """One change of a subscription for Stripe. States:
+    """One change of a subscription for Stripe. Those of a subscription are sent in their order. States:
 
     planned   to be sent when due (way out: sending)
     sending   handed to a worker until due_at (way out: done, failed, planned again)
@@ -89,12 +116,25 @@ class SubscriptionChange(Base):
     __tablename__ = "subscription_changes"
     __table_args__ = (
         CheckConstraint(
-            one_of("kind", "cancel-at-period-end", "keep", "pause-collection", "resume-collection"), name="kind"
+            one_of(
+                "kind",
+                "cancel-at-period-end",
+                "keep",
+                "cancel-now",
+                "upgrade",
+                "downgrade",
+                "pause-collection",
+                "resume-collection",
+                "metadata",
+            ),
+            name="kind",
         ),
         CheckConstraint(one_of("state", "planned", "sending", "done", "failed"), name="state"),
         Index(
             "subscription_changes_one_unsettled",
             "subscription_id",
+            "kind",
+            "state",
             unique=True,
             postgresql_where=text("state in ('planned', 'sending')"),
         ),
@@ -106,7 +146,7 @@ class SubscriptionChange(Base):
     business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
     subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id"))
     kind: Mapped[str]
-    params: Mapped[Document] = mapped_column(comment="the body for Stripe")
+    params: Mapped[Document] = mapped_column(comment="what is wanted, in the words of its kind")
     identifier: Mapped[str] = mapped_column(unique=True, comment="begins the idempotency keys")
     state: Mapped[str] = mapped_column(server_default=text("'planned'"))
     attempts: Mapped[int] = mapped_column(server_default=text("0"), comment="429 costs none")

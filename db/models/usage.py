@@ -1,6 +1,6 @@
 """Minutes by billing period, what was carried between periods, and the alerts they raised."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, func, text
@@ -66,6 +66,13 @@ class UsageRecord(Base):
     adjustment_minutes: Mapped[int] = mapped_column(server_default=text("0"), comment="the part carried into it")
     pushed_minutes: Mapped[int] = mapped_column(
         server_default=text("0"), comment="sum of the pushes with a timestamp in the period that Stripe accepted"
+    )
+    allowance_month: Mapped[date | None] = mapped_column(
+        comment="without a subscription: the local calendar month whose included minutes its records share"
+    )
+    cut: Mapped[bool] = mapped_column(
+        server_default=text("false"),
+        comment="ended inside Stripe's period by another price: Stripe has counted, and takes nothing more for it",
     )
     opened_at: Mapped[Instant]
     closed_at: Mapped[datetime | None]

@@ -1,0 +1,83 @@
+"""The stretches of time that Stripe counts minutes for, as far as it has told: the bounds that usage records must have.
+
+A span is the time of one metered price in one of Stripe's periods. The current one is on the subscription; those that
+are over are on the lines of its invoices.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+# A subscription counts by its metered item, from its start until its end; not while its first payment is missing.
+_METERED_SUBSCRIPTIONS = """
+select id, stripe_id, business_id, plan_id, started_at, ended_at, period_start, period_end,
+       coalesce(billing_cycle_anchor, period_end) as anchor, metered_since
+from subscriptions
+where business_id = any(%(ids)s::bigint[]) and metered_item_id is not null and period_start is not null
+  and status not in ('incomplete', 'incomplete_expired')
+order by business_id, ended_at nulls first, started_at desc, id desc
+"""
+
+# Of a void invoice nothing is billed; another one takes its place, or a person decides.
+_INVOICED = """
+select distinct l.stripe_subscription_id, l.period_start, l.period_end, p.plan_id, l.mid_period
+from stripe_invoice_lines l
+join stripe_invoices i on i.id = l.invoice_id
+left join stripe_prices p on p.id = l.price_id
+where l.stripe_subscription_id = any(%s::text[]) and i.status <> 'void'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class MeteredSubscription:
+    """What of a mirrored subscription makes periods."""
+
+    id: int
+    stripe_id: str
+    business_id: int
+    plan_id: int | None
+    started_at: datetime
+    ended_at: datetime | None
+    period_start: datetime
+    period_end: datetime
+    anchor: datetime
+    metered_since: datetime | None
+
+    def covers(self, instant: datetime) -> bool:
+        return self.started_at <= instant and (self.ended_at is None or instant < self.ended_at)
+
+
+def metered_subscriptions(connection: Connection, business_ids: Collection[int]) -> list[MeteredSubscription]:
+    """The subscriptions with a metered item of these businesses; living ones first, then the latest."""
+    rows = connection.exec_driver_sql(_METERED_SUBSCRIPTIONS, {"ids": list(business_ids)})
+    return [MeteredSubscription(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``[start, end)`` of a subscription's metered price; ``mid_period``: the price came in place of another."""
+
+    subscription_id: int
+    plan_id: int | None
+    start: datetime
+    end: datetime
+    mid_period: bool
+
+
+def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscription]) -> list[Span]:
+    """All that is known of these subscriptions, by start."""
+    ids = {each.stripe_id: each.id for each in subscriptions}
+    spans = {
+        (ids[stripe_id], start): Span(ids[stripe_id], plan_id, start, end, mid_period)
+        for stripe_id, start, end, plan_id, mid_period in connection.exec_driver_sql(_INVOICED, (list(ids),))
+    }
+    for each in subscriptions:
+        start, end = each.metered_since or each.period_start, each.period_end
+        if each.ended_at is not None:
+            end = min(end, each.ended_at)
+        if start < end:
+            current = Span(each.id, each.plan_id, start, end, each.metered_since is not None)
+            spans.setdefault((each.id, start), current)
+    return sorted(spans.values(), key=lambda span: (span.start, span.end))
