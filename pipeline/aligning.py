@@ -48,13 +48,14 @@ _MERGE = (
 _PLACE = """
 update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s, provisional = false,
-    allowance_month = %(allowance_month)s, plan_id = p.id, included_minutes = p.included_minutes
+    allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id, included_minutes = p.included_minutes
 from subscription_plans p
 where r.id = %(id)s
   and p.id = coalesce(%(plan_id)s, (select plan_id from businesses where id = r.business_id))
-  and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.plan_id,
+  and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
        r.included_minutes)
-      is distinct from (%(start)s, %(end)s, %(subscription_id)s, false, %(allowance_month)s, p.id, p.included_minutes)
+      is distinct from (%(start)s, %(end)s, %(subscription_id)s, false, %(allowance_month)s, %(cut)s, p.id,
+                        p.included_minutes)
 returning r.id
 """
 
@@ -155,6 +156,7 @@ def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
             "subscription_id": span.subscription_id,
             "plan_id": span.plan_id,
             "allowance_month": None,
+            "cut": span.cut,
         },
     )
     return changed | {record_id for (record_id,) in placed} | ({keeper} if merged else set())
@@ -175,6 +177,7 @@ def _rehome(connection: Connection, business_id: int) -> set[int]:
                 "subscription_id": home.subscription_id,
                 "plan_id": home.plan_id,
                 "allowance_month": home.allowance_month,
+                "cut": home.cut,
             },
         )
         changed.add(record_id)

@@ -56,7 +56,7 @@ class Intent:
 
 
 def intend(connection: Connection, business_id: int, kind: str, plan: str | None = None) -> Intent:
-    """What ``kind``, one of change_kinds.KINDS, comes to for this business; ``plan`` is the code of the plan to change to.
+    """What ``kind``, one of change_kinds.KINDS, comes to for this business; ``plan`` is the code of the plan wanted.
 
     Raises ChangeError when the business has no living subscription, or no price stands for the plan.
     """

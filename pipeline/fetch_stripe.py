@@ -45,8 +45,6 @@ UNCONFIRMED_SECONDS = 20
 #: How often a transaction begins again because an object turned out to belong to one more business.
 MAX_LOCKINGS = 5
 
-_METERED_PRICE = "select metered_price_id from subscriptions where stripe_id = %s"
-
 _INVOICES_OF = "select id from stripe_invoices where stripe_subscription_id = %s"
 
 _SUBSCRIPTIONS_OF = "select stripe_id from subscriptions where stripe_customer_id = %s"
@@ -107,23 +105,27 @@ class StripeFetcher:
         self._apply(due, fetch)
 
     def _with_swap(self, subscription: Subscription | None) -> Subscription | None:
-        """A subscription whose metered price is another one than is mirrored, with when that came.
+        """A subscription with when its metered price came, where that was inside the present period.
 
-        The subscription itself does not tell; the invoice to come does, by the line of the new price.
+        The subscription itself does not tell; the invoice to come does, by the line of that price.
         """
-        if subscription is None:
-            return None
-        with self._engine.connect() as connection:
-            mirrored = connection.exec_driver_sql(_METERED_PRICE, (subscription.stripe_id,)).scalar()
-        prices = {item.price.id for item in subscription.items}
-        if mirrored is None or mirrored in prices or subscription.ended_at is not None:
+        if subscription is None or subscription.ended_at is not None:
             return subscription
-        upcoming = _ask(self._api.preview_invoice, subscription.stripe_id, {}) or {}
+        metered = {
+            item.price.id: item.period or subscription.period for item in subscription.items if item.price.metered
+        }
+        if not metered:
+            return subscription
+        try:
+            upcoming = _ask(self._api.preview_invoice, subscription.stripe_id, {}) or {}
+        except FetchError as error:  # the subscription itself is worth more than this one date
+            log.info("no-preview", subscription=subscription.stripe_id, error=str(error))
+            return subscription
+        lines = [line for row in mirror_fields.rows(upcoming.get("lines")) if (line := mirror_invoices.read_line(row))]
         starts = [
             line.start
-            for row in mirror_fields.rows(upcoming.get("lines"))
-            if (line := mirror_invoices.read_line(row)) is not None
-            and any(item.price.metered and item.price.id == line.price_id for item in subscription.items)
+            for line in lines
+            if (period := metered.get(line.price_id or "")) is not None and period[0] < line.start < period[1]
         ]
         return dataclasses.replace(subscription, swapped_at=max(starts, default=None))
 

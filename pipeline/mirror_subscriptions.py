@@ -158,7 +158,8 @@ def apply(
     period = (metered.period if metered else None) or subscription.period
     if period is None:
         period = next((item.period for item in subscription.items if item.period is not None), None)
-    since = _metered_since(connection, subscription, metered, period, subscription.swapped_at or snapshot_at)
+    stored = connection.exec_driver_sql(_STORED, (subscription.stripe_id,)).first()
+    since = _metered_since(subscription, stored, metered, period, snapshot_at)
     connection.exec_driver_sql(
         _REPLACE,
         {
@@ -184,6 +185,9 @@ def apply(
             "snapshot_at": snapshot_at,
         },
     )
+    if stored is None and api_version is not None and subscription.started_at != snapshot_at:
+        # What it was before is not known here: a fetch can tell since when its price counts.
+        effects.stale("subscription", subscription.stripe_id, "first-seen")
     if subscription.status not in NOT_LIVING and plan_id is None:
         _report_unmapped(subscription, business_id, price_plans, effects)
     has_another_plan = _choose_plan(connection, business_id, plans["free"], effects)
@@ -195,8 +199,8 @@ def apply(
 
 
 def _metered_since(
-    connection: Connection,
     subscription: Subscription,
+    stored: Any,
     metered: Item | None,
     period: tuple[datetime, datetime] | None,
     at: datetime,
@@ -205,13 +209,15 @@ def _metered_since(
 
     Stripe begins to count anew then, and gives the included minutes of the new price anew.
     """
-    stored = connection.exec_driver_sql(_STORED, (subscription.stripe_id,)).first()
-    if stored is None or metered is None or period is None or stored.period_start != period[0]:
+    if metered is None or period is None:
         return None
-    if stored.metered_price_id in {None, metered.price.id}:
-        since: datetime | None = stored.metered_since
-        return since
-    return at if period[0] < at < period[1] else None
+    if subscription.swapped_at is not None:
+        since: datetime | None = subscription.swapped_at
+    elif stored is None or stored.period_start != period[0]:
+        since = None
+    else:
+        since = stored.metered_since if stored.metered_price_id in {None, metered.price.id} else at
+    return since if since is not None and period[0] < since < period[1] else None
 
 
 def _metered_item(subscription: Subscription, price_plans: Mapping[str, int | None]) -> Item | None:

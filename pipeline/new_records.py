@@ -24,14 +24,14 @@ _FREE = "select id from subscription_plans where code = 'free'"
 # No conflict target: with one, the exclusion constraint raises instead of standing aside.
 _CREATE = """
 insert into usage_records
-  (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, included_minutes,
-   opened_at)
+  (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
+   included_minutes, opened_at)
 select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
-       p.included_minutes, %(now)s
+       made.cut, p.included_minutes, %(now)s
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
             %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
-            %(allowance_months)s::date[])
-     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month)
+            %(allowance_months)s::date[], %(cut)s::boolean[])
+     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month, cut)
 join businesses b on b.id = made.business_id
 join subscription_plans p on p.id = coalesce(made.plan_id, b.plan_id)
 order by b.id, made.period_start
@@ -71,6 +71,7 @@ def make(
             "ends": [row.period.end for row in rows],
             "provisional": [row.provisional for row in rows],
             "allowance_months": [row.allowance_month for row in rows],
+            "cut": [row.cut for row in rows],
             "now": now,
         },
     )
@@ -87,6 +88,7 @@ class NewRecord:
     period: Period
     provisional: bool
     allowance_month: date | None
+    cut: bool = False
 
 
 class NewRecords:
@@ -143,16 +145,16 @@ class NewRecords:
     def _of_subscription(self, subscription: MeteredSubscription, instant: datetime) -> NewRecord:
         """The record of the metered item's period around ``instant``; provisional until Stripe has confirmed it."""
 
-        def record(plan_id: int | None, period: Period, *, provisional: bool = False) -> NewRecord:
-            return NewRecord(subscription.business_id, subscription.id, plan_id, period, provisional, None)
+        def record(plan_id: int | None, period: Period, *, provisional: bool = False, cut: bool = False) -> NewRecord:
+            return NewRecord(subscription.business_id, subscription.id, plan_id, period, provisional, None, cut)
 
         for span in self._spans.get(subscription.id, ()):
             if span.start <= instant < span.end:
-                return record(span.plan_id or subscription.plan_id, Period(span.start, span.end))
+                return record(span.plan_id or subscription.plan_id, Period(span.start, span.end), cut=span.cut)
         current = Period(subscription.period_start, subscription.period_end)
         if instant in current:  # before its price came
             before = current.clipped(subscription.started_at, subscription.metered_since)
-            return record(subscription.plan_id, before)
+            return record(subscription.plan_id, before, cut=True)
         period = anchored_period(subscription.anchor, instant)
         if instant < current.start:  # over, so nothing but its invoice can correct it
             return record(subscription.plan_id, period.clipped(subscription.started_at, current.start))

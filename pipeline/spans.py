@@ -5,7 +5,7 @@ are over are on the lines of its invoices.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -57,13 +57,17 @@ def metered_subscriptions(connection: Connection, business_ids: Collection[int])
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """``[start, end)`` of a subscription's metered price; ``mid_period``: the price came in place of another."""
+    """``[start, end)`` of a subscription's metered price.
+
+    ``mid_period``: the price came in place of another; ``cut``: another came in its place. Both inside Stripe's period.
+    """
 
     subscription_id: int
     plan_id: int | None
     start: datetime
     end: datetime
     mid_period: bool
+    cut: bool = False
 
 
 def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscription]) -> list[Span]:
@@ -80,4 +84,6 @@ def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscript
         if start < end:
             current = Span(each.id, each.plan_id, start, end, each.metered_since is not None)
             spans.setdefault((each.id, start), current)
-    return sorted(spans.values(), key=lambda span: (span.start, span.end))
+    swaps = {(span.subscription_id, span.start) for span in spans.values() if span.mid_period}
+    told = [replace(span, cut=(span.subscription_id, span.end) in swaps) for span in spans.values()]
+    return sorted(told, key=lambda span: (span.start, span.end))

@@ -68,6 +68,7 @@ class StripeApi:
     """
 
     def __init__(self, settings: StripeSettings) -> None:
+        self._settings = settings
         self._client = stripe.StripeClient(
             settings.stripe_api_key.get_secret_value(),
             base_addresses={"api": settings.stripe_api_base},
