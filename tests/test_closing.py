@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from pipeline import carrying, closing, push_sending, records, refreshes
+from pipeline import carrying, closing, push_sending, refreshes
 from tests.ledger import NOON, PERIOD_END, Ledger
 
 HOUR = timedelta(hours=1)
