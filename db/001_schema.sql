@@ -757,5 +757,11 @@ INSERT INTO subscription_plans (id, code, name, price_cents, included_minutes, a
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
 
+-- Running upgrade 0001 -> 0004
+
+CREATE INDEX calls_uncounted_idx ON calls (business_id, ended_at) WHERE usage_record_id is null and ended_at is not null;
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0001';
+
 COMMIT;
 

@@ -33,6 +33,7 @@ _COMMANDS = {
     "backlog": "ops.backlog:backlog",
     "events": "ops.events:app",
     "usage": "ops.usage:usage",
+    "explain": "ops.explain:explain",
     "statement": "ops.statement:statement",
     "close": "ops.close:close",
     "pushes": "ops.pushes:app",
