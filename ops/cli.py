@@ -38,6 +38,7 @@ _COMMANDS = {
     "close": "ops.close:close",
     "pushes": "ops.pushes:app",
     "drifts": "ops.drifts:app",
+    "rebuild": "ops.rebuild:rebuild",
     "doctor": "ops.doctor:doctor",
 }
 
