@@ -87,7 +87,8 @@ def _of_record(business: _Told, record: _Told) -> Iterator[str]:
 
 def _sum(each: Sum) -> str:
     """The parts of a figure, as "adds up: 677 = 675 of 238 calls + 2 carried"."""
-    signs = [("- " if amount < 0 else "+ ") + f"{abs(amount):,} {of}" for amount, of in each.parts]
+    told = [part for part in each.parts if part[0]] or each.parts[:1]  # nothing is no part, unless there is no other
+    signs = [("- " if amount < 0 else "+ ") + f"{abs(amount):,} {of}" for amount, of in told]
     parts = " ".join(signs).removeprefix("+ ") or "0"
     if each.adds_up:
         return f"{each.figure:12}adds up: {each.stated:,} = {parts}"

@@ -98,9 +98,9 @@ def _tell(rebuilt: Rebuilt) -> None:
     for each in rebuilt.differences:
         say(_difference(each))
     if tally.waiting:
-        say(f"{tally.waiting:,} calls have events that are still to be applied; they were taken as they are stored.")
+        say(f"Calls with events that are still to be applied, taken as they are stored: {tally.waiting:,}")
     if not rebuilt.differences:
-        say(f"No difference: {tally.calls:,} calls were rebuilt from their events.")
+        say(f"No difference. Calls rebuilt from their events: {tally.calls:,}")
 
 
 def _figures(rebuilt: Rebuilt) -> dict[str, dict[str, int]]:
@@ -153,7 +153,7 @@ def _all(rules: Rules, *, as_json: bool) -> None:
     else:
         say(f"{tally.calls:,} calls and {tally.records:,} records: {found or 'no'} differences.")
         if tally.waiting:
-            say(f"{tally.waiting:,} calls have events that are still to be applied, and were left out.")
+            say(f"Calls with events that are still to be applied, left out: {tally.waiting:,}")
         if tally.old:
             say(
                 f"{tally.old:,} records are older than the events, which are kept for {rebuilding.KEPT_MONTHS} months:"

@@ -186,10 +186,10 @@ def _calls(connection: Connection, record: Any, limit: int) -> dict[str, Any]:
 def _sums_of_minutes(record: Any, found: Sequence[dict[str, Any]], adjustments: Sequence[dict[str, Any]]) -> list[Sum]:
     counted = total(found, "calls", counted=True)
     carried = sum(each["minutes"] for each in adjustments if each["into_this"])
-    of_calls = f"of {counted:,} calls"
+    of_calls = f"of {counted:,} {'call' if counted == 1 else 'calls'}"
     sums = [
         Sum("minutes", record.minutes, [(total(found, "minutes"), of_calls), (carried, "carried")]),
-        Sum("carried", record.adjustment_minutes, [(carried, "of its adjustments")]),
+        Sum("carried", record.adjustment_minutes, [(carried, "by adjustments")]),
         Sum("calls", record.calls, [(counted, "that are counted")]),
         Sum("seconds", record.seconds, [(total(found, "seconds"), of_calls)]),
         Sum("rounding", counted, [(total(found, "rounded"), f"rounded up in steps of {record.increment_seconds} s")]),

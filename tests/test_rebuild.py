@@ -83,7 +83,7 @@ def test_what_was_counted_is_rebuilt_from_its_events(altiora, counted):
     assert told["figures"]["calls"] == {"record": 2, "rebuilt": 2, "difference": 0}
     assert told["figures"]["minutes"] == {"record": 7, "rebuilt": 7, "difference": 0}
     said = altiora("rebuild", "B", "current", "--dry-run")
-    assert "No difference: 2 calls were rebuilt from their events." in said
+    assert "No difference. Calls rebuilt from their events: 2\n" in said
     assert "7 calls and 2 records: no differences." in altiora("rebuild", "--all", "--dry-run")
 
 
@@ -248,7 +248,9 @@ def test_calls_whose_events_wait_are_taken_as_they_are_stored(altiora, counted):
     counted.api_answer("one", duration="600", end_time="Fri, 20 Nov 2026 10:00:00 +0000")
     told = altiora.json("rebuild", "B", "current", "--dry-run")
     assert (told["waiting"], told["differences"], told["figures"]["minutes"]["rebuilt"]) == (1, [], 7)
-    assert "1 calls have events that are still to be applied" in altiora("rebuild", "B", "current", "--dry-run")
+    assert "events that are still to be applied, taken as they are stored: 1\n" in altiora(
+        "rebuild", "B", "current", "--dry-run"
+    )
     counted.drain()
     assert altiora.json("rebuild", "B", "current", "--dry-run")["figures"]["minutes"]["rebuilt"] == 15
 
