@@ -864,5 +864,11 @@ ALTER TABLE subscription_changes ADD CONSTRAINT subscription_changes_kind_check 
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
 
+-- Running upgrade 0002 -> 0004
+
+CREATE INDEX calls_uncounted_idx ON calls (business_id, ended_at) WHERE usage_record_id is null and ended_at is not null;
+
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0002';
+
 COMMIT;
 

@@ -34,9 +34,12 @@ _COMMANDS = {
     "events": "ops.events:app",
     "usage": "ops.usage:usage",
     "subscription": "ops.subscription:app",
+    "explain": "ops.explain:explain",
+    "statement": "ops.statement:statement",
     "close": "ops.close:close",
     "pushes": "ops.pushes:app",
     "drifts": "ops.drifts:app",
+    "rebuild": "ops.rebuild:rebuild",
     "doctor": "ops.doctor:doctor",
 }
 

@@ -138,7 +138,7 @@ def replay(
             with made.begin() as connection:
                 replayed += inbox.replay(connection, chosen[begin : begin + _BATCH])
     if replayed:
-        _nudge(broker_url)
+        nudge(broker_url)
     if as_json:
         print_json({"replayed": replayed})
     else:
@@ -157,7 +157,8 @@ def _ended(connection: Connection, reason: str | None, state: Ended | None) -> l
     return list(connection.exec_driver_sql(_ENDED, {"reason": reason, "state": state}).scalars())
 
 
-def _nudge(broker_url: str) -> None:
+def nudge(broker_url: str) -> None:
+    """Have the workers look now at what is to be applied again."""
     from pipeline import logs  # noqa: PLC0415 - what logs and what sends is slow to load, and only this needs it
     from tasks.nudge import Nudge  # noqa: PLC0415 - as above
 

@@ -127,7 +127,7 @@ class StripeFetcher:
             for line in lines
             if (period := metered.get(line.price_id or "")) is not None and period[0] < line.start < period[1]
         ]
-        return dataclasses.replace(subscription, swapped_at=max(starts, default=None))
+        return dataclasses.replace(subscription, swapped_at=max(starts, default=None), swap_looked_up=True)
 
     def _invoice(self, due: Due) -> None:
         with self._engine.connect() as connection:

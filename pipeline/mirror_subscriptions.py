@@ -81,7 +81,8 @@ class Subscription:
     ended_at: datetime | None
     pause_collection: str | None
     swapped_at: datetime | None = None
-    """When its metered price came, as a fetch found out; an event came at that instant."""
+    """When its metered price came, where a fetch found that inside the period; an event came at that instant."""
+    swap_looked_up: bool = False
 
 
 def read(subscription: Any) -> Subscription | None:
@@ -215,8 +216,10 @@ def _metered_since(
         since: datetime | None = subscription.swapped_at
     elif stored is None or stored.period_start != period[0]:
         since = None
-    else:
-        since = stored.metered_since if stored.metered_price_id in {None, metered.price.id} else at
+    elif stored.metered_price_id in {None, metered.price.id}:
+        since = stored.metered_since
+    else:  # Stripe was asked and knows of none inside the period, or says so at the instant of the change
+        since = None if subscription.swap_looked_up else at
     return since if since is not None and period[0] < since < period[1] else None
 
 

@@ -210,7 +210,8 @@ class Books:
         The plan of a price that was swapped before anything was known of it is on no object of Stripe's.
         """
         return self.rows("""
-            select r.period_start, r.period_end, s.stripe_id, r.cut, case when not r.cut then r.plan_id end, r.provisional,
+            select r.period_start, r.period_end, s.stripe_id, r.cut, r.provisional,
+                   case when not r.cut then r.plan_id end,
                    case when not r.cut then r.included_minutes end, r.calls, r.seconds, r.minutes
             from usage_records r left join subscriptions s on s.id = r.subscription_id
             where r.calls > 0 order by r.period_start""")

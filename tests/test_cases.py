@@ -11,6 +11,7 @@ def world(engine, tmp_path):
     made = World(engine, tmp_path / "clock")
     yield made
     made.assert_sums()
+    made.assert_rebuilt()
 
 
 # Calls

@@ -1,5 +1,6 @@
 """What a closed record says, and what its finalised invoice settles."""
 
+import hashlib
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -39,11 +40,14 @@ def test_the_statement_is_frozen_at_the_close(ledger):
     close(ledger, FINALISES)
     statement = ledger.row("usage_records", record_id).statement
     assert statement == {
-        "business": {"id": business_id, "name": "B"},
+        "business": {"id": business_id, "name": "B", "time_zone": "UTC"},
         "plan": "starter",
+        "plan_name": "Starter",
+        "increment_seconds": 60,
         "period": {"start": "2026-11-05T10:23:45+00:00", "end": "2026-12-05T10:23:45+00:00"},
         "for_stripe": True,
         "calls": 3,
+        "calls_sha256": _hash(ledger, record_id),
         "seconds": 30_000,
         "minutes": 504,
         "included": 500,
@@ -51,11 +55,68 @@ def test_the_statement_is_frozen_at_the_close(ledger):
         "unbilled": 0,
         "adjustments": 4,
         "written_off": 0,
+        "each_adjustment": [],
         "pushed": 500,
+        "pushes": {
+            "count": 2,
+            "minutes": 500,
+            "by_state": {"sent": {"count": 1, "minutes": 500}, "failed": {"count": 1, "minutes": 4}},
+        },
         "cost": {"USD": "-0.025500", "EUR": "-0.020000"},
         "gaps": ["call-of-unknown-duration", "refused-push"],
+        "sources": {},
         "closed_at": "2026-12-05T11:23:45+00:00",
     }
+
+
+def _hash(ledger: Ledger, record_id: int) -> str:
+    """What the statement promises, in other words than its SQL."""
+    calls = ledger.rows("select * from calls where usage_record_id = %s and counted", record_id)
+    lines = [
+        f"{call.sid} {call.counted_seconds} {call.counted_minutes} {call.ended_at:%Y-%m-%dT%H:%M:%S.%fZ}"
+        for call in sorted(calls, key=lambda call: str(call.sid).encode())
+    ]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def test_the_hash_is_over_the_counted_calls_in_the_order_of_their_bytes(ledger):
+    record_id = ledger.paying(4, state="closing", calls=3)
+    for sid, ended_at in (("CAb", NOON), ("CAB", NOON + timedelta(microseconds=5)), ("CA0", PERIOD_END - SECOND)):
+        ledger.call(record_id, sid=sid, ended_at=ended_at)
+    ledger.invoice(record_id)
+    close(ledger, FINALISES)
+    assert ledger.row("usage_records", record_id).statement["calls_sha256"] == _hash(ledger, record_id)
+
+
+def test_the_statement_names_the_call_and_the_period_of_each_adjustment(ledger):
+    origin = ledger.paying(5, state="closed", closed_at=PERIOD_END)
+    record = ledger.row("usage_records", ledger.following(origin))
+    ledger.run(
+        "update usage_records set state = 'closing', minutes = 4, adjustment_minutes = 4 where id = %s", record.id
+    )
+    late = ledger.call(origin, counted=False, counted_minutes=0, counted_seconds=0)
+    corrected = ledger.call(origin)
+    for sid, minutes in ((late, 6), (corrected, -3), (None, 1)):
+        ledger.insert(
+            "usage_adjustments",
+            business_id=record.business_id,
+            kind="carried",
+            usage_record_id=record.id,
+            origin_record_id=origin,
+            call_sid=sid,
+            minutes=minutes,
+            created_at=LATER,
+        )
+    ledger.invoice(record.id)
+    close(ledger, record.period_end + timedelta(hours=1))
+    statement = ledger.row("usage_records", record.id).statement
+    assert [(each["call"], each["minutes"], each["reason"]) for each in statement["each_adjustment"]] == [
+        (late, 6, "late-call"),
+        (corrected, -3, "correction"),
+        (None, 1, "invoice-difference"),
+    ]
+    period = {"start": "2026-11-05T10:23:45+00:00", "end": "2026-12-05T10:23:45+00:00"}
+    assert [each["period"] for each in statement["each_adjustment"]] == [period] * 3
 
 
 def test_the_statement_of_a_free_period_tells_what_is_unbilled_and_what_was_written_off_in_it(ledger):
@@ -83,6 +144,8 @@ def test_the_statement_of_a_free_period_tells_what_is_unbilled_and_what_was_writ
     statement = ledger.row("usage_records", record_id).statement
     assert (statement["overage"], statement["unbilled"], statement["written_off"]) == (0, 2, 3)
     assert (statement["for_stripe"], statement["cost"], statement["gaps"]) == (False, {}, [])
+    assert [(each["kind"], each["minutes"]) for each in statement["each_adjustment"]] == [("written-off", 3)]
+    assert statement["calls_sha256"] == hashlib.sha256().hexdigest()
 
 
 # Settlement

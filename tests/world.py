@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl, urlencode
 from sqlalchemy import Connection, Engine
 
 from db.seed import PLANS
-from pipeline import clock, inbox
+from pipeline import clock, inbox, rebuilding
 from pipeline.drain import Drain, DrainResult, DrainSettings
+from pipeline.rebuilding import Tally
+from pipeline.rebuilding_calls import Rules
 
 ACCOUNT = "AC" + "0" * 32
 NUMBER_OF_B = "+15550000001"
@@ -49,6 +51,7 @@ def _key(body: bytes) -> str:
 class World:
     engine: Engine
     clock_file: Path
+    bill_child_legs: bool = False  # as the last drain had it
 
     def __post_init__(self) -> None:
         self.now = at("20 Nov 12:00")
@@ -195,6 +198,7 @@ class World:
             )
 
     def drain(self, **settings: Any) -> DrainResult:
+        self.bill_child_legs = settings.get("bill_child_legs", False)
         return Drain(
             self.engine, DrainSettings(ACCOUNT, livemode=False, **settings), clock.Clock(self.clock_file)
         ).run()
@@ -249,3 +253,9 @@ class World:
                   is distinct from (c.calls, c.seconds, c.minutes + a.minutes, a.minutes)
         """)
         assert wrong == []
+
+    def assert_rebuilt(self) -> None:
+        """What is stored of each call and record is what its events alone come to."""
+        rules = Rules(ACCOUNT, self.bill_child_legs)
+        found = rebuilding.rebuild_all(self.engine, rules, self.now, Tally())
+        assert list(found) == []

@@ -66,6 +66,13 @@ class Call(Base):
         CheckConstraint("counted or (counted_minutes = 0 and counted_seconds = 0)", name="counted_figures"),
         CheckConstraint("(price is null) = (price_unit is null)", name="price"),
         Index("calls_usage_record_id_idx", "usage_record_id"),
+        # Only ended legs, so that the reports of a call in progress don't touch it.
+        Index(
+            "calls_uncounted_idx",
+            "business_id",
+            "ended_at",
+            postgresql_where=text("usage_record_id is null and ended_at is not null"),
+        ),
         Index("calls_orphans_idx", "parent_sid", postgresql_where=text("business_id is null")),
         {"comment": "one Twilio call leg"},
     )
