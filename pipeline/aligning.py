@@ -44,14 +44,16 @@ _MERGE = (
     "delete from usage_records where id = %(merged)s",
 )
 
-# Place: give a record its bounds, its subscription and its plan; the business's own where there is none to tell.
+# Place: give a record its bounds, its subscription and its plan; where nothing tells that, it keeps the one it has of
+# the same subscription, or gets the business's own.
 _PLACE = """
 update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s, provisional = false,
     allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id, included_minutes = p.included_minutes
 from subscription_plans p
 where r.id = %(id)s
-  and p.id = coalesce(%(plan_id)s, (select plan_id from businesses where id = r.business_id))
+  and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,
+                      (select plan_id from businesses where id = r.business_id))
   and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
        r.included_minutes)
       is distinct from (%(start)s, %(end)s, %(subscription_id)s, false, %(allowance_month)s, %(cut)s, p.id,

@@ -88,7 +88,7 @@ class StripeFetcher:
             fetch.add(mirror_customers.read(customer))
             if customer.get("deleted") is not True:
                 listed = _ask(self._api.list_subscriptions, due.object_id) or []
-                fetch.add_all(map(mirror_subscriptions.read, listed))
+                fetch.add_all(self._with_swap(mirror_subscriptions.read(each)) for each in listed)
         self._apply(due, fetch)
 
     def _subscription(self, due: Due) -> None:

@@ -152,9 +152,6 @@ class NewRecords:
             if span.start <= instant < span.end:
                 return record(span.plan_id or subscription.plan_id, Period(span.start, span.end), cut=span.cut)
         current = Period(subscription.period_start, subscription.period_end)
-        if instant in current:  # before its price came
-            before = current.clipped(subscription.started_at, subscription.metered_since)
-            return record(subscription.plan_id, before, cut=True)
         period = anchored_period(subscription.anchor, instant)
         if instant < current.start:  # over, so nothing but its invoice can correct it
             return record(subscription.plan_id, period.clipped(subscription.started_at, current.start))

@@ -78,6 +78,9 @@ def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscript
         for stripe_id, start, end, plan_id, mid_period in connection.exec_driver_sql(_INVOICED, (list(ids),))
     }
     for each in subscriptions:
+        begun = max(each.period_start, each.started_at)
+        if each.metered_since is not None and begun < each.metered_since:  # of the price before: which, is not known
+            spans.setdefault((each.id, begun), Span(each.id, None, begun, each.metered_since, mid_period=False))
         start, end = each.metered_since or each.period_start, each.period_end
         if each.ended_at is not None:
             end = min(end, each.ended_at)

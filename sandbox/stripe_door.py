@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sandbox.faults import FAULT
-from sandbox.stripe_errors import StripeError, server_error, too_many, unknown_url
+from sandbox.stripe_errors import StripeError, in_use, server_error, too_many, unknown_url
 from sandbox.stripe_events import Cause, Events, cause
 from sandbox.stripe_idempotency import Answer, IdempotencyKeys, refused
 from sandbox.stripe_lists import expand
@@ -118,4 +118,5 @@ async def unknown(request: Request, _: Exception) -> Response:
 
 def refuse(status: int) -> Response:
     """The answer to a request that a fault stops at the door."""
-    return _response(refused(server_error() if status == 500 else too_many("global-rate")), new_id("req"))
+    errors = {409: in_use(), 429: too_many("global-rate"), 500: server_error()}
+    return _response(refused(errors[status]), new_id("req"))

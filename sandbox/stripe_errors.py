@@ -52,6 +52,15 @@ def unknown_url(method: str, path: str) -> StripeError:
     return StripeError(404, f"Unrecognized request URL ({method}: {path}). Please see https://stripe.com/docs.")
 
 
+def in_use() -> StripeError:
+    """409: another request with this idempotency key is still being worked on."""
+    return StripeError(
+        409,
+        "There is currently another in-progress request using this Idempotency Key. Try again later.",
+        code="idempotency_key_in_use",
+    )
+
+
 def too_many(reason: str) -> StripeError:
     """429; ``reason`` is what the header names: ``global-rate``, ``resource-specific`` …"""
     return StripeError(

@@ -90,6 +90,13 @@ class Life:
         its = [it for it in subscriptions if it["customer"] == self.customer]
         return next((it for it in its if it["status"] not in {"canceled", "incomplete_expired"}), None)
 
+    @property
+    def subscription(self) -> dict[str, Any]:
+        """The living one, as the stand-in has it."""
+        it = self.living()
+        assert it is not None
+        return it
+
     def step(self, what: str) -> None:
         it = self.living()
         match what:
