@@ -65,12 +65,16 @@ class Life:
     calls: list[Call] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.prices = {
+        self.prices = self.set_up_prices()
+        about = {"name": "A business", "metadata": {"business_id": str(self.business_id)}}
+        self.customer = self.stripe.control("/stripe/customers", **about)
+
+    def set_up_prices(self) -> dict[str, dict[str, str]]:
+        """The two prices of each plan, by its code."""
+        return {
             plan: self.stripe.plan(minutes, "12", flat, plan)
             for plan, minutes, flat in (("starter", 500, 4900), ("professional", 2000, 14900))
         }
-        about = {"name": "A business", "metadata": {"business_id": str(self.business_id)}}
-        self.customer = self.stripe.control("/stripe/customers", **about)
 
     @property
     def now(self) -> datetime:
@@ -214,13 +218,16 @@ class Books:
     def records(self) -> list[tuple[Any, ...]]:
         """Those with calls: one that its calls have left may remain.
 
-        The plan of a price that was swapped before anything was known of it is on no object of Stripe's.
+        The plan of a price that was swapped, as long as no invoice has its line, is on no object of Stripe's.
         """
         return self.rows("""
-            select r.period_start, r.period_end, s.stripe_id, r.cut, r.provisional,
-                   case when not r.cut then r.plan_id end,
-                   case when not r.cut then r.included_minutes end, r.calls, r.seconds, r.minutes
+            select r.period_start, r.period_end, s.stripe_id, r.provisional, case when told then r.plan_id end,
+                   case when told then r.included_minutes end, r.calls, r.seconds, r.minutes
             from usage_records r left join subscriptions s on s.id = r.subscription_id
+            cross join lateral (
+              select s.id is null or s.period_end = r.period_end or exists (
+                select from stripe_invoice_lines l
+                where l.stripe_subscription_id = s.stripe_id and l.period_end = r.period_end) as told) known
             where r.calls > 0 order by r.period_start""")
 
     def assert_every_call_is_in_one_record(self, calls: list[Call]) -> None:
