@@ -67,6 +67,7 @@ class Call(Base):
         CheckConstraint("(price is null) = (price_unit is null)", name="price"),
         Index("calls_usage_record_id_idx", "usage_record_id"),
         Index("calls_orphans_idx", "parent_sid", postgresql_where=text("business_id is null")),
+        Index("calls_started_at_idx", "started_at", postgresql_using="brin"),
         {"comment": "one Twilio call leg"},
     )
 
