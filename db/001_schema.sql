@@ -864,11 +864,100 @@ ALTER TABLE subscription_changes ADD CONSTRAINT subscription_changes_kind_check 
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
 
--- Running upgrade 0002 -> 0004
+-- Running upgrade 0002 -> 0003
+
+CREATE TABLE sources (
+    source TEXT NOT NULL, 
+    heard_at TIMESTAMP WITH TIME ZONE, 
+    heard_machine_at TIMESTAMP WITH TIME ZONE, 
+    longest_gap INTERVAL DEFAULT '24 hours' NOT NULL, 
+    CONSTRAINT sources_pkey PRIMARY KEY (source), 
+    CONSTRAINT sources_source_check CHECK (source in ('twilio-callbacks', 'stripe-events'))
+);
+
+COMMENT ON TABLE sources IS 'heartbeats: when something last came from a source, and for how long it usually does not';
+
+COMMENT ON COLUMN sources.heard_at IS 'business clock; null: never yet';
+
+COMMENT ON COLUMN sources.heard_machine_at IS 'machine clock';
+
+COMMENT ON COLUMN sources.longest_gap IS 'the longest silence of late; an old one counts ever less';
+
+INSERT INTO sources (source) VALUES ('twilio-callbacks');
+
+INSERT INTO sources (source) VALUES ('stripe-events');
+
+COMMENT ON TABLE listings IS 'up to when a source has been listed in full, or its days compared';
+
+ALTER TABLE meter_pushes ADD COLUMN last_sent_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN meter_pushes.last_sent_at IS 'machine clock; Stripe''s sum can tell of it some time later';
+
+ALTER TABLE meter_pushes ADD COLUMN doubt TEXT;
+
+COMMENT ON COLUMN meter_pushes.doubt IS 'under verification: the event of Stripe''s that says some of its time were invalid, not which';
+
+ALTER TABLE meter_pushes ADD COLUMN looked_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN meter_pushes.looked_at IS 'machine clock: Stripe''s sum was last asked for then';
+
+CREATE INDEX meter_pushes_doubt_idx ON meter_pushes (id) WHERE doubt is not null;
+
+CREATE INDEX meter_pushes_created_at_idx ON meter_pushes USING brin (created_at);
+
+CREATE INDEX calls_started_at_idx ON calls USING brin (started_at);
+
+CREATE TABLE stripe_sums (
+    usage_record_id BIGINT NOT NULL, 
+    until TIMESTAMP WITH TIME ZONE NOT NULL, 
+    sent INTEGER NOT NULL, 
+    summed NUMERIC NOT NULL, 
+    compared_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT stripe_sums_pkey PRIMARY KEY (usage_record_id), 
+    CONSTRAINT stripe_sums_usage_record_id_fkey FOREIGN KEY(usage_record_id) REFERENCES usage_records (id) ON DELETE CASCADE
+);
+
+COMMENT ON TABLE stripe_sums IS 'Stripe''s own sum of a record''s minutes beside what it was sent, as last compared';
+
+COMMENT ON COLUMN stripe_sums.until IS 'minutes from here on were not settled yet, and are left out';
+
+COMMENT ON COLUMN stripe_sums.sent IS 'minutes of the pushes that Stripe took';
+
+COMMENT ON COLUMN stripe_sums.summed IS 'minutes by Stripe''s summary';
+
+ALTER TABLE drifts ADD COLUMN repair TEXT;
+
+COMMENT ON COLUMN drifts.repair IS 'what is proposed to be done';
+
+ALTER TABLE drifts ADD COLUMN note TEXT;
+
+COMMENT ON COLUMN drifts.note IS 'how a person resolved it; null: it ended by itself';
+
+ALTER TABLE subscription_plans ADD COLUMN late_policy TEXT DEFAULT 'carry' NOT NULL;
+
+COMMENT ON COLUMN subscription_plans.late_policy IS 'what becomes of minutes that come too late for a paid period';
+
+ALTER TABLE subscription_plans ADD COLUMN late_limit_minutes INTEGER DEFAULT 3000 NOT NULL;
+
+COMMENT ON COLUMN subscription_plans.late_limit_minutes IS 'late minutes of one period beyond this are held, for a person to decide';
+
+ALTER TABLE subscription_plans ADD CONSTRAINT subscription_plans_late_policy_check CHECK (late_policy in ('carry', 'write-off'));
+
+ALTER TABLE subscription_plans ADD CONSTRAINT subscription_plans_late_limit_minutes_check CHECK (late_limit_minutes >= 0);
+
+ALTER TABLE usage_adjustments DROP CONSTRAINT usage_adjustments_kind_check;
+
+ALTER TABLE usage_adjustments ADD CONSTRAINT usage_adjustments_kind_check CHECK (kind in ('carried', 'written-off', 'unbillable', 'held'));
+
+CREATE INDEX usage_adjustments_held_idx ON usage_adjustments (origin_record_id) WHERE kind = 'held';
+
+UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
+
+-- Running upgrade 0003 -> 0004
 
 CREATE INDEX calls_uncounted_idx ON calls (business_id, ended_at) WHERE usage_record_id is null and ended_at is not null;
 
-UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0002';
+UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
 
 COMMIT;
 

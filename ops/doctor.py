@@ -43,6 +43,7 @@ def doctor(as_json: AsJson = False) -> None:
         "settings": _settings(),
         "database": doctor_servers.database(),
         "broker": doctor_servers.broker(),
+        "sources": doctor_servers.sources(),
         "stripe": doctor_accounts.stripe(),
         "twilio": doctor_accounts.twilio(),
     }

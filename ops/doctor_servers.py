@@ -10,7 +10,9 @@ from db.migrate import config
 from db.seed import PLANS
 from ops.database import transaction
 from ops.findings import Finding, fail, ok, warn
-from ops.output import WrongError
+from ops.output import WrongError, age, shown
+from pipeline import sources as heartbeats
+from pipeline.clock import ClockError, business_clock
 from pipeline.settings import BrokerSettings, load
 
 #: PostgreSQL's, as it counts itself, and that of Redis' protocol.
@@ -56,6 +58,26 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 def _names(revisions: set[str]) -> str:
     return ", ".join(sorted(revisions)) or "nothing"
+
+
+def sources() -> Iterator[Finding]:
+    """When each source was last heard, and whether it has been silent for longer than it usually is."""
+    try:
+        with transaction() as connection:
+            found = heartbeats.read(connection, business_clock().now())
+    except (WrongError, ClockError):
+        return  # other looks have told it
+    for source in found:
+        if source.silent_seconds is None:
+            yield ok(f"{source.name}: nothing has come yet")
+            continue
+        words = f"{source.name}: last heard {shown(source.heard_at)} UTC, {age(source.silent_seconds)} ago"
+        if source.too_silent:
+            yield fail(
+                f"{words}, usual are {age(source.normal_seconds)}: see that its requests reach us and are let in"
+            )
+        else:
+            yield ok(words)
 
 
 def broker() -> Iterator[Finding]:

@@ -67,6 +67,7 @@ def stand_in_settings(
         "ALTIORA_STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
         "ALTIORA_STRIPE_API_BASE": f"http://127.0.0.1:{stripe}",
         "ALTIORA_STRIPE_METER_EVENT_NAME": "call_minutes",
+        "ALTIORA_STRIPE_SETTLING_SECONDS": "20",
         "ALTIORA_TWILIO_ACCOUNT_SID": f"AC{secrets.token_hex(16)}",
         "ALTIORA_TWILIO_AUTH_TOKEN": secrets.token_hex(16),
         "ALTIORA_TWILIO_API_BASE": f"http://127.0.0.1:{twilio}",

@@ -1,8 +1,9 @@
 """`altiora pushes`: what Stripe is told, and what it refused."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from sqlalchemy import Connection
 
 from ops.database import transaction
 from ops.output import AsJson, WrongError, print_json, print_table, say
@@ -21,7 +22,7 @@ where p.state in ('planned', 'sending', 'unknown', 'failed')
 order by p.id
 """
 
-_RELEASABLE = "select business_id from meter_pushes where id = %s"
+_BUSINESS_OF = "select business_id from meter_pushes where id = %s"
 
 
 @app.command("list")
@@ -51,15 +52,35 @@ def list_(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def settle(
+    push_id: Annotated[int, typer.Argument(metavar="ID")],
+    verdict: Annotated[Literal["sent", "void"], typer.Argument(help="sent: Stripe has it; void: it has not.")],
+) -> None:
+    """Say what became of a push of unknown outcome, where neither Stripe's sum nor the invoice can tell."""
+    with transaction() as connection:
+        _lock(connection, push_id)
+        try:
+            pushes.settle(connection, push_id, verdict, business_clock().now())
+        except ValueError as error:
+            raise WrongError(str(error)) from error
+    after = "it counts as pushed" if verdict == "sent" else "its minutes are planned anew within a minute"
+    say(f"Meter push {push_id} is {verdict}: {after}.")
+
+
+@app.command()
 def release(push_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     """Let the minutes of a push that Stripe refused be sent anew, once its cause is repaired."""
     with transaction() as connection:
-        business_id = connection.exec_driver_sql(_RELEASABLE, (push_id,)).scalar()
-        if business_id is None:
-            raise WrongError(f"there is no meter push {push_id}; `altiora pushes list` shows them")
-        records.lock_businesses(connection, [business_id])
+        _lock(connection, push_id)
         try:
             pushes.release(connection, push_id, business_clock().now())
         except ValueError as error:
             raise WrongError(str(error)) from error
     say(f"Released meter push {push_id}: its minutes are planned anew within a minute.")
+
+
+def _lock(connection: Connection, push_id: int) -> None:
+    business_id = connection.exec_driver_sql(_BUSINESS_OF, (push_id,)).scalar()
+    if business_id is None:
+        raise WrongError(f"there is no meter push {push_id}; `altiora pushes list` shows them")
+    records.lock_businesses(connection, [business_id])

@@ -73,8 +73,7 @@ def _tell(frozen: dict[str, Any]) -> None:
     for state, pushes in frozen["pushes"]["by_state"].items():
         say(f"  pushes {state:7}{pushes['count']:,}, {pushes['minutes']:,} minutes")
     say(f"  gaps          {', '.join(frozen['gaps']) or 'none'}")
-    for source, outcome in frozen["sources"].items():
-        say(f"  source {source:7}{outcome}")
+    say(f"  sources       {frozen['sources']}")
     say(f"  calls sha256  {frozen['calls_sha256']}")
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline.sources import SOURCES_SQL
+
 # One row for each kind, also where there is nothing. Ages run on the machine clock where rows have such a time; those
 # of records and drifts run on the business clock, given as %(business_now)s. Each part has a partial index, so that its
 # cost goes with the backlog and not with the history. In psycopg's own style, since the receiver runs it without
 # SQLAlchemy.
-BACKLOG_SQL = """
+BACKLOG_SQL = f"""
 select kind, count, case when count > 0 then greatest(0, floor(extract(epoch from reference - oldest)))::bigint end
 from (
     select 1, 'pending', count(*), min(due_at), now()
@@ -46,9 +48,12 @@ from (
     union all
     select 11, 'drifts', count(*), min(found_at), %(business_now)s::timestamptz
     from drifts where resolved_at is null
+    union all
+    select 12, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
+    from ({SOURCES_SQL}) as source where silent > normal
 ) as backlog (place, kind, count, oldest, reference)
 order by place
-"""
+"""  # noqa: S608 - put together from constants of ours
 
 #: Seconds that the oldest of a kind may be old before /health/backlog says so. The other kinds wait for a person or
 #: for their own time; /metrics has them for an alarm.
@@ -59,6 +64,7 @@ LIMITS = {
     "changes-unsent": 600,
     "records-due": 3_600,  # an invoice's grace is an hour: a close that starts later misses it
     "records-closing": 96 * 3_600,  # the longest grace is 72 h
+    "silent-sources": 0,  # only those are counted that are silent for longer than is normal
 }
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline import drifts, refreshes, settlement
+from pipeline import close_gate, drifts, refreshes, settlement
 from pipeline.billable import INVOICE, STALE, TOO_LATE, deadline
 from pipeline.chunks import under_locks
 from pipeline.statements import OF_CALLS, STATEMENT
@@ -55,10 +55,15 @@ where r.id = ended.id
 """  # noqa: S608 - as above
 
 _CLOSE = f"""
-update usage_records r set state = 'closed', closed_at = %(now)s, statement = made.statement
+update usage_records r set state = 'closed', closed_at = %(now)s,
+  statement = made.statement || jsonb_build_object(
+    'gaps', made.statement -> 'gaps' || to_jsonb(made.source_gaps || made.push_gaps),
+    'sources', case when made.source_gaps = '{{}}' then 'complete' else 'incomplete' end,
+    'dead_of_nobody', made.dead_of_nobody)
 from (
   select r.id, r.subscription_id is not null and invoice.id is null and not r.cut as no_invoice,
-         {STATEMENT} as statement
+         {STATEMENT} as statement, {close_gate.SOURCE_GAPS} as source_gaps, {close_gate.PUSH_GAPS} as push_gaps,
+         {close_gate.DEAD_OF_NOBODY} as dead_of_nobody
   {_JOINS}
   join businesses b on b.id = r.business_id
   join subscription_plans p on p.id = r.plan_id
@@ -66,7 +71,8 @@ from (
   where r.business_id = any(%(ids)s::bigint[]) and {_CLOSABLE}
 ) made
 where r.id = made.id
-returning r.id, r.business_id, r.subscription_id is not null as paid, made.no_invoice, r.minutes
+returning r.id, r.business_id, r.period_end, r.subscription_id is not null as paid, made.no_invoice, r.minutes,
+          made.source_gaps
 """  # noqa: S608 - as above
 
 # Planned for a closed period and never sent: what it held is carried when the invoice is final.
@@ -118,13 +124,16 @@ def close_due(engine: Engine, now: datetime) -> Counter[str]:
     counts = under_locks(engine, due, work, seconds=SECONDS)
     with engine.begin() as connection:
         counts["requested"] += _request_missing(connection, now)
+        close_gate.resolve(connection, now)
     return +counts
 
 
 def close(connection: Connection, business_ids: Sequence[int], now: datetime) -> Counter[str]:
     """Do what is due for these businesses, whose locks are held."""
     about = {"ids": list(business_ids), "now": now, "deadline": deadline(now)}
-    closed = connection.exec_driver_sql(_CLOSE, about).all()  # also what comes so late that both steps are due
+    facts = close_gate.facts(connection)
+    closed = connection.exec_driver_sql(_CLOSE, about | facts).all()  # also what comes so late that both steps are due
+    close_gate.report(connection, closed, facts, now)
     begun = connection.exec_driver_sql(_BEGIN, about).rowcount
     paid = [record.id for record in closed if record.paid]
     if paid:

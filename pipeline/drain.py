@@ -16,7 +16,7 @@ from psycopg import errors as pg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pipeline import counting, inbox, records, reports, stripe_events
+from pipeline import counting, inbox, records, reports, sources, stripe_events
 from pipeline.clock import Clock
 from pipeline.inbox import StoredEvent
 from pipeline.outcomes import Applied, MoreBusinesses, Outcome
@@ -63,6 +63,7 @@ class Drain:
         self._settings = settings
         self._clock = clock
         self._result = DrainResult()
+        self._heard: dict[str, datetime] = {}
 
     def run(self, max_seconds: float = MAX_SECONDS) -> DrainResult:
         """Apply batch after batch until nothing is due, or for ``max_seconds`` of machine time."""
@@ -71,6 +72,7 @@ class Drain:
             if time.monotonic() - started > max_seconds:
                 self._result.more = True
                 break
+        sources.hear(self._engine, self._heard)
         return self._result
 
     def _batch(self, event_ids: Sequence[int] | None, business_ids: frozenset[int] = frozenset()) -> bool:
@@ -80,6 +82,7 @@ class Drain:
             events = inbox.claim_due(connection) if event_ids is None else inbox.claim_these(connection, event_ids)
             if not events:
                 return False
+            self._heard |= sources.heard(events)
             ids = [event.id for event in events]
             trace_id = inbox.leave_trace(self._engine, ids)
             try:

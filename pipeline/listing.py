@@ -1,4 +1,6 @@
-"""The listing of Twilio's calls, about every hour: brings in calls whose callback was lost, and prices that came late.
+"""The listing of Twilio's calls, about every hour and past each period's end.
+
+It brings in calls whose callback was lost, and prices that came late.
 
 Twilio never retries a callback that was answered with an error, so the list is the only way to know of such calls.
 """
@@ -11,19 +13,23 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline import recovering
+from pipeline import recovering, sources
 from pipeline.clock import Clock, machine_now
 from pipeline.reports import TERMINAL
 from pipeline.twilio_api import TwilioApi, instant
 
 log = structlog.get_logger()
 
-#: What started since the last listing, and 5 h before it, when a call may have begun that ended since. Within the
-#: hour of grace that a renewal's draft has, so that a lost callback of a period's last minutes still gets into it.
-OFTEN = "twilio-calls"
+#: What ended longer ago can't be billed any more.
+OLDEST = timedelta(days=35)
+#: Twilio lists by start and we bill by end, so a listing begins so long before what it is to cover.
+LONGEST_CALL = timedelta(hours=24)
+#: What ended since the last listing. Within the hour of grace that a renewal's draft has, so that a lost callback of a
+#: period's last minutes still gets into it; and sooner when a period has ended that waits for it (see close_gate).
+OFTEN = sources.TWILIO_CALLS
 OFTEN_EVERY = timedelta(minutes=45)
-OFTEN_MARGIN = timedelta(hours=5)
-#: Once a day, two days back from the last time: prices that came late, and calls that lasted longer than 5 h.
+WAITED_FOR_EVERY = timedelta(minutes=10)
+#: Once a day, what ended in the two days before the last time: prices that came late, corrections.
 DAILY = "twilio-calls-daily"
 DAILY_EVERY = timedelta(hours=24)
 DAILY_MARGIN = timedelta(hours=48)
@@ -36,6 +42,12 @@ CHUNK = 1000
 _LOCK = 20_261_122
 
 _LISTED_UNTIL = "select listed_until from listings where source = %s"
+
+# A period that ended, and that nothing has been listed past. Each part has its partial index.
+_WAITED_FOR = """
+select exists (select from usage_records where state = 'open' and period_end > %(since)s and period_end <= %(until)s)
+    or exists (select from usage_records where state = 'closing' and period_end > %(since)s and period_end <= %(until)s)
+"""
 
 _LISTED = """
 insert into listings (source, listed_until) values (%(source)s, %(until)s)
@@ -64,17 +76,18 @@ def _list_if_due(engine: Engine, api: TwilioApi, now: datetime) -> int:
     until = now - UNDERWAY
     with engine.connect() as connection:
         often, daily = _listed_until(connection, OFTEN), _listed_until(connection, DAILY)
-    if often is None or daily is None:  # the first listing ever: what lies before it is not ours
-        start, sources = until - OFTEN_MARGIN, [OFTEN, DAILY]
+        waited_for = often is not None and _waited_for(connection, often, until)
+    if often is None or daily is None:  # the first listing ever: what lies before the first business is not ours
+        start, due = _begun(engine, until) - LONGEST_CALL, [OFTEN, DAILY]
     elif now - daily >= DAILY_EVERY:
-        start, sources = min(daily - DAILY_MARGIN, often - OFTEN_MARGIN), [OFTEN, DAILY]
-    elif now - often >= OFTEN_EVERY:
-        start, sources = often - OFTEN_MARGIN, [OFTEN]
+        start, due = min(daily - DAILY_MARGIN, often) - LONGEST_CALL, [OFTEN, DAILY]
+    elif now - often >= OFTEN_EVERY or (waited_for and now - often >= WAITED_FOR_EVERY):
+        start, due = often - LONGEST_CALL, [OFTEN]
     else:
         return 0
     count = _list(engine, api, start, until, now)
     with engine.begin() as connection:
-        for source in sources:
+        for source in due:
             connection.exec_driver_sql(_LISTED, {"source": source, "until": until})
     if count:
         log.info("calls-recovered", events=count, started_from=start.isoformat(), until=until.isoformat())
@@ -84,6 +97,17 @@ def _list_if_due(engine: Engine, api: TwilioApi, now: datetime) -> int:
 def _listed_until(connection: Connection, source: str) -> datetime | None:
     until: datetime | None = connection.exec_driver_sql(_LISTED_UNTIL, (source,)).scalar()
     return until
+
+
+def _begun(engine: Engine, until: datetime) -> datetime:
+    """When the first business was added, or so long ago that Stripe takes nothing older."""
+    with engine.connect() as connection:
+        first: datetime | None = connection.exec_driver_sql("select min(created_at) from businesses").scalar()
+    return until if first is None else min(until, max(first, until - OLDEST))
+
+
+def _waited_for(connection: Connection, since: datetime, until: datetime) -> bool:
+    return bool(connection.exec_driver_sql(_WAITED_FOR, {"since": since, "until": until}).scalar_one())
 
 
 def _list(engine: Engine, api: TwilioApi, start: datetime, until: datetime, now: datetime) -> int:

@@ -1,13 +1,13 @@
 """Stripe's reports of meter events that it took and could not use: the pushes that they name have failed.
 
 A report counts all invalid events of some seconds and shows samples, so that it may name fewer than there are:
-then every push of that time is in doubt, and a drift tells a person.
+then every push of that time is in doubt until Stripe's own sums have told (``verifying``), and a drift says so.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -31,6 +31,27 @@ _FAIL = """
 update meter_pushes set state = 'failed', answer = %(words)s, settled_at = clock_timestamp()
 where identifier = %(identifier)s and state in ('sent', 'unknown')
 returning id, business_id, minutes, timestamp
+"""
+
+# Doubt: what may have been sent in the report's window. Its bounds are Stripe's clock, which is both of ours in real
+# life and the business clock in a simulation; a push too many is verified for nothing, one too few is never billed.
+_DOUBT = """
+update meter_pushes set doubt = %(doubt)s
+where id in (
+  select id from meter_pushes
+  where created_at >= %(start)s - interval '24 hours' and created_at <= %(end)s
+    and (created_at >= %(start)s - interval '1 hour'
+         or settled_at between %(start)s and %(end)s or last_sent_at between %(start)s and %(end)s)
+    and (state = 'sent' or (state in ('planned', 'sending') and first_sent_at is not null))
+    and not identifier = any(%(named)s::text[])
+  order by id for update)
+"""
+#: Stripe's clock and ours, and an answer that took its time.
+_SLACK = timedelta(minutes=5)
+
+_DOUBTED = """
+select exists (
+  select from meter_pushes where doubt is not null and doubt = %s and state in ('planned', 'sending', 'sent'))
 """
 
 _KNOWN = "select count(*) from meter_pushes where identifier = any(%s::text[])"
@@ -84,29 +105,47 @@ def businesses_of(connection: Connection, errors: MeterErrors) -> Sequence[int]:
 
 
 def apply(connection: Connection, event_id: str, errors: MeterErrors, now: datetime) -> None:
-    """Fail the pushes that the report names, and open a drift when it counts more than it names.
+    """Fail the pushes that the report names; when it counts more than it names, all others of its time are in doubt.
 
-    The locks of ``businesses_of`` must be held. Raises UndecidedError.
+    The locks of ``businesses_of`` must be held; a doubt moves no figure and needs none. Raises UndecidedError.
     """
     undecided = connection.exec_driver_sql(_UNDECIDED, (sorted(errors.named),)).scalars().all()
     if undecided:
         raise UndecidedError(f"{', '.join(undecided)}: still being sent")
     for name, words in sorted(errors.named.items()):
-        _fail(connection, name, words, now)
+        fail(connection, name, words, now)
     known = connection.exec_driver_sql(_KNOWN, (sorted(errors.named),)).scalar_one()
     if known < errors.count:
+        doubted = _doubt(connection, event_id, errors)
         drifts.report(
             connection,
             "meter-errors",
             f"event:{event_id}",
             expected=f"every meter event from {errors.window_start} to {errors.window_end} counted",
-            actual=f"{errors.count} were not, {known} of ours are named: verify the pushes sent then",
-            evidence={"event": event_id, "named": dict(errors.named), "summary": errors.summary},
+            actual=f"{errors.count} were not, {known} of ours are named; {doubted} pushes of that time are in doubt",
+            evidence={"event": event_id, "named": dict(errors.named), "summary": errors.summary, "doubted": doubted},
             now=now,
         )
 
 
-def _fail(connection: Connection, name: str, words: str, now: datetime) -> None:
+def _doubt(connection: Connection, event_id: str, errors: MeterErrors) -> int:
+    """Put the pushes of the report's window under verification; returns how many. None where it has no bounds."""
+    try:
+        start, end = datetime.fromisoformat(errors.window_start), datetime.fromisoformat(errors.window_end)
+    except ValueError:
+        return 0
+    about = {"doubt": event_id, "start": start - _SLACK, "end": end + _SLACK, "named": sorted(errors.named)}
+    return connection.exec_driver_sql(_DOUBT, about).rowcount
+
+
+def resolve_verified(connection: Connection, event_id: str, now: datetime) -> None:
+    """End a report's drift once no push is in doubt because of it."""
+    if not connection.exec_driver_sql(_DOUBTED, (event_id,)).scalar_one():
+        drifts.resolve(connection, "meter-errors", f"event:{event_id}", now)
+
+
+def fail(connection: Connection, name: str, words: str, now: datetime) -> None:
+    """Stripe does not count this push after all: refused, until an operator releases it. Its business is locked."""
     failed = connection.exec_driver_sql(_FAIL, {"identifier": name, "words": words}).first()
     if failed is None:
         return

@@ -61,6 +61,7 @@ update meter_pushes p set
   attempts = p.attempts + case when judged.verdict = 'sending' then 1 else 0 end,
   first_sent_at = case when judged.verdict = 'sending' then coalesce(p.first_sent_at, clock_timestamp())
                        else p.first_sent_at end,
+  last_sent_at = case when judged.verdict = 'sending' then clock_timestamp() else p.last_sent_at end,
   due_at = case when judged.verdict = 'sending' then clock_timestamp() + make_interval(secs => {LEASE_SECONDS})
                 else p.due_at end
 from judged where judged.id = p.id

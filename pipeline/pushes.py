@@ -73,6 +73,20 @@ from (
 where r.id = pushed.id and r.pushed_minutes <> pushed.minutes
 """
 
+_SETTLE = """
+update meter_pushes
+set state = %(verdict)s, doubt = null, settled_at = clock_timestamp(),
+  answer = coalesce(answer || '; ', '') || 'by a person'
+where id = %(id)s and state = 'unknown'
+returning identifier
+"""
+
+_RECORD_OF = """
+select r.id from usage_records r
+join meter_pushes p on p.business_id = r.business_id and r.period_start <= p.timestamp and p.timestamp < r.period_end
+where p.id = %s
+"""
+
 _RELEASE = """
 update meter_pushes set state = 'released', settled_at = clock_timestamp() where id = %s and state = 'failed'
 returning identifier
@@ -143,6 +157,18 @@ def _identifier(record_id: int) -> str:
 def recount(connection: Connection, record_ids: Sequence[int]) -> None:
     """Bring ``pushed_minutes`` in line with the pushes by timestamp; for records whose bounds have moved."""
     connection.exec_driver_sql(_RECOUNT, (list(record_ids),))
+
+
+def settle(connection: Connection, push_id: int, verdict: str, now: datetime) -> None:
+    """A person says what became of an unknown push, whose business is locked: ``sent``, or ``void`` to plan it anew.
+
+    Raises ValueError when there is no such unknown push.
+    """
+    settled = connection.exec_driver_sql(_SETTLE, {"id": push_id, "verdict": verdict}).first()
+    if settled is None:
+        raise ValueError(f"meter push {push_id} is not unknown: only an unknown one needs a word")
+    recount(connection, connection.exec_driver_sql(_RECORD_OF, (push_id,)).scalars().all())
+    drifts.resolve(connection, "unknown-push", f"push:{settled.identifier}", now)
 
 
 def release(connection: Connection, push_id: int, now: datetime) -> None:

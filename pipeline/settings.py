@@ -17,6 +17,7 @@ HELP = {
     "stripe_webhook_secret": "the signing secret whsec_… of the endpoint; several, comma-separated, while rotating",
     "stripe_api_base": "the address of Stripe's API, https://api.stripe.com unless it is a stand-in",
     "stripe_meter_event_name": "the event_name of the meter that counts call minutes",
+    "stripe_settling_seconds": "how long after a push Stripe's sums are taken to be right; 3600 except in a simulation",
     "twilio_account_sid": "the account's SID, AC…",
     "twilio_auth_token": "the account's auth token; several, comma-separated, while rotating; the first signs ours",
     "twilio_api_base": "the address of Twilio's API, https://api.twilio.com unless it is a stand-in",
@@ -82,6 +83,7 @@ class StripeSettings(_Settings):
     stripe_api_key: SecretStr
     stripe_api_base: str = "https://api.stripe.com"
     stripe_meter_event_name: str = Field(default="call_minutes", min_length=1, max_length=100)
+    stripe_settling_seconds: int = Field(default=3600, ge=0)
 
     @field_validator("stripe_api_base")
     @classmethod

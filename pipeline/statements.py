@@ -71,7 +71,7 @@ _OF_PUSHES = """
   ) by_state
 """
 
-#: ``sources`` is for what a reconciliation says of them, by source; empty where none has looked before the close.
+#: To which the close adds whether its sources were complete (``pipeline/close_gate.py``).
 STATEMENT = """
 jsonb_build_object(
   'business', jsonb_build_object('id', b.id, 'name', b.name, 'time_zone', b.time_zone),
@@ -100,7 +100,6 @@ jsonb_build_object(
     case when of_pushes.by_state ? 'failed' then 'refused-push' end,
     case when of_pushes.by_state ?| array['planned', 'sending', 'unknown'] then 'unanswered-push' end
   ], null)),
-  'sources', '{}'::jsonb,
   'closed_at', %(now)s::timestamptz
 )
 """

@@ -29,6 +29,20 @@ TABLE: Final = (
     Entry("stripe.plan-meter-pushes", _MINUTE, "stripe", 120, "few, larger deltas: one unsettled push per business"),
     Entry("stripe.send-meter-pushes", 10, "stripe", 20, "the last push of a period must reach Stripe within its grace"),
     Entry("stripe.send-subscription-changes", 10, "stripe", 20, "people wait for what they changed"),
+    Entry(
+        "stripe.verify-meter-pushes",
+        5 * _MINUTE,
+        "stripe",
+        600,
+        "a push of unknown outcome holds up its whole business until Stripe's sum of its minute has settled",
+    ),
+    Entry(
+        "stripe.compare-sums",
+        10 * _MINUTE,
+        "stripe",
+        600,
+        "each record about once a day, some at a time: what Stripe sums up is what it was sent, or a drift",
+    ),
     Entry("twilio.fetch-calls", 10, "maintenance", 20, "a call of unknown duration is not counted before"),
     Entry(
         "twilio.list-calls",

@@ -1,8 +1,10 @@
 """Queue `stripe`: what is told to Stripe, and what is asked of it."""
 
+from datetime import timedelta
+
 import structlog
 
-from pipeline import backfill, change_sending, push_sending, pushes
+from pipeline import backfill, change_sending, push_sending, pushes, stripe_sums, verifying
 from pipeline.clock import business_clock
 from pipeline.fetch_stripe import StripeFetcher
 from pipeline.settings import StripeSettings, load
@@ -30,6 +32,28 @@ def send_meter_pushes() -> None:
     counts = push_sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-meter-pushes", **counts)
+
+
+@app.task(name="stripe.verify-meter-pushes")
+def verify_meter_pushes() -> None:
+    """Let Stripe's sums tell what became of pushes without an answer, and of those that a report put in doubt."""
+    settings = load(StripeSettings)
+    settling = timedelta(seconds=settings.stripe_settling_seconds)
+    counts = verifying.verify_due(engine(), StripeApi(settings), business_clock().now(), settling)
+    if counts:
+        log.info("verified-meter-pushes", **counts)
+    if counts["void"]:
+        follow_ups.send({"stripe.plan-meter-pushes"})
+
+
+@app.task(name="stripe.compare-sums")
+def compare_sums() -> None:
+    """Compare Stripe's sums with what it was sent."""
+    settings = load(StripeSettings)
+    settling = timedelta(seconds=settings.stripe_settling_seconds)
+    counts = stripe_sums.compare_due(engine(), StripeApi(settings), business_clock().now(), settling)
+    if counts:
+        (log.error if counts["differ"] else log.info)("compared-sums", **counts)
 
 
 @app.task(name="stripe.send-subscription-changes")

@@ -112,6 +112,7 @@ def environment(database_url, broker_url) -> dict[str, str]:
         "ALTIORA_STRIPE_WEBHOOK_SECRET": "whsec_test",
         "ALTIORA_STRIPE_API_BASE": "http://127.0.0.1:1",
         "ALTIORA_STRIPE_METER_EVENT_NAME": "call_minutes",
+        "ALTIORA_STRIPE_SETTLING_SECONDS": "3600",
         "ALTIORA_TWILIO_ACCOUNT_SID": "AC" + "0" * 32,
         "ALTIORA_TWILIO_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
         "ALTIORA_TWILIO_API_BASE": "http://127.0.0.1:1",

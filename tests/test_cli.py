@@ -350,6 +350,25 @@ def failed_push(world):
         )
 
 
+@pytest.mark.parametrize(("verdict", "pushed"), [("sent", 3), ("void", 0)])
+def test_a_person_says_what_became_of_a_push(altiora, world, verdict, pushed):
+    world.callback(CallDuration=180)
+    world.drain()
+    record = world.record(world.b)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into meter_pushes (business_id, usage_record_id, identifier, event_name, stripe_customer_id,"
+            " minutes, timestamp, state, created_at)"
+            " values (%s, %s, 'push-1', 'call_minutes', 'cus_1', 3, %s, 'unknown', %s)",
+            (world.b, record.id, at("20 Nov 12:00"), world.now),
+        )
+    assert "'maybe' is not one of" in altiora("pushes", "settle", "1", "maybe", status=2)
+    assert f"Meter push 1 is {verdict}" in altiora("pushes", "settle", "1", verdict)
+    assert world.record(world.b).pushed_minutes == pushed
+    assert world.rows("select state from meter_pushes") == [(verdict,)]
+    assert "only an unknown one needs a word" in altiora("pushes", "settle", "1", verdict, status=1)
+
+
 def test_a_refused_push_is_shown_and_released(altiora, world):
     failed_push(world)
     (push,) = altiora.json("pushes", "list")

@@ -135,6 +135,18 @@ def test_a_database_that_is_not_ready(altiora, world, empty_database_url):
     assert "database: it has no tables of ours: run `altiora migrate`" in findings(altiora, "fail", 1)
 
 
+def test_a_source_that_has_been_silent_for_too_long_fails(altiora, world):
+    world.callback("a")
+    world.drain()
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update sources set heard_machine_at = now() - interval '49 h' where heard_at is not null"
+        )
+    (silent,) = [words for words in findings(altiora, "fail", 1) if words.startswith("sources")]
+    assert "twilio-callbacks: last heard" in silent
+    assert "2 d 1 h ago, usual are 2 d 0 h: see that its requests reach us" in silent
+
+
 def test_a_broker_that_forgets_is_a_warning(altiora, world, monkeypatch):
     told = {"redis_version": "6.0.16", "maxmemory_policy": "allkeys-lru", "aof_enabled": 0}
     monkeypatch.setattr("redis.Redis.info", lambda _: told)

@@ -106,7 +106,7 @@ def test_an_unknown_invoice_is_asked_for_and_after_72_hours_it_closes_with_a_gap
     assert close(ledger, PERIOD_END + timedelta(hours=73)) == {}, "stale until it was fetched"
     ledger.run("update refreshes set fetched_mark = mark")
     assert close(ledger, PERIOD_END + timedelta(hours=73)) == {"closed": 1}
-    assert ledger.row("usage_records", record_id).statement["gaps"] == ["no-invoice"]
+    assert ledger.row("usage_records", record_id).statement["gaps"] == ["no-invoice", "unpushed-minutes"]
     assert ledger.drifts() == ["no-invoice"]
     ledger.following(record_id)
     ledger.invoice(record_id, status="open", minutes=0)

@@ -157,13 +157,34 @@ def test_a_correction_by_twilio_moves_the_minutes_by_the_difference(line):
     assert line.figures(line.b) == [(1, 61, 2)]
 
 
-def test_a_call_that_lasted_longer_than_the_margin_is_found_by_the_daily_listing(line):
+def test_a_call_that_lasted_all_day_is_found_when_it_has_ended(line):
     line.list()
-    line.place(9 * 3600)
-    for _ in range(26):
+    line.pass_time(minutes=30)
+    line.place(24 * 3600)
+    for _ in range(25):
         line.pass_time(hours=1)
         line.list()
-    assert line.figures(line.b) == [(1, 9 * 3600, 540)]
+    assert line.figures(line.b) == [(1, 24 * 3600, 1440)]
+    assert line.rows("select listed_until < %s from listings where source = 'twilio-calls-daily'", at("21 Nov 13:00"))
+
+
+@pytest.mark.parametrize("state", ["open", "closing"])
+def test_a_period_that_ended_and_waits_is_listed_for_within_minutes(line, state):
+    line.list()
+    line.place(61, line.now + timedelta(minutes=2))
+    with line.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into usage_records (business_id, plan_id, period_start, period_end, state, included_minutes,"
+            " opened_at) values (%s, 1, %s, %s, %s, 50, %s)",
+            (line.f, at("1 Nov"), line.now + timedelta(minutes=5), state, at("1 Nov")),
+        )
+    line.pass_time(minutes=9)
+    assert line.list() == 0, "no calls of its last minutes are sure to be there yet"
+    line.pass_time(minutes=2)
+    assert line.list() == 1
+    line.place(30)
+    line.pass_time(minutes=30)
+    assert line.list() == 0, "nobody waits for it any more"
 
 
 def test_a_known_call_is_not_recovered(line):

@@ -22,6 +22,7 @@ KINDS = [
     "records-due",
     "records-closing",
     "drifts",
+    "silent-sources",
 ]
 
 EVENT = (
@@ -90,6 +91,9 @@ def fill(world: World) -> None:
             " created_at) values (%s, %s, 'keep', '{}', 'c1', '', now() - interval '40 s', now())",
             (world.b, world.subscription_of_b),
         )
+        connection.exec_driver_sql(
+            "update sources set heard_machine_at = now() - interval '49 h' where source = 'stripe-events'"
+        )
         for subject, resolved in (("a", None), ("b", at("20 Nov"))):
             connection.exec_driver_sql(
                 "insert into drifts (kind, subject, expected, actual, found_at, resolved_at)"
@@ -121,6 +125,7 @@ def test_every_kind_is_counted_and_aged(world):
         "records-due": (1, 60),
         "records-closing": (1, 24 * 3600),
         "drifts": (1, 3600),
+        "silent-sources": (1, 49 * 3600),
     }
 
 
@@ -143,6 +148,11 @@ def test_health_and_metrics_of_a_running_receiver(world, environment, processes)
     port = start_receiver(processes, environment | {"ALTIORA_CLOCK": str(world.clock_file)})
     assert get(port, "/health/live").json == {"status": "ok"}
     assert get(port, "/health/ready").json == {"status": "ok"}
+    silent = get(port, "/health/backlog")
+    assert silent.status == 503
+    assert silent.json["reasons"][0].startswith("1 silent-sources, the oldest 1764")
+    with world.engine.begin() as connection:
+        connection.execute(text("update sources set heard_machine_at = now()"))
     healthy = get(port, "/health/backlog")
     assert healthy.status == 200
     assert healthy.headers["content-type"] == "application/json"

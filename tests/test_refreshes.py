@@ -420,7 +420,7 @@ def test_42_a_report_that_counts_more_than_it_names_is_for_a_person(shop):
     shop.refresh()
     ((kind, actual, evidence),) = shop.rows("select kind, actual, evidence from drifts where resolved_at is null")
     assert kind == "meter-errors"
-    assert actual == "9 were not, 0 of ours are named: verify the pushes sent then"
+    assert actual == "9 were not, 0 of ours are named; 0 pushes of that time are in doubt"
     assert len(evidence["named"]) == 3
 
 

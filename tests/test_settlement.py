@@ -64,7 +64,8 @@ def test_the_statement_is_frozen_at_the_close(ledger):
         },
         "cost": {"USD": "-0.025500", "EUR": "-0.020000"},
         "gaps": ["call-of-unknown-duration", "refused-push"],
-        "sources": {},
+        "sources": "complete",
+        "dead_of_nobody": 0,
         "closed_at": "2026-12-05T11:23:45+00:00",
     }
 

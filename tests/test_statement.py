@@ -49,7 +49,7 @@ def test_an_open_period_has_no_statement_yet(altiora, world):
 
 def test_the_statement_is_told_and_given_as_json(altiora, closed):
     frozen = altiora.json("statement", "F", "2026-11")
-    assert (frozen["minutes"], frozen["unbilled"], frozen["sources"]) == (52, 2, {})
+    assert (frozen["minutes"], frozen["unbilled"], frozen["sources"]) == (52, 2, "incomplete")
     said = altiora("statement", "F", "last")
     assert re.search(r"minutes +52\n +included +50\n +overage +0\n +unbilled +2", said)
     assert frozen["calls_sha256"] in said

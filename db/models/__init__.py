@@ -2,8 +2,8 @@
 
 from db.models.accounts import ApiKey, Business, BusinessMember, ServiceTransition, User
 from db.models.agents import AgentKnowledge, AgentScript, AiAgent
-from db.models.inbox import Claim, Listing, Refresh, WebhookEvent
-from db.models.outbox import Drift, MeterPush
+from db.models.inbox import Claim, Listing, Refresh, Source, WebhookEvent
+from db.models.outbox import Drift, MeterPush, StripeSum
 from db.models.plans import StripePrice, SubscriptionPlan
 from db.models.subscriptions import StripeCustomer, StripeInvoice, StripeInvoiceLine, Subscription, SubscriptionChange
 from db.models.telephony import Call, CallTranscript, PhoneNumber, PhoneNumberAssignment
@@ -26,10 +26,12 @@ __all__ = [
     "PhoneNumberAssignment",
     "Refresh",
     "ServiceTransition",
+    "Source",
     "StripeCustomer",
     "StripeInvoice",
     "StripeInvoiceLine",
     "StripePrice",
+    "StripeSum",
     "Subscription",
     "SubscriptionChange",
     "SubscriptionPlan",

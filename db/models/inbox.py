@@ -1,6 +1,6 @@
 """The queue of record: events as they arrived, the traces of claims, and what must be fetched from its owner."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, LargeBinary, Sequence, Text, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -102,8 +102,25 @@ class Refresh(Base):
 
 class Listing(Base):
     __tablename__ = "listings"
-    __table_args__ = ({"comment": "up to when a source has been listed in full"},)
+    __table_args__ = ({"comment": "up to when a source has been listed in full, or its days compared"},)
 
     source: Mapped[str] = mapped_column(primary_key=True)
     listed_until: Mapped[Instant]
     listed_at: Mapped[MachineInstant]
+
+
+class Source(Base):
+    """Who sends us webhooks, and when we last heard of it: zero usage and a broken source look alike otherwise."""
+
+    __tablename__ = "sources"
+    __table_args__ = (
+        CheckConstraint(one_of("source", "twilio-callbacks", "stripe-events"), name="source"),
+        {"comment": "heartbeats: when something last came from a source, and for how long it usually does not"},
+    )
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    heard_at: Mapped[datetime | None] = mapped_column(comment="business clock; null: never yet")
+    heard_machine_at: Mapped[datetime | None] = mapped_column(comment="machine clock")
+    longest_gap: Mapped[timedelta] = mapped_column(
+        server_default=text("'24 hours'"), comment="the longest silence of late; an old one counts ever less"
+    )

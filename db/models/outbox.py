@@ -1,6 +1,7 @@
 """What is sent to Stripe, and the differences that were found."""
 
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, text
@@ -39,6 +40,8 @@ class MeterPush(Base):
         Index("meter_pushes_due_idx", "due_at", postgresql_where=text("state in ('planned', 'sending')")),
         Index("meter_pushes_failed_idx", "usage_record_id", postgresql_where=text("state = 'failed'")),
         Index("meter_pushes_business_id_timestamp_idx", "business_id", "timestamp"),
+        Index("meter_pushes_doubt_idx", "id", postgresql_where=text("doubt is not null")),
+        Index("meter_pushes_created_at_idx", "created_at", postgresql_using="brin"),
         {"comment": "outbox: meter events for Stripe; a trigger keeps identifier, value and timestamp frozen"},
     )
 
@@ -59,9 +62,29 @@ class MeterPush(Base):
     first_sent_at: Mapped[datetime | None] = mapped_column(
         comment="machine clock; Stripe's identifier window runs from it"
     )
+    last_sent_at: Mapped[datetime | None] = mapped_column(
+        comment="machine clock; Stripe's sum can tell of it some time later"
+    )
     settled_at: Mapped[datetime | None] = mapped_column(comment="machine clock")
     answer: Mapped[str | None] = mapped_column(comment="Stripe's words")
+    doubt: Mapped[str | None] = mapped_column(
+        comment="under verification: the event of Stripe's that says some of its time were invalid, not which"
+    )
+    looked_at: Mapped[datetime | None] = mapped_column(comment="machine clock: Stripe's sum was last asked for then")
     created_at: Mapped[Instant]
+
+
+class StripeSum(Base):
+    """What Stripe's meter had summed up of a usage record, when it was last compared."""
+
+    __tablename__ = "stripe_sums"
+    __table_args__ = ({"comment": "Stripe's own sum of a record's minutes beside what it was sent, as last compared"},)
+
+    usage_record_id: Mapped[int] = mapped_column(ForeignKey("usage_records.id", ondelete="CASCADE"), primary_key=True)
+    until: Mapped[Instant] = mapped_column(comment="minutes from here on were not settled yet, and are left out")
+    sent: Mapped[int] = mapped_column(comment="minutes of the pushes that Stripe took")
+    summed: Mapped[Decimal] = mapped_column(comment="minutes by Stripe's summary")
+    compared_at: Mapped[MachineInstant]
 
 
 class Drift(Base):
@@ -78,5 +101,7 @@ class Drift(Base):
     expected: Mapped[str]
     actual: Mapped[str]
     evidence: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'"))
+    repair: Mapped[str | None] = mapped_column(comment="what is proposed to be done")
     found_at: Mapped[Instant]
     resolved_at: Mapped[datetime | None]
+    note: Mapped[str | None] = mapped_column(comment="how a person resolved it; null: it ended by itself")

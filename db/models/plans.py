@@ -11,6 +11,8 @@ class SubscriptionPlan(Base):
     __table_args__ = (
         CheckConstraint("price_cents >= 0 and included_minutes >= 0 and agents >= 0 and numbers >= 0", name="figures"),
         CheckConstraint("increment_seconds between 1 and 3600", name="increment_seconds"),
+        CheckConstraint(one_of("late_policy", "carry", "write-off"), name="late_policy"),
+        CheckConstraint("late_limit_minutes >= 0", name="late_limit_minutes"),
         {"comment": "the plans; seeded, idempotently"},
     )
 
@@ -29,6 +31,12 @@ class SubscriptionPlan(Base):
     )
     bills_overage: Mapped[bool] = mapped_column(
         comment="true: Stripe's graduated price bills it; false: it is unbilled and the business is limited"
+    )
+    late_policy: Mapped[str] = mapped_column(
+        server_default=text("'carry'"), comment="what becomes of minutes that come too late for a paid period"
+    )
+    late_limit_minutes: Mapped[int] = mapped_column(
+        server_default=text("3000"), comment="late minutes of one period beyond this are held, for a person to decide"
     )
 
 

@@ -74,6 +74,7 @@ class Call(Base):
             postgresql_where=text("usage_record_id is null and ended_at is not null"),
         ),
         Index("calls_orphans_idx", "parent_sid", postgresql_where=text("business_id is null")),
+        Index("calls_started_at_idx", "started_at", postgresql_using="brin"),
         {"comment": "one Twilio call leg"},
     )
 

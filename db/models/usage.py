@@ -99,16 +99,18 @@ class UsageAdjustment(Base):
     carried      into the record named by usage_record_id, and billed there
     written-off  of a closed period that was not for Stripe; on no record
     unbillable   of a paid period, while the business has nothing that bills it: a drift names the money
+    held         more late minutes than the plan's limit: on no record yet (way out: one of the others, by a person)
     """
 
     __tablename__ = "usage_adjustments"
     __table_args__ = (
-        CheckConstraint(one_of("kind", "carried", "written-off", "unbillable"), name="kind"),
+        CheckConstraint(one_of("kind", "carried", "written-off", "unbillable", "held"), name="kind"),
         CheckConstraint("(kind = 'carried') = (usage_record_id is not null)", name="carried_somewhere"),
         CheckConstraint("minutes <> 0", name="minutes"),
         Index("usage_adjustments_usage_record_id_idx", "usage_record_id"),
         Index("usage_adjustments_origin_record_id_idx", "origin_record_id"),
         Index("usage_adjustments_call_sid_idx", "call_sid"),
+        Index("usage_adjustments_held_idx", "origin_record_id", postgresql_where=text("kind = 'held'")),
         {"comment": "minutes carried between periods, each with its call (or settlement) and its own period"},
     )
 
