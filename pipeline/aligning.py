@@ -118,12 +118,18 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
         changed |= _confirm(connection, business_id, span)
     changed |= _rehome(connection, business_id)
     changed |= _move_misplaced_calls(connection, business_id, now)
-    changed |= allowances.share(connection, [business_id])
     if changed:
-        summed = connection.exec_driver_sql(_SUM, {"ids": sorted(changed)})
-        limits.check_use(connection, [limits.Use(*row) for row in summed], now)
+        uses = _sum(connection, changed)
+        shared = allowances.share(connection, [business_id])
+        if shared:
+            uses = _sum(connection, changed | shared)
+        limits.check_use(connection, uses, now)
         pushes.recount(connection, sorted(changed))
     service.settle(connection, [business_id], now, "subscription changed")
+
+
+def _sum(connection: Connection, record_ids: set[int]) -> list[limits.Use]:
+    return [limits.Use(*row) for row in connection.exec_driver_sql(_SUM, {"ids": sorted(record_ids)})]
 
 
 def _end_at(

@@ -155,4 +155,5 @@ class NewRecords:
         period = anchored_period(subscription.anchor, instant)
         if instant < current.start:  # over, so nothing but its invoice can correct it
             return record(subscription.plan_id, period.clipped(subscription.started_at, current.start))
-        return record(subscription.plan_id, period.clipped(current.end, subscription.ended_at), provisional=True)
+        after = period.clipped(current.end, subscription.ended_at) if instant >= current.end else period
+        return record(subscription.plan_id, after, provisional=True)

@@ -15,14 +15,14 @@ from pipeline.billable import INVOICE
 from pipeline.push_sending import COLUMNS, Push, mark_sent
 
 # Final: its invoice is no draft. One that was cut by another price, and is on no invoice, was dropped when an invoice
-# that bills the other price is final: the prices were swapped without proration.
+# that bills a later time is final: the prices were swapped without proration.
 _UNSETTLED = f"""
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
 {INVOICE}
 left join lateral (
   select true as dropped from stripe_invoice_lines l join stripe_invoices i on i.id = l.invoice_id
-  where r.cut and invoice.id is null and l.stripe_subscription_id = s.stripe_id and l.period_start = r.period_end
+  where r.cut and invoice.id is null and l.stripe_subscription_id = s.stripe_id and l.period_start >= r.period_end
     and i.status not in ('draft', 'void')
   limit 1
 ) swap on true

@@ -84,6 +84,9 @@ def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscript
         start, end = each.metered_since or each.period_start, each.period_end
         if each.ended_at is not None:
             end = min(end, each.ended_at)
+        # An invoice may tell of a span's early end before the subscription does.
+        billed = [its.end for its in spans.values() if its.subscription_id == each.id and start <= its.start]
+        start = max([start, *(until for until in billed if until < end)])
         if start < end:
             current = Span(each.id, each.plan_id, start, end, each.metered_since is not None)
             spans.setdefault((each.id, start), current)
