@@ -192,7 +192,8 @@ def _compare(engine, world, lives):
                         where business_id = %(id)s and (subscription_id is null
                           -- swapped for nothing, and the invoice that will show it is kept as a draft
                           or cut and state = 'closed' and settled_at is null and not exists (
-                            select from stripe_invoice_lines l join subscriptions s on s.stripe_id = l.stripe_subscription_id
+                            select from stripe_invoice_lines l
+                            join subscriptions s on s.stripe_id = l.stripe_subscription_id
                             where l.period_end = r.period_end and s.id = r.subscription_id))),
                        (select coalesce(sum(minutes), 0) from usage_adjustments
                         where business_id = %(id)s and kind <> 'carried'),
