@@ -22,6 +22,7 @@ from ops.embedded import EmbeddedError
 from ops.environment import RunningError
 from ops.output import WrongError
 from ops.supervisor import SupervisorError
+from pipeline.rebuilding_calls import Rules
 from sandbox.server import PRESETS
 
 #: Two months: then a period of every kind has followed another.
@@ -91,8 +92,9 @@ def _month(
     month = Month(running, screen, members, last, faults.value)
     left = month.run()
     screen.step("both sides are compared")
+    rules = Rules(running.settings["ALTIORA_TWILIO_ACCOUNT_SID"], bill_child_legs=False)
     running.sandbox.set_faults(**dict.fromkeys(PRESETS["heavy"], 0.0))
-    return gather(running.engine, running.sandbox, signed, last, month.mishaps, month.messages_lost), left
+    return gather(running.engine, running.sandbox, rules, signed, last, month.mishaps, month.messages_lost), left
 
 
 def _conclusion(evidence: Evidence, found: Sequence[Verdict], left: dict[str, int], days: int, seconds: float) -> str:

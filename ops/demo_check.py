@@ -183,6 +183,30 @@ def _pushes_outside(evidence: Evidence) -> Iterable[str]:
             yield f"push {event['identifier']} of {at:%d %b %H:%M} came on {received:%d %b %H:%M:%S}"
 
 
+def _zero_is_not_broken(evidence: Evidence) -> Verdict:
+    """Each closed period says whether its sources were complete, or which were not."""
+    faults, complete, named = [], 0, 0
+    for row in evidence.records.values():
+        if row.state != "closed":
+            continue
+        sources, gaps = (row.statement or {}).get("sources"), (row.statement or {}).get("gaps")
+        if sources == "complete":
+            complete += 1
+        elif sources == "incomplete" and gaps:
+            named += 1
+        else:
+            faults.append(f"record {row.id} of business {row.business_id} is closed and names no gap: {sources}")
+    return Verdict(
+        "8", "zero is not broken", f"{complete} closed from complete sources, {named} name their gaps", faults
+    )
+
+
+def _explainable(evidence: Evidence) -> Verdict:
+    faults = [f"rebuilt from its events: {difference}" for difference in evidence.rebuild_differences]
+    figures = f"{evidence.rebuilt_calls:,} calls rebuilt from events, {len(faults)} differ"
+    return Verdict("9", "explainable", figures, faults)
+
+
 def _time_is_argument(evidence: Evidence) -> Verdict:
     """Whoever reads the machine's clock where business time is meant is off by days at one end of the month."""
     faults = []
@@ -233,5 +257,7 @@ _CHECKS: tuple[Callable[[Evidence], Verdict], ...] = (
     _sums_agree,
     _never_twice,
     _no_tail_lost,
+    _zero_is_not_broken,
+    _explainable,
     _time_is_argument,
 )

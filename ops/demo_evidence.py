@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Engine
 from ops.demo_sandbox import Deliveries, Json, Sandbox
 from ops.demo_signup import Signed
 from ops.demo_world import START, Bounds, minutes_of
+from pipeline.rebuilding import Tally, rebuild_all
+from pipeline.rebuilding_calls import Difference, Rules
 
 _RECORDS = """
-select r.id, r.business_id, r.period_start, r.period_end, r.state, r.closed_at, r.included_minutes, r.calls, r.seconds,
-       r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes, r.settled_at,
+select r.id, r.business_id, r.period_start, r.period_end, r.state, r.closed_at, r.statement, r.included_minutes,
+       r.calls, r.seconds, r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes, r.settled_at,
        r.subscription_id is not null as paid, p.bills_overage,
        of_calls.calls as sum_calls, of_calls.seconds as sum_seconds, of_calls.minutes as sum_minutes,
        carried_in.minutes as carried_in, carried_out.of_calls as late_minutes, carried_out.of_invoice,
@@ -95,6 +97,9 @@ class Evidence:
     pushes: list[Any]
     alerts: list[Any]
     traces: int
+    rebuilt_calls: int
+    rebuild_differences: list[Difference]
+    """What `altiora rebuild --all` finds: each period once more, from the stored events alone."""
     mishaps: dict[str, int] = field(default_factory=dict)
     messages_lost: int = 0
 
@@ -112,6 +117,7 @@ class Evidence:
 def gather(
     engine: Engine,
     sandbox: Sandbox,
+    rules: Rules,
     signed: Sequence[Signed],
     now: datetime,
     mishaps: dict[str, int],
@@ -119,6 +125,8 @@ def gather(
 ) -> Evidence:
     """Ask both sides. Wants the faults of the stand-ins to be off."""
     ledger = sandbox.ledger()
+    tally = Tally()
+    differences = list(rebuild_all(engine, rules, now, tally))
     customers = [each.customer for each in signed if each.customer is not None]
     with engine.connect() as connection:
         return Evidence(
@@ -139,6 +147,8 @@ def gather(
             dead=_rows(connection, _DEAD),
             pushes=_rows(connection, _PUSHES),
             alerts=_rows(connection, _ALERTS),
+            rebuilt_calls=tally.calls,
+            rebuild_differences=differences,
             traces=connection.exec_driver_sql(_TRACES).scalar_one(),
             mishaps=mishaps,
             messages_lost=messages_lost,

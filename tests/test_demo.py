@@ -179,6 +179,16 @@ def receive_by_the_machines_clock(evidence):
     return {"callbacks": {key: START - timedelta(days=30) for key in evidence.callbacks}}
 
 
+def close_without_a_word_on_its_sources(evidence):
+    key, closed = next((key, row) for key, row in evidence.records.items() if row.state == "closed")
+    statement = {name: value for name, value in closed.statement.items() if name != "sources"}
+    return {"records": evidence.records | {key: changed(closed, statement=statement)}}
+
+
+def differ_from_its_events(evidence):
+    return {"rebuild_differences": ["a call is lost"]}
+
+
 @pytest.mark.parametrize(
     ("promise", "tamper"),
     [
@@ -198,6 +208,8 @@ def receive_by_the_machines_clock(evidence):
         ("7", bill_less_than_counted),
         ("7", leave_a_period_open),
         ("7", push_after_finalisation),
+        ("8", close_without_a_word_on_its_sources),
+        ("9", differ_from_its_events),
         ("10", close_by_the_machines_clock),
         ("10", receive_by_the_machines_clock),
     ],

@@ -189,12 +189,7 @@ def _compare(engine, world, lives):
             free, on_no_invoice, held = connection.exec_driver_sql(
                 """
                 select (select coalesce(sum(minutes), 0) from usage_records r
-                        where business_id = %(id)s and (subscription_id is null
-                          -- swapped for nothing, and the invoice that will show it is kept as a draft
-                          or cut and state = 'closed' and settled_at is null and not exists (
-                            select from stripe_invoice_lines l
-                            join subscriptions s on s.stripe_id = l.stripe_subscription_id
-                            where l.period_end = r.period_end and s.id = r.subscription_id))),
+                        where business_id = %(id)s and subscription_id is null),
                        (select coalesce(sum(minutes), 0) from usage_adjustments
                         where business_id = %(id)s and kind <> 'carried'),
                        (select array_agg(sid order by sid) from calls
@@ -202,13 +197,23 @@ def _compare(engine, world, lives):
                 """,
                 {"id": life.business_id},
             ).one()
+            # Carried, or named as lost, when the invoice is final; some are kept as drafts for ever.
+            unsettled = connection.exec_driver_sql(
+                "select period_end, minutes from usage_records where business_id = %s and subscription_id is not null"
+                " and state = 'closed' and settled_at is null",
+                (life.business_id,),
+            ).all()
             mirrored = connection.exec_driver_sql(
                 "select stripe_id, status, period_start, ended_at from subscriptions where business_id = %s order by 1",
                 (life.business_id,),
             ).all()
-        if sum(call.minutes for call in calls) != billed + free + on_no_invoice:
-            wrong.append((life.business_id, sum(call.minutes for call in calls), billed, free, on_no_invoice))
+        on_drafts = {row["period_end"]: row["quantity"] for row in summary["periods"]}
+        not_final = sum(row.minutes - on_drafts.get(int(row.period_end.timestamp()), 0) for row in unsettled)
+        if sum(call.minutes for call in calls) != billed + free + not_final + on_no_invoice:
+            wrong.append(
+                (life.business_id, sum(call.minutes for call in calls), billed, free, not_final, on_no_invoice)
+            )
         assert (held or []) == sorted(call.sid for call in calls)
         theirs = world.get("/v1/subscriptions", customer=life.customer, status="all", limit="100")["data"]
         assert [tuple(row)[:2] for row in mirrored] == sorted((it["id"], it["status"]) for it in theirs)
-    assert wrong == [], "business, minutes talked, billed, on Free, on no invoice"
+    assert wrong == [], "business, minutes talked, billed, on Free, not final yet, on no invoice"
