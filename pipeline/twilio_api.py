@@ -6,7 +6,8 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
@@ -74,6 +75,24 @@ class TwilioApi:
             started = instant(call["start_time"])
             if started is None or started_after <= started < started_before:
                 yield call
+
+    def usage_of_day(self, day: date, category: str) -> tuple[int, int]:
+        """Calls and billed minutes of a category (``calls-inbound``, ``calls-outbound``) that started on a GMT day.
+
+        Twilio rounds each call up to the minute. Raises TwilioApiError.
+        """
+        params: dict[str, object] = {
+            "Category": category,
+            "StartDate": day.isoformat(),
+            "EndDate": day.isoformat(),
+            "IncludeSubaccounts": "false",  # the default is true
+            "PageSize": PAGE,
+        }
+        calls, minutes = 0, Decimal(0)
+        for record in self._pages("usage_records", f"{self._account}/Usage/Records/Daily.json", params):
+            calls += int(record["count"])
+            minutes += Decimal(record["usage"])
+        return calls, int(minutes)
 
     def list_numbers(self) -> Iterator[Json]:
         """The account's phone numbers, with the addresses that it calls. Raises TwilioApiError."""

@@ -1,9 +1,9 @@
-"""Twilio's HTTP API as far as the bookkeeping of calls needs it: single calls, the list of calls, the numbers."""
+"""Twilio's HTTP API as far as the bookkeeping of calls needs it: calls, their list, numbers, daily usage."""
 
 import base64
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from random import Random
 from typing import TypeVar
 from urllib.parse import urlencode
@@ -15,10 +15,12 @@ from starlette.routing import Route
 
 from sandbox.twilio_account import Number, TwilioAccount
 from sandbox.twilio_calls import API_VERSION, LONGEST_SECONDS, Call
+from sandbox.twilio_usage import CATEGORIES, UsageDay, usage_days
 
 DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE = 50, 1000
 
 PAGING = frozenset({"Page", "PageSize", "PageToken"})
+USAGE_PARAMETERS = PAGING | {"Category", "StartDate", "EndDate", "IncludeSubaccounts"}
 
 #: The span that no filter narrows.
 EVER = (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC))
@@ -32,7 +34,7 @@ MESSAGES = {
 }
 
 
-Listed = TypeVar("Listed", Call, Number)
+Listed = TypeVar("Listed", Call, Number, UsageDay)
 
 
 class TwilioError(Exception):
@@ -76,6 +78,7 @@ class TwilioApi:
             Route(f"{base}/Calls.json", self._list_calls),
             Route(f"{base}/Calls/{{call_sid}}.json", self._fetch_call),
             Route(f"{base}/IncomingPhoneNumbers.json", self._list_numbers),
+            Route(f"{base}/Usage/Records/Daily.json", self._list_usage),
         ]
 
     async def _fetch_call(self, request: Request) -> Response:
@@ -115,6 +118,34 @@ class TwilioApi:
         wanted = request.query_params.get("PhoneNumber", "")
         found = [number for number in self._account.numbers.values() if wanted in number.phone_number]
         return self._page(request, "incoming_phone_numbers", found, self._number)
+
+    async def _list_usage(self, request: Request) -> Response:
+        """Usage by GMT day. Stricter than Twilio: a parameter that it does not have is refused, not ignored."""
+        self._authenticate(request)
+        query = request.query_params
+        if unknown := query.keys() - USAGE_PARAMETERS:
+            raise TwilioError(20001, f"Usage Records have no parameter {', '.join(sorted(unknown))}")
+        if query.get("IncludeSubaccounts", "true") not in {"true", "false"}:
+            raise TwilioError(20001, "IncludeSubaccounts is true or false")
+        category = query.get("Category")
+        if category is not None and category not in CATEGORIES:
+            raise TwilioError(20001, f"Category '{category}' is not one that calls fall into")
+        now = self._account.timeline.now
+        first = self._day("StartDate", query.get("StartDate"), now.astimezone(UTC).date())
+        last = self._day("EndDate", query.get("EndDate"), now.astimezone(UTC).date())
+        if last < first:
+            raise TwilioError(20001, "EndDate is before StartDate")
+        calls = self._account.calls(since=datetime.combine(first, time(), UTC))
+        found = usage_days(calls, CATEGORIES if category is None else [category], first, last, now)
+        return self._page(request, "usage_records", found, lambda record: record.shown(self._account.account_sid, now))
+
+    def _day(self, name: str, given: str | None, default: date) -> date:
+        if given is None:
+            return default
+        try:
+            return datetime.strptime(given, "%Y-%m-%d").replace(tzinfo=UTC).date()
+        except ValueError:
+            raise TwilioError(20001, f"{name} '{given}' is not YYYY-MM-DD") from None
 
     def _authenticate(self, request: Request) -> None:
         account = self._account

@@ -52,6 +52,13 @@ TABLE: Final = (
         "hourly by the business clock, which it asks itself: Twilio never retries a callback that was lost",
     ),
     Entry(
+        "twilio.compare-days",
+        60 * _MINUTE,
+        "maintenance",
+        3600,
+        "each GMT day once by the business clock, when it is over, and those that differ until they agree",
+    ),
+    Entry(
         "periods.close-due",
         2 * _MINUTE,
         "usage",

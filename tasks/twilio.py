@@ -2,7 +2,7 @@
 
 import structlog
 
-from pipeline import listing
+from pipeline import listing, twilio_days
 from pipeline.clock import business_clock
 from pipeline.fetch_calls import CallFetcher
 from pipeline.settings import TwilioSettings, load
@@ -33,4 +33,18 @@ def list_calls() -> None:
         log.warning("listing-failed", error=str(error), next="the next tick tries again")
         return
     if stored:
+        follow_ups.send({"events.drain"})
+
+
+@app.task(name="twilio.compare-days")
+def compare_days() -> None:
+    """Compare Twilio's totals of the days that are due with the calls that we hold."""
+    try:
+        counts = twilio_days.compare_due(engine(), TwilioApi(load(TwilioSettings)), business_clock().now())
+    except TwilioApiError as error:
+        log.warning("comparing-days-failed", error=str(error), next="the next tick tries again")
+        return
+    if counts:
+        (log.error if counts["differ"] else log.info)("compared-days", **counts)
+    if counts["stored"]:
         follow_ups.send({"events.drain"})
