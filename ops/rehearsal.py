@@ -27,7 +27,7 @@ class Rehearsal(StripeApi):
             "items": [{"price": item["price"]["id"], "quantity": item.get("quantity")} for item in items],
             "start_date": min(item["current_period_start"] for item in items),
         }
-        return {"id": "{the new schedule}", "phases": [phase]}
+        return {"id": "the-new-schedule", "phases": [phase]}
 
     def _request(
         self,
