@@ -56,6 +56,8 @@ def test_a_short_demo_keeps_every_promise_and_leaves_nothing(month):
         "5",
         "6",
         "7",
+        "8",
+        "9",
         "10",
     ]
     assert month.left == []
