@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ from bench.totals import WrongTotalsError
 from bench.traffic import Business
 from ops.embedded import EmbeddedError
 from ops.supervisor import SupervisorError
+from pipeline import logs
 
 Section = Callable[[Stage, Sequence[Business], Sizes], list[Figure]]
 
@@ -23,6 +25,7 @@ Section = Callable[[Stage, Sequence[Business], Sizes], list[Figure]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print. 1 when totals are wrong, never because of a speed; 2 when it can't be measured."""
     options = _options(arguments)
+    logs.configure(logging.ERROR)  # to standard error: figures stand alone on the other
     sections = _sections(long=options.long)
     sizes = SMALL if options.small else FULL
     businesses = traffic.businesses(sizes.businesses)

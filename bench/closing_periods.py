@@ -23,6 +23,11 @@ select id, plan_id, %(end)s::timestamptz - interval '1 month', %(end)s, 50, 20, 
 from businesses where name like 'Closing %%' order by id limit %(count)s
 """
 
+_LISTED = """
+insert into listings (source, listed_until) values ('twilio-calls', %s)
+on conflict (source) do update set listed_until = excluded.listed_until
+"""
+
 _ONE_UPDATE = """
 update usage_records
 set state = 'closed', closed_at = %s,
@@ -53,6 +58,7 @@ def _ended_records(stage: Stage, count: int) -> datetime:
     now = datetime.now(UTC)
     with stage.engine.begin() as connection:
         connection.exec_driver_sql(_ENDED, {"end": now - timedelta(days=4), "count": count})
+        connection.exec_driver_sql(_LISTED, (now,))  # sources are complete: no record has a gap to report
     stage.settle()
     return now
 

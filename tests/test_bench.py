@@ -18,6 +18,7 @@ from pipeline.clock import Clock
 from pipeline.drain import Drain, DrainSettings
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(400)  # a dozen processes start one after the other, on a busy machine slowly
 def test_every_section_runs_and_its_totals_are_right():
     command = [sys.executable, "-m", "bench", "--small", "--json"]

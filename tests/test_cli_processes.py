@@ -85,7 +85,8 @@ def test_json_stands_alone_on_standard_output_whatever_is_logged(environment, wo
     }
     closed = run(settings, "close", "--json")
     assert json.loads(closed.stdout)["closed"] == 1
-    assert json.loads(closed.stderr)["event"] == "closed-without-invoice"
+    logged = [json.loads(line)["event"] for line in closed.stderr.splitlines()]
+    assert "closed-without-invoice" in logged
     replayed = run(settings, "events", "replay", "1", "--json")
     assert json.loads(replayed.stdout) == {"replayed": 1}
     assert json.loads(replayed.stderr)["event"] == "broker-away"
