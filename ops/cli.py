@@ -36,6 +36,7 @@ _COMMANDS = {
     "close": "ops.close:close",
     "pushes": "ops.pushes:app",
     "drifts": "ops.drifts:app",
+    "reconcile": "ops.reconcile:reconcile",
     "doctor": "ops.doctor:doctor",
 }
 

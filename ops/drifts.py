@@ -1,18 +1,31 @@
-"""`altiora drifts`: differences that were found."""
+"""`altiora drifts`: differences that were found, what is proposed, and how a person resolves one."""
+
+import json
+from typing import Annotated, Any
 
 import typer
+from sqlalchemy import Connection
 
 from ops.database import transaction
-from ops.output import AsJson, print_json, print_table
+from ops.output import AsJson, WrongError, print_json, print_table, say, shown
+from pipeline import carrying, drifts, records
+from pipeline.clock import business_clock
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
 _DRIFTS = """
-select id, kind, subject, business_id, expected, actual, evidence, found_at
+select id, kind, subject, business_id, expected, actual, evidence, repair, found_at
 from drifts
 where resolved_at is null
 order by id
 """
+
+_DRIFT = """
+select id, kind, subject, business_id, expected, actual, evidence, repair, found_at, resolved_at, note
+from drifts where id = %s
+"""
+
+_Id = Annotated[int, typer.Argument(metavar="ID")]
 
 
 @app.callback()
@@ -31,13 +44,56 @@ def list_(as_json: AsJson = False) -> None:
     print_table(
         (
             {
+                "id": str(row["id"]),
                 "found (UTC)": row["found_at"],
                 "kind": row["kind"],
                 "subject": row["subject"],
                 "expected": row["expected"],
                 "actual": row["actual"],
+                "repair": row["repair"],
             }
             for row in rows
         ),
         nothing="No difference is open.",
     )
+
+
+@app.command()
+def show(drift_id: _Id, as_json: AsJson = False) -> None:
+    """Show one difference with its evidence, and what is proposed to be done."""
+    with transaction() as connection:
+        row = _find(connection, drift_id)
+    if as_json:
+        print_json(row)
+        return
+    for name, value in row.items():
+        if value is not None:
+            words = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else shown(value)
+            say(f"{name.replace('_', ' ')}: {words}")
+
+
+@app.command()
+def resolve(
+    drift_id: _Id,
+    note: Annotated[str, typer.Option("--note", help="What was found out and done; it is kept with the difference.")],
+) -> None:
+    """Resolve a difference by hand. One that a check finds again is opened again; held late minutes are written off."""
+    now = business_clock().now()
+    with transaction() as connection:
+        row = _find(connection, drift_id)
+        if row["resolved_at"] is not None:
+            raise WrongError(f"difference {drift_id} was resolved on {shown(row['resolved_at'])} UTC already")
+        if row["kind"] == carrying.LATE_MINUTES:
+            records.lock_businesses(connection, [row["business_id"]])
+            for held in carrying.held(connection, row["business_id"]):
+                if f"record:{held.origin_record_id}" == row["subject"]:
+                    carrying.decide(connection, held, "write-off", now, note)
+        drifts.resolve(connection, row["kind"], row["subject"], now, note=note)
+    say(f"Resolved difference {drift_id} ({row['kind']}, {row['subject']}).")
+
+
+def _find(connection: Connection, drift_id: int) -> dict[str, Any]:
+    row = connection.exec_driver_sql(_DRIFT, (drift_id,)).mappings().first()
+    if row is None:
+        raise WrongError(f"there is no difference {drift_id}; `altiora drifts list` shows those that are open")
+    return dict(row)

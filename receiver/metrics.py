@@ -29,6 +29,8 @@ union all
 select 'altiora_meter_pushes', null, state, count(*)
 from meter_pushes where state = 'failed' group by state
 union all
+select 'altiora_drifts', null, kind, count(*) from drifts where resolved_at is null group by kind
+union all
 select figures.name, null, figures.state, figures.value
 from (
     select state, sum(calls) as calls, sum(minutes) as minutes, sum(pushed_minutes) as pushed
@@ -47,6 +49,7 @@ _HELP = {
     "altiora_backlog": ("gauge", "Rows of each kind that wait"),
     "altiora_backlog_oldest_seconds": ("gauge", "Age of the oldest of each kind, 0 when there is none"),
     "altiora_calls": ("gauge", "Calls in the usage records that are not closed"),
+    "altiora_drifts": ("gauge", "Differences that were found and are not resolved, by kind"),
     "altiora_event_deliveries_total": ("counter", "Events received, duplicates and recovered ones among them"),
     "altiora_events": ("gauge", "Events that are not done: pending or dead"),
     "altiora_events_stored_total": ("counter", "Events stored, by PostgreSQL's statistics"),
@@ -64,7 +67,7 @@ def render(backlog: Iterable[Backlog], rows: Iterable[TupleRow]) -> str:
         oldest = waiting.oldest_seconds or 0
         lines["altiora_backlog_oldest_seconds"].append(f'{{kind="{waiting.kind}"}} {oldest}')
     for name, provider, state, value in rows:
-        labels = {"provider": provider, "state": state}
+        labels = {"provider": provider, "kind" if name == "altiora_drifts" else "state": state}
         written = ",".join(f'{label}="{text}"' for label, text in labels.items() if text is not None)
         lines[name].append(f"{{{written}}} {value}" if written else f" {value}")
     text = []

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from ops import environment as running
-from pipeline import clock
+from pipeline import clock, drifts
 from tests.command_line import Altiora, use_environment
 from tests.world import NUMBER_OF_B, World, at
 
@@ -331,6 +331,8 @@ def test_close_closes_what_is_due(altiora, world):
     world.now = at("1 Dec 05:00")
     assert altiora.json("close") == {"closing": 1, "closed": 0, "settled": 0, "requested": 0}
     world.now += timedelta(hours=72)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("insert into listings values ('twilio-calls', %s)", (world.now,))
     said = altiora("close")
     assert said.startswith("0 records began to close, 1 closed, 0 settled with their invoice; 0 objects")
     assert altiora.json("usage", "F")["records"][0]["state"] == "closed"
@@ -495,3 +497,20 @@ def test_what_simulates_may_not_be_installed(altiora, monkeypatch, command):
     assert "pip install '.[sandbox]'" in altiora(command, "--port", "1", "more", status=1)
     with pytest.raises(ModuleNotFoundError):
         altiora("usage", "1")
+
+
+def test_a_difference_is_shown_and_resolved_with_a_note(altiora, world):
+    with world.engine.begin() as connection:
+        drifts.report(
+            connection, "unbillable", "record:1", expected="x", actual="y", evidence={"minutes": 3}, now=world.now
+        )
+    assert "unbillable" in altiora("drifts", "list")
+    said = altiora("drifts", "show", "1")
+    assert 'evidence: {"minutes": 3}' in said
+    assert "repair: decide whether to bill these minutes by hand" in said
+    assert "Missing option '--note'" in altiora("drifts", "resolve", "1", status=2)
+    assert "Resolved difference 1" in altiora("drifts", "resolve", "1", "--note", "billed by hand")
+    shown = altiora.json("drifts", "show", "1")
+    assert (shown["note"], shown["resolved_at"]) == ("billed by hand", "2026-11-20T12:00:00+00:00")
+    assert "was resolved on 2026-11-20 12:00:00 UTC" in altiora("drifts", "resolve", "1", "--note", "x", status=1)
+    assert "there is no difference 2;" in altiora("drifts", "show", "2", status=1)

@@ -174,6 +174,7 @@ def test_health_and_metrics_of_a_running_receiver(world, environment, processes)
     assert samples['altiora_events{provider="stripe",state="pending"}'] == "3"
     assert samples['altiora_events{provider="stripe",state="dead"}'] == "1"
     assert samples["altiora_event_deliveries_total"] == "6"
+    assert samples['altiora_drifts{kind="x"}'] == "1"
     assert samples['altiora_meter_pushes{state="sending"}'] == "1"
     assert samples['altiora_meter_pushes{state="unknown"}'] == "1"
     assert samples['altiora_meter_pushes{state="failed"}'] == "1"
