@@ -23,6 +23,12 @@ select id, plan_id, %(end)s::timestamptz - interval '1 month', %(end)s, 50, 20, 
 from businesses where name like 'Closing %%' order by id limit %(count)s
 """
 
+# Twilio's calls have been listed: the sources of these periods are complete.
+_LISTED = """
+insert into listings (source, listed_until) values ('twilio-calls', %s)
+on conflict (source) do update set listed_until = excluded.listed_until
+"""
+
 _ONE_UPDATE = """
 update usage_records
 set state = 'closed', closed_at = %s,
@@ -53,6 +59,7 @@ def _ended_records(stage: Stage, count: int) -> datetime:
     now = datetime.now(UTC)
     with stage.engine.begin() as connection:
         connection.exec_driver_sql(_ENDED, {"end": now - timedelta(days=4), "count": count})
+        connection.exec_driver_sql(_LISTED, (now,))
     stage.settle()
     return now
 
