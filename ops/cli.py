@@ -40,6 +40,7 @@ _COMMANDS = {
     "pushes": "ops.pushes:app",
     "drifts": "ops.drifts:app",
     "rebuild": "ops.rebuild:rebuild",
+    "reconcile": "ops.reconcile:reconcile",
     "doctor": "ops.doctor:doctor",
 }
 

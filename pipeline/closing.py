@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline import close_gate, drifts, refreshes, settlement
@@ -106,8 +105,6 @@ where not exists (
     and (f.mark > f.fetched_mark or f.marked_at > clock_timestamp() - interval '20 seconds'))
 """  # noqa: S608 - put together from fragments of ours
 
-_log = structlog.get_logger(__name__)
-
 
 def close_due(engine: Engine, now: datetime) -> Counter[str]:
     """Begin closing what has ended, close what can't be billed any more, settle what has its final invoice.
@@ -140,7 +137,6 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
         connection.exec_driver_sql(_VOID, (paid,))
     for record in closed:
         if record.no_invoice:
-            _log.error("closed-without-invoice", record_id=record.id, business_id=record.business_id)
             drifts.report(
                 connection,
                 "no-invoice",

@@ -5,7 +5,7 @@ They go the way of callbacks, through webhook_events, so that there is one place
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import Connection, Row
@@ -46,6 +46,14 @@ cross join lateral (
 """
 
 
+class News(NamedTuple):
+    """A call as Twilio shows it, and the event that will tell of it."""
+
+    key: str
+    report: CallReport
+    body: bytes
+
+
 def store_news(
     connection: Connection,
     calls: Iterable[dict[str, Any]],
@@ -60,31 +68,37 @@ def store_news(
     ``machine_now`` is when they were asked for: it orders what the API says. ``recovered`` marks calls that no
     callback led to.
     """
+    return sum(
+        inbox.store_event(
+            connection,
+            provider="twilio",
+            key=each.key,
+            type=f"call.{each.report.status}",
+            body=each.body,
+            content_type="application/json",
+            now=now,
+            recovered=recovered,
+        )
+        for each in news(connection, calls, account_sid=account_sid, machine_now=machine_now, now=now)
+    )
+
+
+def news(
+    connection: Connection, calls: Iterable[dict[str, Any]], *, account_sid: str, machine_now: datetime, now: datetime
+) -> list[News]:
+    """What these Call resources say that is not known here, by SID; nothing is written."""
     instant = int(machine_now.timestamp() * 1_000_000)
-    found: dict[str, tuple[CallReport, bytes]] = {}
+    found: dict[str, News] = {}
     for call in calls:
         key = f"{call['sid']}:api:{instant}"
         report = reports.decode(0, key, "application/json", orjson.dumps(call), now, account_sid)
         if isinstance(report, CallReport):
             body = orjson.dumps({name: call[name] for name in FIELDS if name in call})
-            found[report.sid] = (report, body)
+            found[report.sid] = News(key, report, body)
     stored = {row.sid: row for row in connection.exec_driver_sql(_STORED, (sorted(found),))}
-    news = {sid: body for sid, (report, body) in found.items() if sid not in stored or _differs(report, stored[sid])}
-    told: dict[str, bytes] = dict(connection.exec_driver_sql(_LAST_TOLD, (sorted(news),)).all())
-    count = 0
-    for sid, body in sorted(news.items()):
-        if told.get(sid) != body:
-            count += inbox.store_event(
-                connection,
-                provider="twilio",
-                key=f"{sid}:api:{instant}",
-                type=f"call.{found[sid][0].status}",
-                body=body,
-                content_type="application/json",
-                now=now,
-                recovered=recovered,
-            )
-    return count
+    new = {sid for sid, each in found.items() if sid not in stored or _differs(each.report, stored[sid])}
+    told: dict[str, bytes] = dict(connection.exec_driver_sql(_LAST_TOLD, (sorted(new),)).all())
+    return [found[sid] for sid in sorted(new) if told.get(sid) != found[sid].body]
 
 
 def _differs(report: CallReport, stored: Row[Any]) -> bool:

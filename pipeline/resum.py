@@ -1,7 +1,13 @@
-"""The nightly check that every usage record's figures are the sums of what they are made of."""
+"""The nightly check that every usage record's figures are the sums of what they are made of, and that nothing is lost.
+
+Beside the sums: every counted call ended inside its record (``misplaced``), every minute of a call is counted or stands
+in adjustments of that call (``unaccounted``), and what was carried at the settlement is the difference to the invoice.
+"""
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, Engine
 
@@ -13,21 +19,39 @@ SECONDS = 40.0
 
 # One statement reads one moment: counting changes calls, adjustments and records in one transaction.
 _CHECK = """
-with r as (select * from usage_records where id < %(before)s order by id desc limit %(limit)s)
+with r as (
+  select * from usage_records
+  where id < %(before)s and (%(business_id)s::bigint is null or business_id = %(business_id)s)
+  order by id desc limit %(limit)s)
 select r.id, r.business_id,
        jsonb_build_object('calls', r.calls, 'seconds', r.seconds, 'minutes', r.minutes,
-                          'adjustments', r.adjustment_minutes, 'pushed', r.pushed_minutes) as stored,
+                          'adjustments', r.adjustment_minutes, 'pushed', r.pushed_minutes,
+                          'misplaced', 0, 'unaccounted', 0,
+                          'settlement', case when r.settled_at is null then 0 else r.minutes - r.invoiced_minutes end
+       ) as stored,
        jsonb_build_object('calls', c.calls, 'seconds', c.seconds, 'minutes', c.minutes + a.minutes,
-                          'adjustments', a.minutes, 'pushed', p.minutes) as summed
+                          'adjustments', a.minutes, 'pushed', p.minutes,
+                          'misplaced', c.misplaced, 'unaccounted', u.minutes, 'settlement', s.minutes) as summed
 from r
 cross join lateral (
-  select count(*) as calls, coalesce(sum(counted_seconds), 0) as seconds, coalesce(sum(counted_minutes), 0) as minutes
+  select count(*) as calls, coalesce(sum(counted_seconds), 0) as seconds,
+         coalesce(sum(counted_minutes), 0) as minutes,
+         count(*) filter (where ended_at < r.period_start or ended_at >= r.period_end) as misplaced
   from calls where usage_record_id = r.id and counted) c
 cross join lateral (
   select coalesce(sum(minutes), 0) as minutes from usage_adjustments where usage_record_id = r.id) a
 cross join lateral (
   select coalesce(sum(minutes), 0) as minutes from meter_pushes
   where business_id = r.business_id and timestamp >= r.period_start and timestamp < r.period_end and state = 'sent') p
+cross join lateral (
+  select coalesce(sum(abs(coalesce(call.minutes - call.counted_minutes, 0) - coalesce(late.minutes, 0))), 0) as minutes
+  from (select sid, minutes, counted_minutes from calls where usage_record_id = r.id) call
+  full join (
+    select call_sid, sum(minutes) as minutes from usage_adjustments
+    where origin_record_id = r.id and call_sid is not null group by call_sid) late on late.call_sid = call.sid) u
+cross join lateral (
+  select coalesce(sum(minutes), 0) as minutes from usage_adjustments
+  where origin_record_id = r.id and call_sid is null) s
 order by r.id desc
 """
 
@@ -56,8 +80,23 @@ def resum(engine: Engine, now: datetime) -> dict[str, int]:
     return {"checked": checked, "differ": differ, "unchecked": 1}
 
 
+def differences(connection: Connection, business_id: int | None = None) -> list[Any]:
+    """The records that differ, as rows with ``id``, ``business_id``, ``stored`` and ``summed``; nothing is written."""
+    found: list[Any] = []
+    before = 2**63 - 1
+    while rows := _rows(connection, before, business_id):
+        found += [row for row in rows if row.stored != row.summed]
+        before = rows[-1].id
+    return found
+
+
+def _rows(connection: Connection, before: int, business_id: int | None = None) -> Sequence[Any]:
+    about = {"before": before, "limit": CHUNK, "business_id": business_id}
+    return connection.exec_driver_sql(_CHECK, about).all()
+
+
 def _check_chunk(connection: Connection, before: int, now: datetime) -> tuple[list[int], int]:
-    rows = connection.exec_driver_sql(_CHECK, {"before": before, "limit": CHUNK}).all()
+    rows = _rows(connection, before)
     if not rows:
         return [], 0
     wrong = [row for row in rows if row.stored != row.summed]
