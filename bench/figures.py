@@ -43,7 +43,12 @@ class Figure:
 
 
 def faster(
-    what: str, ours: Sequence[float], yardstick: Sequence[float], at_least: float, aim: float, note: str = ""
+    what: str,
+    ours: Sequence[float],
+    yardstick: Sequence[float],
+    at_least: float | None,
+    aim: float | None,
+    note: str = "",
 ) -> Figure:
     """How many times faster we are than a yardstick; of the runs of each, events a second, the medians are compared."""
     mine, other = median(ours), median(yardstick)

@@ -108,9 +108,11 @@ class Stage:
         yield
         self.supervisor.stop(name)
 
-    def load(self, requests: Sequence[bytes], port: int, rate: float | None = None) -> "Load":
+    def load(
+        self, requests: Sequence[bytes], port: int, rate: float | None = None, connections: int = CONNECTIONS
+    ) -> "Load":
         """Begin to send requests from a process of its own; closed loop, or so many a second."""
-        return Load(self.supervisor.folder, requests, port, rate)
+        return Load(self.supervisor.folder, requests, port, rate, connections)
 
     def nudge(self, times: int = 1) -> None:
         """Tell the workers that something is stored, as the receiver does."""
@@ -149,11 +151,13 @@ class Stage:
 class Load:
     """A running load generator."""
 
-    def __init__(self, folder: Path, requests: Sequence[bytes], port: int, rate: float | None) -> None:
+    def __init__(
+        self, folder: Path, requests: Sequence[bytes], port: int, rate: float | None, connections: int
+    ) -> None:
         self._answers = folder / "answers"
         prepared = folder / "requests"
         prepared.write_bytes(pickle.dumps(list(requests)))
-        command = [sys.executable, "-m", "bench.client", str(prepared), str(self._answers), str(port), str(CONNECTIONS)]
+        command = [sys.executable, "-m", "bench.client", str(prepared), str(self._answers), str(port), str(connections)]
         self._process = subprocess.Popen([*command, str(rate)] if rate else command, cwd=REPOSITORY)
 
     def running(self) -> bool:

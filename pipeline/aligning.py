@@ -102,8 +102,8 @@ from (select r.id, count(c.sid) as calls, coalesce(sum(c.counted_seconds), 0) as
       where r.id = any(%(ids)s::bigint[]) group by r.id) a,
      subscription_plans p
 where r.id = s.id and r.id = a.id and p.id = r.plan_id
-returning r.id, r.business_id, r.plan_id, p.bills_overage, r.included_minutes, -1 as before,
-          r.minutes - r.adjustment_minutes as after, r.period_end
+returning r.id, r.business_id, p.bills_overage, r.included_minutes, -1 as before,
+          r.minutes - r.adjustment_minutes as after
 """
 
 

@@ -35,14 +35,14 @@ _COLUMNS = (
     ("seconds", "int"),
     ("minutes", "int"),
     ("counted", "boolean"),
-    ("counted_minutes", "int"),
-    ("counted_seconds", "int"),
     ("usage_record_id", "bigint"),
     ("price", "numeric"),
     ("price_unit", "text"),
     ("event_id", "bigint"),
 )
 _NAMES = ", ".join(name for name, _ in _COLUMNS)
+#: What a call counts follows from the others.
+_COUNTS = "case when counted then minutes else 0 end, case when counted then seconds else 0 end"
 #: Arrays travel in binary (%b): as text they took three quarters of a batch's time in this process.
 _ARRAYS = ", ".join(f"%({name})b::{type_}[]" for name, type_ in _COLUMNS)
 #: What an earlier report said is kept where the better one is silent.
@@ -64,8 +64,8 @@ _REPLACED = (
 
 # Upsert: a report that outranks the stored one replaces it; an orphan takes its business. By SID: the lock order.
 _UPSERT = f"""
-insert into calls as c ({_NAMES})
-select {_NAMES} from unnest({_ARRAYS}) as reports({_NAMES}) order by sid
+insert into calls as c ({_NAMES}, counted_minutes, counted_seconds)
+select {_NAMES}, {_COUNTS} from unnest({_ARRAYS}) as reports({_NAMES}) order by sid
 on conflict (sid) do update set
   was_business_id = c.business_id, was_usage_record_id = c.usage_record_id, was_counted = c.counted,
   was_minutes = c.minutes, was_counted_minutes = c.counted_minutes, was_counted_seconds = c.counted_seconds,
@@ -87,9 +87,11 @@ where c.sid = r.sid and r.rank > c.rank
 returning c.sid, c.usage_record_id, c.minutes - c.was_minutes
 """
 
+# Not a join: planned while the tables were new and empty, it read all calls by their record, batch after batch.
 _FROZEN = """
-select c.sid from calls c join usage_records r on r.id = c.usage_record_id
-where c.sid = any(%b::text[]) and r.state = 'closed'
+select c.sid from calls c
+where c.sid = any(%b::text[])
+  and (select r.state from usage_records r where r.id = c.usage_record_id) = 'closed'
 """
 
 _RANKED = """
@@ -109,8 +111,8 @@ from unnest(%(ids)b::bigint[], %(calls)b::int[], %(seconds)b::bigint[], %(minute
      as d(id, calls, seconds, minutes)
 join subscription_plans p on true
 where r.id = d.id and p.id = r.plan_id
-returning r.id, r.business_id, r.plan_id, p.bills_overage, r.included_minutes,
-          r.minutes - r.adjustment_minutes - d.minutes, r.minutes - r.adjustment_minutes, r.period_end
+returning r.id, r.business_id, p.bills_overage, r.included_minutes,
+          r.minutes - r.adjustment_minutes - d.minutes, r.minutes - r.adjustment_minutes
 """
 
 
@@ -277,8 +279,6 @@ class Batch:
             report.seconds,
             counted.minutes,
             counted.in_record,
-            counted.minutes if counted.in_record else 0,
-            counted.seconds if counted.in_record else 0,
             counted.record.id if counted.record else None,
             report.price,
             report.price_unit,

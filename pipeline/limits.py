@@ -14,7 +14,15 @@ from pipeline import service
 
 _ALERT = """
 insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
-values (%(business_id)s, %(kind)s, %(record_id)s, %(plan_id)s, %(value)s, %(limit)s, %(now)s)
+values (%(business_id)s, %(kind)s, null, %(plan_id)s, %(value)s, %(limit)s, %(now)s)
+on conflict do nothing
+"""
+
+_ALERT_OF_RECORDS = """
+insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
+select r.business_id, a.kind, r.id, r.plan_id, a.value, r.included_minutes, %(now)s
+from unnest(%(record_ids)b::bigint[], %(kinds)b::text[], %(values)b::int[]) as a(record_id, kind, value)
+join usage_records r on r.id = a.record_id
 on conflict do nothing
 """
 
@@ -39,12 +47,10 @@ class Use:
 
     record_id: int
     business_id: int
-    plan_id: int
     bills_overage: bool
     included: int
     before: int
     after: int
-    period_end: datetime
 
 
 def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> None:
@@ -52,29 +58,20 @@ def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> Non
 
     Adjustments are no use of this period: the caller leaves them out.
     """
+    alerts = []
     crossed = set()
     for use in uses:
         for kind, threshold in (("minutes-80", -(-use.included * 4 // 5)), ("minutes-100", use.included)):
             if use.before < threshold <= use.after:
-                _alert(connection, use, kind, now)
+                alerts.append((use.record_id, kind, use.after))
         if not use.bills_overage and (use.before < use.included) != (use.after < use.included):
             crossed.add(use.business_id)
+    if alerts:
+        record_ids, kinds, values = map(list, zip(*alerts, strict=True))
+        connection.exec_driver_sql(
+            _ALERT_OF_RECORDS, {"record_ids": record_ids, "kinds": kinds, "values": values, "now": now}
+        )
     service.settle(connection, crossed, now, "minutes used")
-
-
-def _alert(connection: Connection, use: Use, kind: str, now: datetime) -> None:
-    connection.exec_driver_sql(
-        _ALERT,
-        {
-            "business_id": use.business_id,
-            "kind": kind,
-            "record_id": use.record_id,
-            "plan_id": use.plan_id,
-            "value": use.after,
-            "limit": use.included,
-            "now": now,
-        },
-    )
 
 
 def check_counts(connection: Connection, business_id: int, now: datetime) -> None:
@@ -84,7 +81,7 @@ def check_counts(connection: Connection, business_id: int, now: datetime) -> Non
         about = {"business_id": business_id, "kind": kind, "plan_id": plan_id, "now": now, "above": value > limit}
         connection.exec_driver_sql(_RESOLVE, about)
         if value > limit:
-            connection.exec_driver_sql(_ALERT, {**about, "record_id": None, "value": value, "limit": limit})
+            connection.exec_driver_sql(_ALERT, {**about, "value": value, "limit": limit})
 
 
 def room_for_another(connection: Connection, business_id: int, kind: str) -> bool:

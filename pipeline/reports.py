@@ -40,6 +40,9 @@ _READ = (
     "RecordingStatus",
     "RecordingUrl",
 )
+#: How they stand in a form, whose names consist of letters: none is encoded where no letter is.
+_PAIRS = [(name, f"&{name}=") for name in _READ]
+_ENCODED_LETTERS = ("%4", "%5", "%6", "%7")
 #: A callback from further ahead than this has a broken Timestamp, not a fast clock.
 _MAX_AHEAD = timedelta(days=1)
 
@@ -110,15 +113,18 @@ def decode(
 
 def _params(body: bytes) -> dict[str, str]:
     """The parameters of a form that matter here, as ``parse_qsl`` reads them; of a repeated one the last."""
-    text = body.decode()
-    params = dict([pair.partition("=")[::2] for pair in text.split("&")])
-    if "%" in "".join(params):  # a name is encoded as well
+    text = "&" + body.decode()
+    if any(letter in text for letter in _ENCODED_LETTERS):  # one may stand in a name
         return dict(parse_qsl(text, keep_blank_values=True))
-    return {name: _unquoted(params[name]) for name in _READ if name in params}
-
-
-def _unquoted(text: str) -> str:
-    return unquote_plus(text) if "%" in text or "+" in text else text
+    params = {}
+    for name, pair in _PAIRS:
+        found = text.rfind(pair)
+        if found >= 0:
+            start = found + len(pair)
+            end = text.find("&", start)
+            value = text[start:end] if end >= 0 else text[start:]
+            params[name] = unquote_plus(value) if "%" in value or "+" in value else value
+    return params
 
 
 def _decode_json(event_id: int, key: str, body: bytes, received_at: datetime, account_sid: str) -> CallReport | Outcome:

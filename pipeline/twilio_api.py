@@ -162,8 +162,10 @@ def verify_twilio_signature(
             named = parse_qs(urlsplit(url).query).get("bodySHA256", [""])[0]
             if not hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), named.lower().encode()):
                 raise SignatureError("nothing signs the body: no parameters, and no bodySHA256 of it in the URL")
-        # What is signed beside the URL: sorted, each pair once.
-        signed = "".join([name + value for name, value in sorted(set(form))])
+        # What is signed beside the URL: sorted, each pair once. A set of them all costs more than knowing that no name
+        # repeats.
+        pairs = form if len(dict(form)) == len(form) else set(form)
+        signed = "".join([name + value for name, value in sorted(pairs)])
         # The plain case first: the package takes ten times as long, most of a request's time.
         if not signature_settings and any(
             hmac.compare_digest(_plain_signature(token, url + signed), signature.encode()) for token in tokens

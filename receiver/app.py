@@ -31,6 +31,8 @@ from tasks.nudge import Nudge
 
 #: Seconds for a body to arrive: whoever sends it by drops must not keep a place for ever.
 BODY_TIMEOUT = 10.0
+#: Seconds between two looks for those that take longer.
+LOOK = 0.25
 #: Bytes of a refused body that are still taken and thrown away: a sender that is cut off while it sends sees a broken
 #: connection, and not the answer.
 DISCARDED = 16_000_000
@@ -70,6 +72,8 @@ class App:
         self._store = store
         self._health = health
         self._clock = clock
+        #: Who reads a body, and until when, by the loop's clock.
+        self._readers: dict[asyncio.Task[Any], float] = {}
         self._pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/health/live": self._live,
             "/health/ready": self._ready,
@@ -124,11 +128,45 @@ class App:
                 await _discard(receive_message)
             return refused
         try:
-            body = await _read(receive_message, webhook.limit)
+            body = await self._read(receive_message, webhook.limit)
         except _UnreadableError as error:
             return Answer(400, str(error))
         query = scope["query_string"].decode("latin-1")
         return await receive(webhook, self._store, headers, query, body, self._clock.now())
+
+    async def _read(self, receive_message: Receive, limit: int) -> bytes:
+        """The body, or its first bytes beyond ``limit``: a longer one is never held whole. Raises _UnreadableError."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._readers[task] = asyncio.get_running_loop().time() + BODY_TIMEOUT
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await receive_message()
+                if message["type"] == "http.disconnect":
+                    raise _UnreadableError("the body ended early")
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                if size > limit or not message.get("more_body"):
+                    return b"".join(parts)
+        except asyncio.CancelledError:
+            if task in self._readers:  # it was not _give_up_the_slow
+                raise
+            task.uncancel()
+            raise _UnreadableError(f"the body took longer than {BODY_TIMEOUT:.0f} s") from None
+        finally:
+            self._readers.pop(task, None)
+
+    async def _give_up_the_slow(self) -> None:
+        """End what has been reading a body for too long: one look at them all is cheaper than a timer for each."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(LOOK)
+            for task in [task for task, until in self._readers.items() if until <= loop.time()]:
+                del self._readers[task]
+                task.cancel()
 
     async def _live(self) -> Response:
         return _json(200, {"status": "ok"})
@@ -161,9 +199,11 @@ class App:
     async def start(self) -> None:
         await self._store.open()
         await self._health.open()
+        self._giving_up = asyncio.create_task(self._give_up_the_slow())
 
     async def stop(self) -> None:
         """Store what was received, and disconnect."""
+        self._giving_up.cancel()
         await self._store.close()
         await self._health.close()
 
@@ -186,25 +226,6 @@ def make() -> App:
     nudge = Nudge(load(BrokerSettings).broker_url.get_secret_value())
     store = Store(database, stored=lambda: nudge.send("events.drain"))
     return App(webhooks, store, Health(database), business_clock())
-
-
-async def _read(receive_message: Receive, limit: int) -> bytes:
-    """The body, or its first bytes beyond ``limit``: a longer one is never held in full. Raises _UnreadableError."""
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT):
-            while True:
-                message = await receive_message()
-                if message["type"] == "http.disconnect":
-                    raise _UnreadableError("the body ended early")
-                part = message.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                if size > limit or not message.get("more_body"):
-                    return b"".join(parts)
-    except TimeoutError as error:
-        raise _UnreadableError(f"the body took longer than {BODY_TIMEOUT:.0f} s") from error
 
 
 async def _discard(receive_message: Receive) -> None:

@@ -1,5 +1,7 @@
 """The receiver served by granian: one process, one event loop; more of them behind a proxy share the database."""
 
+import gc
+
 from granian.constants import HTTPModes, Interfaces
 from granian.server import Server
 
@@ -32,4 +34,8 @@ def run(host: str, port: int) -> None:
 def make() -> app.App:
     """The application in the server's worker process."""
     logs.configure()
-    return app.make()
+    made = app.make()
+    # As in the worker (tasks/app.py): looking for cycles among what requests leave took 8 % of their time.
+    gc.freeze()
+    gc.set_threshold(50_000)
+    return made

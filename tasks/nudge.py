@@ -20,8 +20,9 @@ from tasks.queues import queue_of
 
 #: Seconds to connect, and for each answer of the broker.
 TIMEOUT = 0.5
-#: Seconds between two messages: under load one stands for all the groups that were stored meanwhile.
-PAUSE = 0.02
+#: Seconds between two messages: under load one stands for all the groups that were stored meanwhile. Each takes the
+#: receiver a millisecond.
+PAUSE = 0.05
 #: A queue that holds so many has enough to wake every worker; without a bound it grew while no worker runs.
 ENOUGH = 10
 

@@ -362,7 +362,15 @@ def status_of(app: App, request: Request, receive_message: Callable[[], Awaitabl
 
     headers = [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
     scope = {"type": "http", "method": request.method, "path": request.path, "query_string": b"", "headers": headers}
-    asyncio.run(app(scope, receive_message, send_message))
+
+    async def served() -> None:
+        await app.start()
+        try:
+            await app(scope, receive_message, send_message)
+        finally:
+            await app.stop()
+
+    asyncio.run(served())
     return int(sent[0]["status"])
 
 
@@ -371,13 +379,22 @@ def app_with(clock: Clock) -> App:
     return App({"/webhooks/stripe": StripeWebhook([STRIPE_SECRET])}, Store(url, lambda: None), Health(url), clock)
 
 
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
 def test_a_body_that_never_comes_is_given_up(monkeypatch):
     monkeypatch.setattr("receiver.app.BODY_TIMEOUT", 0.05)
-
-    async def never() -> None:
-        await asyncio.Event().wait()
-
+    monkeypatch.setattr("receiver.app.LOOK", 0.05)
     assert status_of(app_with(Clock()), STRIPE, never) == 400
+
+
+def test_a_request_that_the_server_ends_is_no_slow_body():
+    async def ended() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        status_of(app_with(Clock()), STRIPE, ended)
 
 
 def test_a_body_that_breaks_off_is_refused():
