@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from ops.repository import REPOSITORY
+from pipeline import counting, inbox, resolving
 from pipeline.reports import TERMINAL
 from tests.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
@@ -223,3 +224,13 @@ def test_a_claim_that_died_in_its_effect_leaves_no_half(world, monkeypatch):
     world.drain()
     assert {world.event(key) for key in keys} == {("processed", None)}
     assert world.figures(world.b) == [(3, 180, 3)]
+
+
+def test_stored_calls_are_read_by_sid_also_by_plans_that_were_made_for_empty_tables(world):
+    looks = {counting._FROZEN, counting._RANKED, resolving._STORED}
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("analyze calls, usage_records")
+        inbox.plan_by_index(connection)
+        for look in looks:
+            plan = connection.exec_driver_sql(f"explain (generic_plan) {look.replace('%b', '$1')}").scalars().all()
+            assert any("calls_pkey" in line for line in plan), plan
