@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ops import demo_report, demo_screen
 from ops.demo_check import Verdict, verdicts
-from ops.demo_clock import AFTERMATH, Month
+from ops.demo_clock import AFTERMATH, Month, mishaps
 from ops.demo_evidence import Evidence, gather
 from ops.demo_screen import Screen
 from ops.demo_signup import plan_calls, plan_silent_calls, sign_up
@@ -89,7 +89,7 @@ def _month(
     plan_calls(running.sandbox, members, end, before_last, seed)
     if faults != Faults.none:
         plan_silent_calls(running.sandbox, members, before_last)
-    month = Month(running, screen, members, last, faults.value)
+    month = Month(running, screen, members, last, mishaps(faults.value, members, end))
     left = month.run()
     screen.step("both sides are compared")
     rules = Rules(running.settings["ALTIORA_TWILIO_ACCOUNT_SID"], bill_child_legs=False)

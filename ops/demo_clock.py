@@ -56,7 +56,7 @@ def mishaps(faults: str, members: Sequence[Member], end: datetime) -> list[Misha
         planned += [Mishap("stripe", next((end for end in ends if end >= at), at))]
     if faults == "heavy":
         planned += [Mishap("worker", START + span * share) for share in (0.35, 0.8)]
-    return sorted(planned, key=lambda mishap: mishap.at)
+    return planned
 
 
 def stops(members: Sequence[Member], end: datetime) -> list[datetime]:
@@ -71,13 +71,15 @@ def stops(members: Sequence[Member], end: datetime) -> list[datetime]:
 
 
 class Month:
-    """The simulated month and its aftermath, until ``end``."""
+    """The simulated month and its aftermath, until ``end``; ``broken`` is what goes wrong meanwhile."""
 
-    def __init__(self, stage: Stage, screen: Screen, members: Sequence[Member], end: datetime, faults: str) -> None:
+    def __init__(
+        self, stage: Stage, screen: Screen, members: Sequence[Member], end: datetime, broken: Sequence[Mishap]
+    ) -> None:
         self._stage = stage
         self._screen = screen
         self._end = end
-        self._mishaps = mishaps(faults, members, end - AFTERMATH)
+        self._mishaps = sorted(broken, key=lambda mishap: mishap.at)
         self._stops = stops(members, end)
         self._news = News(stage.engine, START)
         self._now = START

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from ops.demo_figures import undone
 from ops.demo_sandbox import Sandbox
-from ops.demo_stage import METER_EVENT_NAME, Stage
+from ops.demo_stage import Stage
 from ops.demo_world import PLANS, START, Member
 from pipeline import businesses
 
@@ -36,7 +36,8 @@ class Signed:
 
 def sign_up(stage: Stage, members: Sequence[Member]) -> list[Signed]:
     """Let all members in at START. Subscriptions are made at Stripe, whose webhooks tell the pipeline of them."""
-    prices = _set_up_stripe(stage.sandbox)
+    stage.sandbox.create_meter(stage.settings["ALTIORA_STRIPE_METER_EVENT_NAME"])
+    prices = _set_up_prices(stage.sandbox)
     stage.sandbox.create_webhook_endpoint(stage.settings["ALTIORA_PUBLIC_URL"] + STRIPE_PATH)
     signed = []
     for member, business_id in zip(members, _add(stage.engine, members), strict=True):
@@ -75,8 +76,7 @@ def plan_silent_calls(sandbox: Sandbox, members: Sequence[Member], last: datetim
                 sandbox.place_call_without_callback(member.numbers[0], period_end - SILENT_BEFORE, SILENT_SECONDS)
 
 
-def _set_up_stripe(sandbox: Sandbox) -> dict[str, list[str]]:
-    sandbox.create_meter(METER_EVENT_NAME)
+def _set_up_prices(sandbox: Sandbox) -> dict[str, list[str]]:
     return {
         code: sandbox.create_plan_prices(code, plan.flat_cents, plan.included, plan.overage_cents)
         for code, plan in PLANS.items()

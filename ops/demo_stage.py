@@ -19,8 +19,6 @@ from ops.demo_sandbox import Sandbox
 from ops.supervisor import Supervisor, free_port
 from tasks.queues import QUEUES
 
-METER_EVENT_NAME = "call_minutes"
-
 #: How much faster than written beat ticks: a business day passes in about two seconds.
 BEAT_PACE = 60
 
@@ -86,7 +84,15 @@ def stage(start: datetime, seed: int, faults: str, tell: Callable[[str], None]) 
         supervisor = stack.enter_context(Supervisor())
         clock = supervisor.folder / "clock"
         ports = {name: free_port() for name in ("receiver", "stripe", "twilio", "flower")}
-        settings = _settings(servers, ports, clock)
+        settings = processes.stand_in_settings(
+            servers.database_url,
+            servers.broker_url,
+            receiver=ports["receiver"],
+            stripe=ports["stripe"],
+            twilio=ports["twilio"],
+            clock=clock,
+            beat_pace=BEAT_PACE,
+        )
         env_file = stack.enter_context(environment.published(settings))  # or another run is there: before ours starts
         auth = f"demo:{secrets.token_urlsafe(9)}"
         tell("receiver, stand-ins, worker, beat and Flower")
@@ -130,22 +136,3 @@ def _start(supervisor: Supervisor, settings: dict[str, str], *these: processes.P
     with ThreadPoolExecutor(len(these)) as pool:
         for _ in pool.map(lambda process: process.start(supervisor, settings), these):
             pass
-
-
-def _settings(servers: embedded.Addresses, ports: dict[str, int], clock: Path) -> dict[str, str]:
-    """All of them, so that nothing is taken from a ``.env`` that is about real accounts."""
-    return {
-        "ALTIORA_DATABASE_URL": servers.database_url,
-        "ALTIORA_BROKER_URL": servers.broker_url,
-        "ALTIORA_STRIPE_API_KEY": f"sk_test_{secrets.token_hex(12)}",
-        "ALTIORA_STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
-        "ALTIORA_STRIPE_API_BASE": f"http://127.0.0.1:{ports['stripe']}",
-        "ALTIORA_STRIPE_METER_EVENT_NAME": METER_EVENT_NAME,
-        "ALTIORA_TWILIO_ACCOUNT_SID": f"AC{secrets.token_hex(16)}",
-        "ALTIORA_TWILIO_AUTH_TOKEN": secrets.token_hex(16),
-        "ALTIORA_TWILIO_API_BASE": f"http://127.0.0.1:{ports['twilio']}",
-        "ALTIORA_PUBLIC_URL": f"http://127.0.0.1:{ports['receiver']}",
-        "ALTIORA_BILL_CHILD_LEGS": "false",
-        "ALTIORA_BEAT_PACE": str(BEAT_PACE),
-        "ALTIORA_CLOCK": str(clock),
-    }

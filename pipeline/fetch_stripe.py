@@ -177,12 +177,11 @@ class StripeFetcher:
                 with self._engine.begin() as connection:
                     locked = mirror.businesses_of(connection, snapshots) | more
                     records.lock_businesses(connection, locked)
-                    refreshes.settle(connection, due)
                     target = Mirror(connection, snapshots, locked=locked, effects=effects, now=now)
                     for snapshot in snapshots:
                         _apply_one(target, snapshot)
-                    _look_at_what_is_missing(connection, due, fetch, now)
-                    effects.write(connection, now)
+                    _look_at_what_is_missing(connection, due, fetch, effects, now)
+                    effects.write(connection, now, settled=due)
             except MoreBusinesses as error:
                 more |= error.business_ids
             else:
@@ -240,7 +239,7 @@ def _apply_one(target: Mirror, snapshot: Snapshot) -> None:
         log.info("fetched-for-nobody", kind=kind, object_id=object_id, reason=error.reason)
 
 
-def _look_at_what_is_missing(connection: Connection, due: Due, fetch: _Fetch, now: datetime) -> None:
+def _look_at_what_is_missing(connection: Connection, due: Due, fetch: _Fetch, effects: Effects, now: datetime) -> None:
     """Report an object that is mirrored and gone at Stripe; look again for a renewal that is not there yet."""
     subject = f"{due.kind}:{due.object_id}"
     if fetch.contents:
@@ -255,6 +254,4 @@ def _look_at_what_is_missing(connection: Connection, due: Due, fetch: _Fetch, no
             now=now,
         )
     if due.kind == "subscription" and connection.exec_driver_sql(_UNCONFIRMED, (due.object_id, now)).scalar():
-        refreshes.request(
-            connection, "subscription", due.object_id, "provisional-period", due_in_seconds=UNCONFIRMED_SECONDS
-        )
+        effects.stale("subscription", due.object_id, "provisional-period", due_in_seconds=UNCONFIRMED_SECONDS)

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline import drifts, refreshes
+from pipeline.refreshes import Due
 
 _OPEN = "select kind, subject from drifts where resolved_at is null and subject = any(%s::text[])"
 
@@ -34,11 +35,13 @@ class Effects:
     customers_known: bool = False
     """Customers were mirrored: events that wait for one may go on."""
     _stale: dict[tuple[str, str], str] = field(default_factory=dict)
+    _delays: dict[tuple[str, str], int] = field(default_factory=dict)
     _drifts: dict[tuple[str, str], _Report | None] = field(default_factory=dict)
 
-    def stale(self, kind: str, object_id: str, reason: str) -> None:
-        """Have this object fetched."""
+    def stale(self, kind: str, object_id: str, reason: str, *, due_in_seconds: int = 0) -> None:
+        """Have this object fetched, and no sooner than in so many seconds of machine time."""
         self._stale[kind, object_id] = reason
+        self._delays[kind, object_id] = min(due_in_seconds, self._delays.get((kind, object_id), due_in_seconds))
         self.follow_ups.add("stripe.refresh")
 
     def report(
@@ -51,7 +54,8 @@ class Effects:
         """Close a drift, if it is open."""
         self._drifts[kind, subject] = None
 
-    def write(self, connection: Connection, now: datetime) -> None:
+    def write(self, connection: Connection, now: datetime, *, settled: Due | None = None) -> None:
+        """Write all of it; ``settled`` is the object that was fetched, if this came of a fetch."""
         subjects = [subject for _, subject in self._drifts]
         standing = {tuple(row) for row in connection.exec_driver_sql(_OPEN, (subjects,))} if subjects else set()
         for (kind, subject), drift in sorted(self._drifts.items(), key=lambda item: item[0]):
@@ -68,6 +72,6 @@ class Effects:
                 )
             elif (kind, subject) in standing:
                 drifts.resolve(connection, kind, subject, now)
-        refreshes.request_all(connection, self._stale)
+        refreshes.request_all(connection, self._stale, delays=self._delays, settled=settled)
         if self.customers_known and refreshes.release(connection, AWAITING_CUSTOMER):
             self.follow_ups.add("events.drain")

@@ -25,6 +25,10 @@ _VALUES = """
 select b.id, case when p.included_minutes > 0 then p.price_cents::numeric / p.included_minutes else 0 end
 from businesses b join subscription_plans p on p.id = b.plan_id
 """
+_REFUSED = """
+select identifier, business_id, minutes, answer from meter_pushes
+where state = 'failed' and (%(business_id)s::bigint is null or business_id = %(business_id)s) order by id
+"""
 _MINUTES_OF = "select sid, business_id, minutes from calls where sid = any(%s::text[])"
 _HOLDERS = """
 select number, business_id from phone_number_assignments where number = any(%s::text[]) order by lower(held) nulls first
@@ -59,6 +63,7 @@ def find(
     found = list(_own_sums(engine, business_id))
     found += _held(engine, now, business_id)
     found += _twilio(engine, twilio, now, business_id)
+    found += _refused(engine, business_id)
     meters = verifying.meters_by_event_name(stripe)
     found += _unknown(engine, stripe, meters, now, settling, business_id)
     found += _stripe_sums(engine, stripe, meters, now, settling, business_id)
@@ -153,6 +158,14 @@ def _twilio(engine: Engine, api: TwilioApi, now: datetime, business_id: int | No
         )
 
 
+def _refused(engine: Engine, business_id: int | None) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        refused = connection.exec_driver_sql(_REFUSED, {"business_id": business_id}).all()
+    for identifier, owner, minutes, answer in refused:
+        words = f"{minutes} minutes, which Stripe refused: {answer}"
+        yield Finding("push-refused", f"push:{identifier}", owner, Decimal(minutes), words, REPAIRS["push-refused"])
+
+
 def _unknown(
     engine: Engine,
     api: StripeApi,
@@ -162,7 +175,18 @@ def _unknown(
     business_id: int | None,
 ) -> Iterator[Finding]:
     with engine.connect() as connection:
+        asked = verifying.due(connection, timedelta(0), business_id, timedelta(0))
         minutes = verifying.due(connection, settling, business_id, timedelta(0))
+    for minute in asked:
+        if minute not in minutes:
+            yield Finding(
+                "unknown-push",
+                f"minute:{minute.timestamp.isoformat()}",
+                minute.business_id,
+                Decimal(0),
+                "Stripe may or may not count what was pushed for this minute, and its sums have not settled yet",
+                f"reconcile again in {settling.total_seconds():.0f} s",
+            )
     for minute in minutes:
         with engine.connect() as connection:
             before = verifying.pushes_of(connection, minute, settling)

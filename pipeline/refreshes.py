@@ -97,10 +97,24 @@ def request(connection: Connection, kind: str, object_id: str, reason: str, *, d
     )
 
 
-def request_all(connection: Connection, wanted: Mapping[tuple[str, str], str]) -> None:
-    """Have objects fetched: ``(kind, object_id)`` to reason. In one order, so that two drains don't deadlock."""
-    for (kind, object_id), reason in sorted(wanted.items()):
-        request(connection, kind, object_id, reason)
+def request_all(
+    connection: Connection,
+    wanted: Mapping[tuple[str, str], str],
+    *,
+    delays: Mapping[tuple[str, str], int] | None = None,
+    settled: Due | None = None,
+) -> None:
+    """Have objects fetched: ``(kind, object_id)`` to reason, some only after a delay; and settle one that was.
+
+    The last locks of a transaction, and all in one order: prices belong to no business, so two drains or fetches meet
+    here. A fetch that settled its own object first deadlocked with another that found the same price changed.
+    """
+    own = {} if settled is None else {(settled.kind, settled.object_id): settled}
+    for key in sorted({*wanted, *own}):
+        if key in own:
+            settle(connection, own[key])
+        if key in wanted:
+            request(connection, *key, wanted[key], due_in_seconds=(delays or {}).get(key, 0))
 
 
 def fetched_before(connection: Connection, kind: str, object_ids: Collection[str]) -> set[str]:

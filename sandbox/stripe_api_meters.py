@@ -23,6 +23,7 @@ class MetersApi:
             door.route("POST", "/v1/billing/meters", self.create_meter),
             door.route("GET", "/v1/billing/meters/{id}", self.get_meter),
             door.route("POST", "/v1/billing/meters/{id}/deactivate", self.deactivate_meter),
+            door.route("POST", "/v1/billing/meters/{id}/reactivate", self.reactivate_meter),
             door.route("GET", "/v1/billing/meters/{id}/event_summaries", self.list_summaries),
         ]
 
@@ -72,6 +73,12 @@ class MetersApi:
         call.params.refuse_unread()
         meter = self._meter(call)
         self._meters.deactivate(meter)
+        return meter
+
+    async def reactivate_meter(self, call: Call) -> Object:
+        call.params.refuse_unread()
+        meter = self._meter(call)
+        self._meters.reactivate(meter)
         return meter
 
     async def list_summaries(self, call: Call) -> Object:

@@ -67,6 +67,10 @@ class Meters:
         meter.update(status="inactive", updated=now, status_transitions={"deactivated_at": now})
         self._events.emit("billing.meter.deactivated", meter)
 
+    def reactivate(self, meter: Object) -> None:
+        meter.update(status="active", updated=self._state.now, status_transitions={"deactivated_at": None})
+        self._events.emit("billing.meter.reactivated", meter)
+
     async def record(self, event_name: str, payload: dict[str, str], identifier: str, at: int | None) -> Object:
         """Take one meter event. Being taken says nothing about being billed: most faults are reported later.
 

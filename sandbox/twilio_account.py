@@ -66,13 +66,15 @@ class TwilioAccount:
         child_of: str | None = None,
         events: Iterable[str] = ("completed",),
         without: Iterable[str] = (),
+        late_seconds: int = 0,
     ) -> Call:
         """Plan a call on ``number`` that starts at ``at`` and lasts ``seconds``, with ``other`` on the far end.
 
         ``seconds`` of a call that is not completed are those of its ringing. ``child_of`` is the parent leg's SID and
         makes this a leg that ``<Dial>`` opened. ``events`` are those that callbacks are sent for; the final one needs
-        ``completed``. ``without`` names parameters that its callbacks lack. Raises ValueError, or KeyError for a
-        parent that does not exist.
+        ``completed``. ``without`` names parameters that its callbacks lack. ``late_seconds`` is how long after its
+        end Twilio shows the call and sends its callbacks. Raises ValueError, or KeyError for a parent that does not
+        exist.
         """
         if status not in FINAL_STATUSES or not 0 <= seconds <= LONGEST_SECONDS:
             raise ValueError(f"a call ends as one of {', '.join(sorted(FINAL_STATUSES))}, after 0 s to 24 h")
@@ -100,6 +102,7 @@ class TwilioAccount:
             parent_sid=child_of,
             priced_at=end + timedelta(seconds=self._random.randint(*PRICED_AFTER)),
             without=frozenset(without),
+            shown_from=end + timedelta(seconds=late_seconds) if late_seconds else None,
         )
         self._calls[call.sid] = call
         bisect.insort(self._by_start, call, key=_start)
@@ -121,10 +124,13 @@ class TwilioAccount:
     def call(self, sid: str) -> Call | None:
         """The call with this SID, once it exists."""
         call = self._calls.get(sid)
-        return call if call is not None and call.start - RINGING <= self.timeline.now else None
+        return call if call is not None and call.start - RINGING <= self.timeline.now and self._shown(call) else None
 
     def calls(self, since: datetime | None = None) -> list[Call]:
-        """The calls that exist by now, newest first; ``since`` leaves out those that started before it."""
+        """The calls that are shown by now, newest first; ``since`` leaves out those that started before it."""
+        return [call for call in self._existing(since) if self._shown(call)]
+
+    def _existing(self, since: datetime | None = None) -> list[Call]:
         first = 0 if since is None else bisect.bisect_left(self._by_start, since, key=_start)
         return self._by_start[first : bisect.bisect_right(self._by_start, self.timeline.now + RINGING, key=_start)][
             ::-1
@@ -151,8 +157,11 @@ class TwilioAccount:
                 "callback": call.callback,
                 "price": None if (price := call.price_at(now)) is None else str(price),
             }
-            for call in reversed(self.calls())
+            for call in reversed(self._existing())
         ]
+
+    def _shown(self, call: Call) -> bool:
+        return call.shown_from is None or call.shown_from <= self.timeline.now
 
     def _plan_callbacks(self, call: Call, events: frozenset[str]) -> None:
         happens = {"initiated": call.start - RINGING, "ringing": call.start - RINGING + timedelta(seconds=1)}
@@ -166,7 +175,10 @@ class TwilioAccount:
         numbered = list(happens) if call.direction == "outbound-api" else wanted
         for event in wanted:
             status = PROGRESS.get(event, call.status)
-            self.timeline.at(happens[event], partial(self._send, call, status, happens[event], numbered.index(event)))
+            at = happens[event]
+            self.timeline.at(
+                max(at, call.shown_from or at), partial(self._send, call, status, at, numbered.index(event))
+            )
 
     async def _send(self, call: Call, status: str, at: datetime, sequence: int) -> None:
         url = self.numbers[call.number].status_callback

@@ -55,6 +55,8 @@ class Call:
     priced_at: datetime
     #: Callback parameters that are missing from this call's callbacks, as some are in real ones.
     without: frozenset[str] = frozenset()
+    #: When Twilio itself learns of the call: until then its API doesn't show it, and no callback is sent.
+    shown_from: datetime | None = None
     #: What became of the final callback: none asked for, pending, delivered or lost.
     callback: str = "none"
 

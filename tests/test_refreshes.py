@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -476,3 +477,26 @@ def test_an_invoice_comes_with_all_its_lines(shop):
     whole = shop.api._with_all_lines(pages)
     tiers = [row["quantity"] for row in whole["lines"]["data"] if row["pricing"]["price_details"]["price"] == metered]
     assert sorted(tiers) == [100, 500]
+
+
+def test_fetches_that_find_each_others_objects_changed_do_not_deadlock(engine):
+    """Each settles its own object and asks for the other's, as a price and a subscription with that price do."""
+    price, subscription = Due("price", "price_1", 0), Due("subscription", "sub_1", 0)
+    together = threading.Barrier(2, timeout=10)
+
+    def fetched(own: Due, other: Due) -> None:
+        for _ in range(40):
+            together.wait()
+            with engine.begin() as connection:
+                wanted = {(other.kind, other.object_id): "changed-meanwhile"}
+                refreshes.request_all(connection, wanted, settled=own)
+
+    with engine.begin() as connection:
+        for due in (price, subscription):
+            refreshes.request(connection, due.kind, due.object_id, "swept")
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(fetched, price, subscription), pool.submit(fetched, subscription, price)]:
+            done.result()
+    with engine.connect() as connection:
+        deadlocks = "select deadlocks from pg_stat_database where datname = current_database()"
+        assert connection.exec_driver_sql(deadlocks).scalar_one() == 0
