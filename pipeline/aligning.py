@@ -27,6 +27,14 @@ where business_id = %(business_id)s and state <> 'closed' and period_start < %(a
 returning id
 """
 
+# Begin: a record without a subscription ends where one begins, though the periods from there on may be unknown.
+_END_FREE_AT = """
+update usage_records set period_end = %(at)s
+where business_id = %(business_id)s and state <> 'closed' and period_start < %(at)s and period_end > %(at)s
+  and subscription_id is null
+returning id
+"""
+
 # Inside: the records that the span replaces; one that has pushes must stay, so it comes first.
 _INSIDE = """
 select r.id from usage_records r
@@ -61,12 +69,17 @@ where r.id = %(id)s
 returning r.id
 """
 
-# Homeless: of a subscription that had ended before they began, or never took effect.
+# Homeless: of a subscription that had ended before they began, or never took effect; or of none, where one had begun.
 _HOMELESS = """
 select r.id, r.period_start from usage_records r join subscriptions s on s.id = r.subscription_id
-where r.business_id = %s and r.state <> 'closed'
+where r.business_id = %(business_id)s and r.state <> 'closed'
   and (s.status in ('incomplete', 'incomplete_expired') or s.metered_item_id is null or s.ended_at <= r.period_start)
-order by r.period_start
+union
+select r.id, r.period_start from usage_records r join subscriptions s on s.business_id = r.business_id
+where r.business_id = %(business_id)s and r.state <> 'closed' and r.subscription_id is null
+  and s.status not in ('incomplete', 'incomplete_expired') and s.metered_item_id is not null
+  and s.started_at <= r.period_start and (s.ended_at is null or r.period_start < s.ended_at)
+order by 2
 """
 
 _OTHERS = "select period_start, period_end from usage_records where business_id = %s and id <> %s order by 1"
@@ -112,6 +125,8 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
     changed: set[int] = set()
     subscriptions = metered_subscriptions(connection, [business_id])
     for subscription in subscriptions:
+        begins = {"business_id": business_id, "at": subscription.started_at}
+        changed |= {record_id for (record_id,) in connection.exec_driver_sql(_END_FREE_AT, begins)}
         if subscription.ended_at is not None:
             changed |= _end_at(connection, business_id, subscription.ended_at, subscription.id)
     for span in known_spans(connection, subscriptions):
@@ -173,7 +188,7 @@ def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
 def _rehome(connection: Connection, business_id: int) -> set[int]:
     """Records that a subscription had no longer, or not yet, when they began: they become what there was instead."""
     changed: set[int] = set()
-    for record_id, start in connection.exec_driver_sql(_HOMELESS, (business_id,)).all():
+    for record_id, start in connection.exec_driver_sql(_HOMELESS, {"business_id": business_id}).all():
         others = [tuple(row) for row in connection.exec_driver_sql(_OTHERS, (business_id, record_id))]
         home = NewRecords(connection, [business_id]).around(business_id, start, others)
         connection.exec_driver_sql(

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from db.engine import make_engine
@@ -34,6 +34,10 @@ def clear(engine):
         )
 
 
+#: Lives that went wrong once. Of the first period of this one no object of Stripe's tells any more.
+_FOUND = [(["wait", "wait", "swap-for-nothing", "upgrade"], 0)]
+
+
 def _of(examples):
     """As many random lives, the same ones each time."""
 
@@ -41,6 +45,8 @@ def _of(examples):
         given_life = given(steps=st.lists(st.sampled_from(STEPS), min_size=3, max_size=14), seed=st.integers(0, 2**32))(
             test
         )
+        for steps, seed in _FOUND:
+            given_life = example(steps=steps, seed=seed)(given_life)
         return settings(
             max_examples=examples,
             deadline=None,
