@@ -112,13 +112,11 @@ def close_due(engine: Engine, now: datetime) -> Counter[str]:
     Counts records that are ``closing`` now, ``closed``, ``settled``, and objects that had to be ``requested``.
     """
 
-    def due(connection: Connection) -> Sequence[int]:
-        return connection.exec_driver_sql(_DUE, {"now": now, "deadline": deadline(now)}).scalars().all()
-
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
         return close(connection, ids, now)
 
-    counts = under_locks(engine, due, work, seconds=SECONDS)
+    about = {"now": now, "deadline": deadline(now)}
+    counts = under_locks(engine, _DUE, about, work, seconds=SECONDS)
     with engine.begin() as connection:
         counts["requested"] += _request_missing(connection, now)
         close_gate.resolve(connection, now)

@@ -110,13 +110,10 @@ def push_timestamp(period_start: datetime, period_end: datetime, now: datetime) 
 def plan_due(engine: Engine, event_name: str, now: datetime) -> Counter[str]:
     """Plan a push for each business that has minutes to push and no unsettled push; counts those ``planned``."""
 
-    def due(connection: Connection) -> Sequence[int]:
-        return connection.exec_driver_sql(_DUE, {"now": now, "deadline": deadline(now)}).scalars().all()
-
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
         return Counter(planned=plan(connection, ids, event_name, now))
 
-    return under_locks(engine, due, work, seconds=SECONDS)
+    return under_locks(engine, _DUE, {"now": now, "deadline": deadline(now)}, work, seconds=SECONDS)
 
 
 def plan(connection: Connection, business_ids: Sequence[int], event_name: str, now: datetime) -> int:

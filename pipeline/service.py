@@ -5,7 +5,7 @@ passing of the days of grace needs a job; a limit passes by itself.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -63,7 +63,7 @@ values (%(id)s, %(before)s, %(after)s, %(rule)s, %(until)s, %(cause)s, %(now)s)
 """
 
 # What is suspended already was settled; what paid is settled by Stripe's event.
-_GRACE_IS_OVER = "select id from businesses where grace_until <= %s and suspended_at is null order by id"
+_GRACE_IS_OVER = "select id from businesses where grace_until <= %(now)s and suspended_at is null order by id"
 
 _log = structlog.get_logger(__name__)
 
@@ -113,11 +113,8 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: st
 def settle_due(engine: Engine, now: datetime) -> Counter[str]:
     """Suspend the businesses whose days of grace have passed; counts those that were ``settled``."""
 
-    def due(connection: Connection) -> Sequence[int]:
-        return connection.exec_driver_sql(_GRACE_IS_OVER, (now,)).scalars().all()
-
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
         settle(connection, ids, now, "the days of grace have passed")
         return Counter(settled=len(ids))
 
-    return under_locks(engine, due, work, seconds=SECONDS)
+    return under_locks(engine, _GRACE_IS_OVER, {"now": now}, work, seconds=SECONDS)

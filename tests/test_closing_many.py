@@ -1,7 +1,5 @@
 """The first of a month: 100,000 periods are due at once, and two workers close them while they are killed."""
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -78,20 +76,25 @@ def test_a_hundred_thousand_periods_by_two_workers_that_are_killed(engine, envir
             process.start(processes, settings)
         memory = _Memory([processes.pid(worker.name) for worker in workers])
 
+        def restart(*these: commands.Process) -> None:
+            for worker in these:
+                worker.start(processes, settings)
+                memory.watch(processes.pid(worker.name))
+
         closed = "select count(*) from usage_records where state = 'closed'"
+        sending = "select count(*) from meter_pushes where state = 'sending'"
         sent = "select count(*) from meter_pushes where state = 'sent'"
+        _wait(lambda: ledger.one(sending) > 0, memory, "pushes are being sent")
+        _kill(processes, "worker-a", "worker-b")
+        assert ledger.one(sent) < PAYING, "the kill came too late to be in the middle"
+        assert ledger.one(sending) > 0, "the kill came between two pushes"
+        restart(*workers)
         _wait(lambda: ledger.one(closed) > FREE // 4, memory, "a quarter is closed")
         _kill(processes, "worker-a")
         assert ledger.one(closed) < FREE, "the kill came too late to be in the middle"
-        _wait(lambda: ledger.one(sent) > PAYING // 4, memory, "a quarter is pushed")
-        _kill(processes, "worker-b")
-        assert ledger.one(sent) < PAYING, "the kill came too late to be in the middle"
-        for worker in workers:
-            worker.start(processes, settings)
-            memory.watch(processes.pid(worker.name))
+        restart(workers[0])
         _wait(lambda: ledger.one(sent) == PAYING and ledger.one(closed) == FREE, memory, "all are pushed")
 
-        ledger.run(_LINES, MINUTES)
         ledger.run("update stripe_invoices set status = 'paid', finalized_at = now()")
         settled = "select count(*) from usage_records where state = 'closed' and settled_at is not null"
         _wait(lambda: ledger.one(settled) == PAYING, memory, "all are settled")
@@ -116,6 +119,7 @@ def _fill(ledger: Ledger, customers: list[str]) -> None:
         connection.exec_driver_sql(_SUBSCRIPTIONS, about)
         connection.exec_driver_sql(_PAID_RECORDS, (MINUTES,))
         connection.exec_driver_sql(_DRAFTS)
+        connection.exec_driver_sql(_LINES, (MINUTES,))
     with ledger.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("analyze")
 
@@ -156,13 +160,13 @@ def _wait(done: Callable[[], bool], memory: _Memory, what: str) -> None:
     while not done():
         assert time.monotonic() < until, f"not in 300 s: {what}"
         memory.look()
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
-def _kill(processes: Supervisor, name: str) -> None:
-    """SIGKILL for a worker and its child, whatever they do at the moment."""
-    worker = processes.pid(name)
-    for pid in [worker, *(child.pid for child in psutil.Process(worker).children(recursive=True))]:
-        os.kill(pid, signal.SIGKILL)
-    while processes.alive(name):
+def _kill(processes: Supervisor, *names: str) -> None:
+    """SIGKILL for workers and their children, whatever they do at the moment."""
+    workers = [psutil.Process(processes.pid(name)) for name in names]
+    for process in [each for worker in workers for each in (worker, *worker.children(recursive=True))]:
+        process.kill()
+    while any(processes.alive(name) for name in names):
         time.sleep(0.05)
