@@ -22,6 +22,8 @@ class Sizes:
     steady_seconds: float = 8.0
     """How long the load at half of the full rate lasts."""
     closed: int = 100_000
+    explained: int = 20_000
+    """Calls of one business over forty days; some ten thousand of them are in one period."""
     stored: int = 10_000_000
     """Calls in the table, for the cost of an event beside them; with --long only."""
     drained_long: int = 1_000_000
@@ -42,6 +44,7 @@ SMALL = Sizes(
     usual=50,
     steady_seconds=1.0,
     closed=200,
+    explained=150,
     stored=2_000,
     drained_long=800,
 )

@@ -73,7 +73,7 @@ def reconcile(
         if rows:
             print_table(rows, numbers=["minutes", "cents"])
         if costs:
-            print_table([_cost(cost) for cost in costs], numbers=["minutes", "price_cents", "margin_cents", "unpriced"])
+            print_table(map(_cost_in_words, costs), numbers=["minutes", "price", "Twilio", "margin", "unpriced"])
     if rows:
         raise typer.Exit(1)
 
@@ -103,4 +103,17 @@ def _cost(cost: margins.Margin) -> dict[str, Any]:
         "cost_cents": {unit: f"{cents:.2f}" for unit, cents in cost.costs.items()},
         "unpriced": cost.unpriced_calls,
         "margin_cents": None if margin is None else f"{margin:.2f}",
+    }
+
+
+def _cost_in_words(cost: margins.Margin) -> dict[str, Any]:
+    margin, currency = cost.margin_cents, cost.currency or ""
+    return {
+        "period from": f"{cost.period_start:%Y-%m-%d}",
+        "plan": cost.plan,
+        "minutes": cost.minutes,
+        "price": f"{cost.price_cents / 100:,.2f} {currency}",
+        "Twilio": ", ".join(f"{cents / 100:,.2f} {unit}" for unit, cents in cost.costs.items()),
+        "margin": None if margin is None else f"{margin / 100:,.2f} {currency}",
+        "unpriced": cost.unpriced_calls,
     }

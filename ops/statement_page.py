@@ -153,7 +153,7 @@ def _all_days(counted: Sequence[Mapping[str, Any]], start: datetime, end: dateti
 def _chart(days: Sequence[Mapping[str, Any]]) -> str:
     """Minutes by day as bars; each says its figure to who points at it or has it read aloud."""
     width, height = 640, 92
-    step = width / (len(days) + 0.5)  # half a day's room for the last label
+    step = width / (len(days) + 1)  # room for the last label
     most = max([each["minutes"] for each in days] + [1])
     parts = []
     for number, each in enumerate(days):
@@ -164,7 +164,8 @@ def _chart(days: Sequence[Mapping[str, Any]]) -> str:
             f' height="{tall}" rx="1.5" fill="#2f78c4"><title>{told}</title></rect>'
         )
         if number % 5 == 0:
-            at = f'x="{(number + 0.5) * step:.1f}" y="{height + 25}" text-anchor="middle"'
+            # From its bar's left edge on: in the middle, the first one ran out of the picture.
+            at = f'x="{number * step + step * 0.14:.1f}" y="{height + 25}"'
             parts.append(f"<text {at}>{each['day']:%-d %b}</text>")
     return (
         f'<svg viewBox="0 0 {width} {height + 30}" role="img" aria-label="Minutes by day">'
