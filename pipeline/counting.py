@@ -1,103 +1,20 @@
 """Counting calls: what the reports of a batch do to `calls` and `usage_records`, set-based, once.
 
-A call is upserted by its SID, and the change of what it counts moves its usage record by the difference. The
-upsert leaves the former figures in the row (``was_*``) and returns them: a separate read would be older than what
-the upsert replaced (read that way, 1,090 minutes were off after 41,631 shuffled events with three workers).
+A call is upserted by its SID (``call_rows``), and the change of what it counts moves its usage record by the
+difference.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline import allowances, carrying, limits, records, refreshes, resolving, service
+from pipeline import allowances, call_rows, carrying, limits, records, refreshes, resolving, service
+from pipeline.call_rows import Counted
 from pipeline.outcomes import MoreBusinesses, Outcome
 from pipeline.periods import billable_minutes
-from pipeline.records import Record
 from pipeline.reports import CallReport
-from pipeline.resolving import Candidate
-
-_COLUMNS = (
-    ("sid", "text"),
-    ("parent_sid", "text"),
-    ("business_id", "bigint"),
-    ("number", "text"),
-    ("direction", "text"),
-    ("from_number", "text"),
-    ("to_number", "text"),
-    ("status", "text"),
-    ("rank", "bigint"),
-    ("started_at", "timestamptz"),
-    ("ended_at", "timestamptz"),
-    ("estimated", "boolean"),
-    ("seconds", "int"),
-    ("minutes", "int"),
-    ("counted", "boolean"),
-    ("usage_record_id", "bigint"),
-    ("price", "numeric"),
-    ("price_unit", "text"),
-    ("event_id", "bigint"),
-)
-_NAMES = ", ".join(name for name, _ in _COLUMNS)
-#: What a call counts follows from the others.
-_COUNTS = "case when counted then minutes else 0 end, case when counted then seconds else 0 end"
-#: Arrays travel in binary (%b): as text they took three quarters of a batch's time in this process.
-_ARRAYS = ", ".join(f"%({name})b::{type_}[]" for name, type_ in _COLUMNS)
-#: What an earlier report said is kept where the better one is silent.
-_KEPT = ("parent_sid", "business_id", "number", "direction", "from_number", "to_number", "price", "price_unit")
-_REPLACED = (
-    "status",
-    "rank",
-    "started_at",
-    "ended_at",
-    "estimated",
-    "seconds",
-    "minutes",
-    "counted",
-    "counted_minutes",
-    "counted_seconds",
-    "usage_record_id",
-    "event_id",
-)
-
-# Upsert: a report that outranks the stored one replaces it; an orphan takes its business. By SID: the lock order.
-_UPSERT = f"""
-insert into calls as c ({_NAMES}, counted_minutes, counted_seconds)
-select {_NAMES}, {_COUNTS} from unnest({_ARRAYS}) as reports({_NAMES}) order by sid
-on conflict (sid) do update set
-  was_business_id = c.business_id, was_usage_record_id = c.usage_record_id, was_counted = c.counted,
-  was_minutes = c.minutes, was_counted_minutes = c.counted_minutes, was_counted_seconds = c.counted_seconds,
-  {", ".join(f"{name} = coalesce(excluded.{name}, c.{name})" for name in _KEPT)},
-  {", ".join(f"{name} = excluded.{name}" for name in _REPLACED)}
-where excluded.rank > c.rank or (c.business_id is null and excluded.business_id is not null)
-returning sid, was_business_id, was_usage_record_id, was_counted, was_counted_minutes, was_counted_seconds
-"""  # noqa: S608 - names of columns, all from the tuples above
-
-# Of a call whose record has closed only the truth about it moves on; what it counted there is frozen.
-_UPDATE_FROZEN = """
-update calls c
-set was_minutes = c.minutes, status = r.status, rank = r.rank, seconds = r.seconds, minutes = r.minutes,
-    price = coalesce(r.price, c.price), price_unit = coalesce(r.price_unit, c.price_unit), event_id = r.event_id
-from unnest(%(sid)b::text[], %(status)b::text[], %(rank)b::bigint[], %(seconds)b::int[], %(minutes)b::int[],
-            %(price)b::numeric[], %(price_unit)b::text[], %(event_id)b::bigint[])
-     as r(sid, status, rank, seconds, minutes, price, price_unit, event_id)
-where c.sid = r.sid and r.rank > c.rank
-returning c.sid, c.usage_record_id, c.minutes - c.was_minutes
-"""
-
-# Not a join: planned while the tables were new and empty, it read all calls by their record, batch after batch.
-_FROZEN = """
-select c.sid from calls c
-where c.sid = any(%b::text[])
-  and (select r.state from usage_records r where r.id = c.usage_record_id) = 'closed'
-"""
-
-_RANKED = """
-select sid, rank, status, seconds, case when not estimated then ended_at end
-from calls where sid = any(%b::text[])
-"""
 
 _INCREMENTS = """
 select b.id, p.increment_seconds from businesses b join subscription_plans p on p.id = b.plan_id
@@ -128,19 +45,6 @@ class _Change:
         self.calls += sign
         self.seconds += sign * seconds
         self.minutes += sign * minutes
-
-
-@dataclass(frozen=True, slots=True)
-class _Counted:
-    """What a report makes its call count: billable minutes, and where."""
-
-    minutes: int = 0
-    seconds: int = 0
-    record: Record | None = None
-
-    @property
-    def in_record(self) -> bool:
-        return self.record is not None and self.record.state != "closed"
 
 
 class Batch:
@@ -180,7 +84,7 @@ class Batch:
         if self._candidates:
             counted = self._figures(now, bill_child_legs=bill_child_legs)
             sids = sorted(self._candidates)
-            frozen = {sid for (sid,) in self._connection.exec_driver_sql(_FROZEN, (sids,))}
+            frozen = call_rows.frozen(self._connection, sids)
             changed = self._upsert([sid for sid in sids if sid not in frozen], counted, locked, now)
             changed |= self._update_frozen(sorted(frozen), counted, now)
             self._fetch_where_in_doubt(changed)
@@ -207,7 +111,7 @@ class Batch:
                 ends = [Outcome(event_id, "dead", reason) for event_id in candidate.event_ids]
             self.outcomes += ends
 
-    def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, _Counted]:
+    def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, Counted]:
         """What each call is to count; usage records that are missing are made."""
         increments: dict[int, int] = dict(
             self._connection.exec_driver_sql(_INCREMENTS, (sorted(self.businesses),)).all()
@@ -232,16 +136,15 @@ class Batch:
             business_id, ended_at, seconds = candidate.business_id, candidate.report.ended_at, candidate.report.seconds
             assert business_id is not None and ended_at is not None and seconds is not None  # noqa: PT018
             record = records.record_at(around[business_id], ended_at)
-            figures[sid] = _Counted(billable_minutes(seconds, increments[business_id]), seconds, record)
+            figures[sid] = Counted(billable_minutes(seconds, increments[business_id]), seconds, record)
         return figures
 
-    def _upsert(self, sids: list[str], counted: dict[str, _Counted], locked: set[int], now: datetime) -> set[str]:
+    def _upsert(self, sids: list[str], counted: dict[str, Counted], locked: set[int], now: datetime) -> set[str]:
         if not sids:
             return set()
-        rows = [self._row(self._candidates[sid], counted.get(sid, _Counted())) for sid in sids]
-        columns = zip(*rows, strict=True)
-        parameters = {name: list(values) for (name, _), values in zip(_COLUMNS, columns, strict=True)}
-        returned = self._connection.exec_driver_sql(_UPSERT, parameters).all()
+        returned = call_rows.upsert(
+            self._connection, ((self._candidates[sid], counted.get(sid, Counted())) for sid in sids)
+        )
         strangers = {row.was_business_id for row in returned} - locked - {None}
         if strangers:
             raise MoreBusinesses(strangers)
@@ -261,39 +164,13 @@ class Batch:
         self._carry(late, now)
         return {row.sid for row in returned}
 
-    def _row(self, candidate: Candidate, counted: _Counted) -> tuple[Any, ...]:
-        report = candidate.report
-        return (
-            report.sid,
-            report.parent_sid,
-            candidate.business_id,
-            candidate.number,
-            report.direction,
-            report.from_number,
-            report.to_number,
-            report.status,
-            report.rank,
-            report.started_at,
-            report.ended_at,
-            report.estimated,
-            report.seconds,
-            counted.minutes,
-            counted.in_record,
-            counted.record.id if counted.record else None,
-            report.price,
-            report.price_unit,
-            report.event_id,
-        )
-
-    def _update_frozen(self, sids: list[str], counted: dict[str, _Counted], now: datetime) -> set[str]:
+    def _update_frozen(self, sids: list[str], counted: dict[str, Counted], now: datetime) -> set[str]:
         """Calls of closed records: the difference is carried, the attribution stays."""
         if not sids:
             return set()
         reports = [self._candidates[sid].report for sid in sids]
-        names = ("sid", "status", "rank", "seconds", "price", "price_unit", "event_id")
-        parameters: dict[str, Any] = {name: [getattr(report, name) for report in reports] for name in names}
-        parameters["minutes"] = [counted[sid].minutes if sid in counted else 0 for sid in sids]
-        changed = self._connection.exec_driver_sql(_UPDATE_FROZEN, parameters).all()
+        minutes = [counted[sid].minutes if sid in counted else 0 for sid in sids]
+        changed = call_rows.update_frozen(self._connection, reports, minutes)
         self._carry([(record_id, minutes, sid) for sid, record_id, minutes in changed], now)
         return {row.sid for row in changed}
 
@@ -309,7 +186,7 @@ class Batch:
         uses = [limits.Use(*row) for row in self._connection.exec_driver_sql(_MOVE, parameters)]
         limits.check_use(self._connection, uses, now)
 
-    def _share_allowances(self, counted: dict[str, _Counted], now: datetime) -> None:
+    def _share_allowances(self, counted: dict[str, Counted], now: datetime) -> None:
         """Where a calendar month is cut into several records, what one uses is missing in the next."""
         cut = sorted(
             {
@@ -336,7 +213,7 @@ class Batch:
     def _fetch_where_in_doubt(self, changed: set[str]) -> None:
         """Ask Twilio about calls whose end or seconds are not known, and about reports that contradict each other."""
         unchanged = [sid for sid in self._candidates if sid not in changed]
-        stored = {row.sid: tuple(row)[1:] for row in self._connection.exec_driver_sql(_RANKED, (unchanged,))}
+        stored = call_rows.ranked(self._connection, unchanged)
         for sid, candidate in self._candidates.items():
             report = candidate.report
             if report.from_api or not candidate.event_ids:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from ops.repository import REPOSITORY
-from pipeline import counting, inbox, resolving
+from pipeline import call_rows, inbox, resolving
 from pipeline.reports import TERMINAL
 from tests.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
@@ -227,7 +227,7 @@ def test_a_claim_that_died_in_its_effect_leaves_no_half(world, monkeypatch):
 
 
 def test_stored_calls_are_read_by_sid_also_by_plans_that_were_made_for_empty_tables(world):
-    looks = {counting._FROZEN, counting._RANKED, resolving._STORED}
+    looks = {call_rows._FROZEN, call_rows._RANKED, resolving._STORED}
     with world.engine.begin() as connection:
         connection.exec_driver_sql("analyze calls, usage_records")
         inbox.plan_by_index(connection)
