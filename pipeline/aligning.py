@@ -56,16 +56,17 @@ _MERGE = (
 # the same subscription, or gets the business's own.
 _PLACE = """
 update usage_records r
-set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s, provisional = false,
-    allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id, included_minutes = p.included_minutes
+set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
+    provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
+    included_minutes = p.included_minutes
 from subscription_plans p
 where r.id = %(id)s
   and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,
                       (select plan_id from businesses where id = r.business_id))
   and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
        r.included_minutes)
-      is distinct from (%(start)s, %(end)s, %(subscription_id)s, false, %(allowance_month)s, %(cut)s, p.id,
-                        p.included_minutes)
+      is distinct from (%(start)s, %(end)s, %(subscription_id)s, %(provisional)s, %(allowance_month)s,
+                        %(cut)s, p.id, p.included_minutes)
 returning r.id
 """
 
@@ -178,6 +179,7 @@ def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
             "id": keeper,
             "subscription_id": span.subscription_id,
             "plan_id": span.plan_id,
+            "provisional": False,
             "allowance_month": None,
             "cut": span.cut,
         },
@@ -188,9 +190,10 @@ def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
 def _rehome(connection: Connection, business_id: int) -> set[int]:
     """Records that a subscription had no longer, or not yet, when they began: they become what there was instead."""
     changed: set[int] = set()
+    homes = NewRecords(connection, [business_id])
     for record_id, start in connection.exec_driver_sql(_HOMELESS, {"business_id": business_id}).all():
         others = [tuple(row) for row in connection.exec_driver_sql(_OTHERS, (business_id, record_id))]
-        home = NewRecords(connection, [business_id]).around(business_id, start, others)
+        home = homes.around(business_id, start, others)
         connection.exec_driver_sql(
             _PLACE,
             {
@@ -199,11 +202,13 @@ def _rehome(connection: Connection, business_id: int) -> set[int]:
                 "end": home.period.end,
                 "subscription_id": home.subscription_id,
                 "plan_id": home.plan_id,
+                "provisional": home.provisional,
                 "allowance_month": home.allowance_month,
                 "cut": home.cut,
             },
         )
         changed.add(record_id)
+    homes.request_confirmations()
     return changed
 
 

@@ -178,7 +178,9 @@ def _unknown(
         asked = verifying.due(connection, timedelta(0), business_id, timedelta(0))
         minutes = verifying.due(connection, settling, business_id, timedelta(0))
     for minute in asked:
-        if minute not in minutes:
+        with engine.connect() as connection:
+            before = verifying.pushes_of(connection, minute, settling)
+        if minute not in minutes or not verifying.settled(before):
             yield Finding(
                 "unknown-push",
                 f"minute:{minute.timestamp.isoformat()}",
@@ -187,9 +189,7 @@ def _unknown(
                 "Stripe may or may not count what was pushed for this minute, and its sums have not settled yet",
                 f"reconcile again in {settling.total_seconds():.0f} s",
             )
-    for minute in minutes:
-        with engine.connect() as connection:
-            before = verifying.pushes_of(connection, minute, settling)
+            continue
         summed = verifying.sum_of(api, meters, minute)
         for answer in verifying.decide(before, summed):
             push = answer.held.push

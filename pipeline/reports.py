@@ -114,7 +114,8 @@ def decode(
 def _params(body: bytes) -> dict[str, str]:
     """The parameters of a form that matter here, as ``parse_qsl`` reads them; of a repeated one the last."""
     text = "&" + body.decode()
-    if any(letter in text for letter in _ENCODED_LETTERS):  # one may stand in a name
+    # An encoded letter may stand in a name, and a name may stand alone: neither is found below.
+    if text.count("&") != text.count("=") or any(letter in text for letter in _ENCODED_LETTERS):
         return dict(parse_qsl(text, keep_blank_values=True))
     params = {}
     for name, pair in _PAIRS:

@@ -136,9 +136,14 @@ def pushes_of(connection: Connection, minute: Minute, settling: timedelta) -> li
     return [Held(Push(*columns), doubt, attempted, settled) for *columns, doubt, attempted, settled in rows]
 
 
+def settled(pushes: Sequence[Held]) -> bool:
+    """Whether the sum of their minute can be right by now about each of these."""
+    return not any(held.underway or ((held.attempted or held.asked) and not held.settled) for held in pushes)
+
+
 def decide(pushes: Sequence[Held], summed: Decimal) -> list[Answer]:
     """What a minute's sum says of each push in question; nothing while one of them has not settled."""
-    if any(held.underway or ((held.attempted or held.asked) and not held.settled) for held in pushes):
+    if not settled(pushes):
         return []
     certain = sum(held.push.minutes for held in pushes if held.certain)
     answers = []

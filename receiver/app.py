@@ -74,6 +74,7 @@ class App:
         self._clock = clock
         #: Who reads a body, and until when, by the loop's clock.
         self._readers: dict[asyncio.Task[Any], float] = {}
+        self._giving_up: asyncio.Task[None] | None = None
         self._pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/health/live": self._live,
             "/health/ready": self._ready,
@@ -138,6 +139,8 @@ class App:
         """The body, or its first bytes beyond ``limit``: a longer one is never held whole. Raises _UnreadableError."""
         task = asyncio.current_task()
         assert task is not None
+        if self._giving_up is None:  # here, since a server without lifespan events starts nothing
+            self._giving_up = asyncio.create_task(self._give_up_the_slow())
         self._readers[task] = asyncio.get_running_loop().time() + BODY_TIMEOUT
         parts: list[bytes] = []
         size = 0
@@ -199,11 +202,11 @@ class App:
     async def start(self) -> None:
         await self._store.open()
         await self._health.open()
-        self._giving_up = asyncio.create_task(self._give_up_the_slow())
 
     async def stop(self) -> None:
         """Store what was received, and disconnect."""
-        self._giving_up.cancel()
+        if self._giving_up is not None:
+            self._giving_up.cancel()
         await self._store.close()
         await self._health.close()
 

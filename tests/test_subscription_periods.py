@@ -8,6 +8,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipeline import records
+from pipeline.aligning import align_records
+from tests.ledger import PERIOD_END, Ledger
 from tests.lives import Books, Call, Life
 from tests.stripe_stand_in import Host
 
@@ -76,3 +78,19 @@ def test_calendar_months_are_local_and_leave_no_gap(engine, host, tmp_path, zone
         again, made = records.records_for(connection, {books.business_id: firsts[:-1]}, firsts[-1])
     assert not made
     assert len(again[books.business_id]) == MONTHS
+
+
+def test_a_free_record_that_a_subscription_takes_over_is_provisional_beyond_what_stripe_has_confirmed(engine):
+    """An old snapshot: its period is over, so what came after it is arithmetic, which nothing is pushed by."""
+    ledger = Ledger(engine)
+    business_id = ledger.business("free")
+    inside = PERIOD_END + timedelta(days=3)
+    record_id = ledger.record(business_id, 7, plan="free", period_start=inside, period_end=inside + timedelta(days=20))
+    ledger.subscription(business_id)
+    with engine.begin() as connection:
+        records.lock_businesses(connection, [business_id])
+        align_records(connection, business_id, inside + timedelta(days=4))
+    record = ledger.row("usage_records", record_id)
+    assert (record.subscription_id is not None, record.provisional) == (True, True)
+    assert [row.reason for row in ledger.rows("select reason from refreshes")] == ["provisional-period"]
+    assert ledger.plan(inside + timedelta(days=4)) == 0
