@@ -24,14 +24,7 @@ _END_AT = """
 update usage_records set period_end = %(at)s, cut = cut or %(cut)s
 where business_id = %(business_id)s and state <> 'closed' and period_start < %(at)s and period_end > %(at)s
   and (%(subscription_id)s::bigint is null or subscription_id = %(subscription_id)s)
-returning id
-"""
-
-# Begin: a record without a subscription ends where one begins, though the periods from there on may be unknown.
-_END_FREE_AT = """
-update usage_records set period_end = %(at)s
-where business_id = %(business_id)s and state <> 'closed' and period_start < %(at)s and period_end > %(at)s
-  and subscription_id is null
+  and not (%(free)s and subscription_id is not null)
 returning id
 """
 
@@ -79,7 +72,7 @@ union
 select r.id, r.period_start from usage_records r join subscriptions s on s.business_id = r.business_id
 where r.business_id = %(business_id)s and r.state <> 'closed' and r.subscription_id is null
   and s.status not in ('incomplete', 'incomplete_expired') and s.metered_item_id is not null
-  and s.started_at <= r.period_start and (s.ended_at is null or r.period_start < s.ended_at)
+  and s.period_start is not null and s.started_at <= r.period_start and (s.ended_at is null or r.period_start < s.ended_at)
 order by 2
 """
 
@@ -126,8 +119,8 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
     changed: set[int] = set()
     subscriptions = metered_subscriptions(connection, [business_id])
     for subscription in subscriptions:
-        begins = {"business_id": business_id, "at": subscription.started_at}
-        changed |= {record_id for (record_id,) in connection.exec_driver_sql(_END_FREE_AT, begins)}
+        # The periods from there on may be on no object of Stripe's any more.
+        changed |= _end_at(connection, business_id, subscription.started_at, None, free=True)
         if subscription.ended_at is not None:
             changed |= _end_at(connection, business_id, subscription.ended_at, subscription.id)
     for span in known_spans(connection, subscriptions):
@@ -149,9 +142,16 @@ def _sum(connection: Connection, record_ids: set[int]) -> list[limits.Use]:
 
 
 def _end_at(
-    connection: Connection, business_id: int, at: datetime, subscription_id: int | None, *, cut: bool = False
+    connection: Connection,
+    business_id: int,
+    at: datetime,
+    subscription_id: int | None,
+    *,
+    cut: bool = False,
+    free: bool = False,
 ) -> set[int]:
-    about = {"business_id": business_id, "at": at, "subscription_id": subscription_id, "cut": cut}
+    """End the record that runs beyond this instant: any, that of a subscription, or only one without (``free``)."""
+    about = {"business_id": business_id, "at": at, "subscription_id": subscription_id, "cut": cut, "free": free}
     return {record_id for (record_id,) in connection.exec_driver_sql(_END_AT, about)}
 
 

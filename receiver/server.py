@@ -35,7 +35,7 @@ def make() -> app.App:
     """The application in the server's worker process."""
     logs.configure()
     made = app.make()
-    # As in the worker (tasks/app.py): looking for cycles among what requests leave took 8 % of their time.
+    # As in the worker (tasks/app.py): looking for cycles among what requests leave took 9 % of their time.
     gc.freeze()
     gc.set_threshold(50_000)
     return made
