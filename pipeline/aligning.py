@@ -72,7 +72,8 @@ union
 select r.id, r.period_start from usage_records r join subscriptions s on s.business_id = r.business_id
 where r.business_id = %(business_id)s and r.state <> 'closed' and r.subscription_id is null
   and s.status not in ('incomplete', 'incomplete_expired') and s.metered_item_id is not null
-  and s.period_start is not null and s.started_at <= r.period_start and (s.ended_at is null or r.period_start < s.ended_at)
+  and s.period_start is not null and s.started_at <= r.period_start
+  and (s.ended_at is null or r.period_start < s.ended_at)
 order by 2
 """
 
