@@ -15,9 +15,9 @@ from bench.sizes import FULL, SMALL, Sizes
 from bench.stage import BenchError, Stage, stage
 from bench.totals import WrongTotalsError
 from bench.traffic import Business
-from ops.embedded import EmbeddedError
-from ops.supervisor import SupervisorError
-from pipeline import logs
+from ops.processes.embedded import EmbeddedError
+from ops.processes.supervisor import SupervisorError
+from pipeline.shared import logs
 
 Section = Callable[[Stage, Sequence[Business], Sizes], list[Figure]]
 

@@ -7,7 +7,7 @@ from bench.figures import Figure, slower
 from bench.sizes import Sizes
 from bench.stage import Stage
 from bench.totals import WrongTotalsError
-from pipeline import closing
+from pipeline.closing import period_close
 
 _BUSINESSES = """
 insert into businesses (name, time_zone, plan_id, created_at)
@@ -66,7 +66,7 @@ def _ended_records(stage: Stage, count: int) -> datetime:
 def _close(stage: Stage, count: int) -> float:
     now = _ended_records(stage, count)
     started = time.perf_counter()
-    while closing.close_due(stage.engine, now):
+    while period_close.close_due(stage.engine, now):
         pass
     took = time.perf_counter() - started
     closed = stage.ask(_CLOSED)

@@ -14,7 +14,7 @@ from bench.sizes import Sizes
 from bench.stage import Stage
 from bench.totals import WrongTotalsError
 from bench.traffic import Business
-from ops.repository import REPOSITORY
+from ops.processes.repository import REPOSITORY
 
 _LARGEST = "select business_id, period_start, calls, minutes from usage_records order by calls desc limit 1"
 

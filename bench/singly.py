@@ -2,8 +2,8 @@
 
 import psycopg
 
-from pipeline.clock import business_clock
-from pipeline.settings import (
+from pipeline.shared.clock import business_clock
+from pipeline.shared.settings import (
     BrokerSettings,
     DatabaseSettings,
     PublicSettings,

@@ -21,9 +21,9 @@ from bench.traffic import ACCOUNT, PUBLIC_URL, STRIPE_SECRET, TOKEN, Business
 from db import migrate
 from db.engine import make_engine
 from db.seed import PLANS
-from ops import embedded, processes
-from ops.repository import REPOSITORY
-from ops.supervisor import Supervisor, free_port, listening
+from ops.processes import embedded, recipes
+from ops.processes.repository import REPOSITORY
+from ops.processes.supervisor import Supervisor, free_port, listening
 from tasks.nudge import Nudge
 
 #: Keep-alive connections of the load generator.
@@ -76,14 +76,14 @@ class Stage:
     def receiver(self) -> Iterator[int]:
         """The receiver; gives its port."""
         port = free_port()
-        processes.receiver(port).start(self.supervisor, self.environment)
+        recipes.receiver(port).start(self.supervisor, self.environment)
         yield port
         self.supervisor.stop("receiver")
 
     @contextlib.contextmanager
     def worker(self) -> Iterator[int]:
         """The worker with two children, of all queues; gives its process id."""
-        yield processes.worker(2).start(self.supervisor, self.environment)
+        yield recipes.worker(2).start(self.supervisor, self.environment)
         self.supervisor.stop("worker")
 
     @contextlib.contextmanager

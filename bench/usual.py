@@ -23,9 +23,9 @@ from starlette.routing import Route
 
 from db.engine import make_engine
 from db.models import PhoneNumber
-from pipeline.settings import BrokerSettings, DatabaseSettings, PublicSettings, TwilioSettings, load
-from pipeline.signature import SignatureError
-from pipeline.twilio_api import verify_twilio_signature
+from pipeline.providers.twilio_api import verify_twilio_signature
+from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.shared.settings import BrokerSettings, DatabaseSettings, PublicSettings, TwilioSettings, load
 
 celery = Celery("usual", broker=load(BrokerSettings).broker_url.get_secret_value())
 celery.conf.update(task_acks_late=True, task_ignore_result=True, task_default_queue="usual")

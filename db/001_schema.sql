@@ -959,5 +959,11 @@ CREATE INDEX calls_uncounted_idx ON calls (business_id, ended_at) WHERE usage_re
 
 UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
 
+-- Running upgrade 0004 -> 0005
+
+COMMENT ON TABLE service_transitions IS 'each change of whether a business may take calls: by which of the service rules';
+
+UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
+
 COMMIT;
 

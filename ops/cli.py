@@ -12,36 +12,36 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ops.output import WrongError, warn
-from ops.repository import REPOSITORY
-from pipeline.clock import ClockError
-from pipeline.settings import SettingsError
+from ops.commands.output import WrongError, warn
+from ops.processes.repository import REPOSITORY
+from pipeline.shared.clock import ClockError
+from pipeline.shared.settings import SettingsError
 
 #: Each command and where it is: a function, or a Typer application with commands of its own. Only the module of the
 #: one that is asked for is loaded, so that `altiora usage` does not wait for Celery, Stripe and Twilio.
 _COMMANDS = {
-    "demo": "ops.demo:demo",
-    "up": "ops.up:up",
-    "migrate": "ops.schema:migrate",
-    "seed": "ops.schema:seed",
-    "receiver": "ops.run:receiver",
-    "worker": "ops.run:worker",
-    "beat": "ops.run:beat",
-    "flower": "ops.run:flower",
-    "sandbox": "ops.sandbox:sandbox",
-    "business": "ops.businesses:app",
-    "backlog": "ops.backlog:backlog",
-    "events": "ops.events:app",
-    "usage": "ops.usage:usage",
-    "subscription": "ops.subscription:app",
-    "explain": "ops.explain:explain",
-    "statement": "ops.statement:statement",
-    "close": "ops.close:close",
-    "pushes": "ops.pushes:app",
-    "drifts": "ops.drifts:app",
-    "rebuild": "ops.rebuild:rebuild",
-    "reconcile": "ops.reconcile:reconcile",
-    "doctor": "ops.doctor:doctor",
+    "demo": "ops.demo.command:demo",
+    "up": "ops.commands.up:up",
+    "migrate": "ops.commands.schema:migrate",
+    "seed": "ops.commands.schema:seed",
+    "receiver": "ops.commands.run:receiver",
+    "worker": "ops.commands.run:worker",
+    "beat": "ops.commands.run:beat",
+    "flower": "ops.commands.run:flower",
+    "sandbox": "ops.commands.sandbox:sandbox",
+    "business": "ops.commands.businesses:app",
+    "backlog": "ops.commands.backlog:backlog",
+    "events": "ops.commands.events:app",
+    "usage": "ops.commands.usage:usage",
+    "subscription": "ops.commands.subscription:app",
+    "explain": "ops.commands.explain:explain",
+    "statement": "ops.commands.statement:statement",
+    "close": "ops.commands.close:close",
+    "pushes": "ops.commands.pushes:app",
+    "drifts": "ops.commands.drifts:app",
+    "rebuild": "ops.commands.rebuild:rebuild",
+    "reconcile": "ops.commands.reconcile:reconcile",
+    "doctor": "ops.doctor.command:doctor",
 }
 
 #: They need the stand-ins' and the embedded servers' packages, which a deployed installation does not have.

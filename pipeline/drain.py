@@ -16,10 +16,13 @@ from psycopg import errors as pg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from pipeline import counting, inbox, records, reports, sources, stripe_events
-from pipeline.clock import Clock
-from pipeline.inbox import StoredEvent
-from pipeline.outcomes import Applied, MoreBusinesses, Outcome
+from pipeline.calls import call_reports, counting
+from pipeline.events import heartbeats, queue
+from pipeline.events.outcomes import Applied, MoreBusinesses, Outcome
+from pipeline.events.queue import StoredEvent
+from pipeline.shared.clock import Clock
+from pipeline.stripe_mirror import event_types
+from pipeline.usage import records
 
 log = structlog.get_logger()
 _PIPELINE = Path(__file__).parent
@@ -72,27 +75,27 @@ class Drain:
             if time.monotonic() - started > max_seconds:
                 self._result.more = True
                 break
-        sources.hear(self._engine, self._heard)
+        heartbeats.hear(self._engine, self._heard)
         return self._result
 
     def _batch(self, event_ids: Sequence[int] | None, business_ids: frozenset[int] = frozenset()) -> bool:
         """Claim and apply one batch: what is due, or these events. Returns whether there was anything."""
         with self._engine.connect() as connection:
-            inbox.plan_by_index(connection)
-            events = inbox.claim_due(connection) if event_ids is None else inbox.claim_these(connection, event_ids)
+            queue.plan_by_index(connection)
+            events = queue.claim_due(connection) if event_ids is None else queue.claim_these(connection, event_ids)
             if not events:
                 return False
-            self._heard |= sources.heard(events)
+            self._heard |= heartbeats.heard(events)
             ids = [event.id for event in events]
-            trace_id = inbox.leave_trace(self._engine, ids)
+            trace_id = queue.leave_trace(self._engine, ids)
             try:
                 applied = self._apply(connection, events, business_ids, self._clock.now())
-                inbox.remove_trace(connection, trace_id)
+                queue.remove_trace(connection, trace_id)
                 connection.commit()
             except BaseException as error:
                 # While our locks still stand: a trace without them would speak of a dead worker.
                 with self._engine.begin() as other:
-                    inbox.remove_trace(other, trace_id)
+                    queue.remove_trace(other, trace_id)
                 connection.rollback()
                 if not isinstance(error, Exception):
                     raise
@@ -108,7 +111,7 @@ class Drain:
         calls, changes = [], []
         for event in events:
             if event.provider == "twilio":
-                report = reports.decode(
+                report = call_reports.decode(
                     event.id,
                     event.key,
                     event.content_type,
@@ -118,14 +121,14 @@ class Drain:
                 )
                 applied.outcomes.append(report) if isinstance(report, Outcome) else calls.append(report)
             else:
-                change = stripe_events.decode(event.id, event.key, event.type, event.body, event.received_at)
+                change = event_types.decode(event.id, event.key, event.type, event.body, event.received_at)
                 applied.outcomes.append(change) if isinstance(change, Outcome) else changes.append(change)
         batch = counting.Batch(connection, calls)
         applied.outcomes += batch.outcomes
         # The largest write of a batch of calls, done before its businesses are locked: two workers that count for the
         # same businesses wait for each other from here on.
-        inbox.mark(connection, applied.outcomes)
-        locked = batch.businesses | stripe_events.businesses_of(connection, changes) | more
+        queue.mark(connection, applied.outcomes)
+        locked = batch.businesses | event_types.businesses_of(connection, changes) | more
         try:
             records.lock_businesses(connection, locked)
         except OperationalError as error:
@@ -133,8 +136,8 @@ class Drain:
                 raise _BusinessLocked(batch, changes, locked) from error
             raise
         applied.follow_ups |= batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs)
-        of_stripe = stripe_events.apply(connection, changes, locked, now, livemode=self._settings.livemode)
-        inbox.mark(connection, of_stripe.outcomes)
+        of_stripe = event_types.apply(connection, changes, locked, now, livemode=self._settings.livemode)
+        queue.mark(connection, of_stripe.outcomes)
         applied.outcomes += of_stripe.outcomes
         applied.follow_ups |= of_stripe.follow_ups
         return applied
@@ -154,7 +157,7 @@ class Drain:
         with self._engine.begin() as connection:
             held = failure.held_events(connection)
             waiting = [Outcome(event_id, "pending", "business-locked", SET_ASIDE_SECONDS) for event_id in sorted(held)]
-            inbox.mark(connection, waiting)
+            queue.mark(connection, waiting)
         self._result.add(Applied(waiting))
         log.warning("business-locked", set_aside=len(held))
         self._batch([event.id for event in events if event.id not in held])
@@ -176,15 +179,15 @@ class Drain:
         else:
             end = Outcome(event.id, "dead", reason)
         with self._engine.begin() as connection:
-            inbox.count_attempt(connection, event.id)
-            inbox.mark(connection, [end])
+            queue.count_attempt(connection, event.id)
+            queue.mark(connection, [end])
         self._result.add(Applied([end]))
 
 
 class _BusinessLocked(Exception):  # noqa: N818 - a condition to act on
     """Somebody holds the lock of a business of this batch for longer than lock_timeout."""
 
-    def __init__(self, batch: counting.Batch, changes: list[stripe_events.StripeEvent], wanted: set[int]) -> None:
+    def __init__(self, batch: counting.Batch, changes: list[event_types.StripeEvent], wanted: set[int]) -> None:
         super().__init__("a business is locked")
         self._batch = batch
         self._changes = changes
@@ -194,7 +197,7 @@ class _BusinessLocked(Exception):  # noqa: N818 - a condition to act on
         """The events of those businesses that are still held, as seen in a new transaction."""
         held = self._wanted - records.free_businesses(connection, self._wanted)
         return self._batch.events_of(held) | {
-            change.id for change in self._changes if stripe_events.businesses_of(connection, [change]) & held
+            change.id for change in self._changes if event_types.businesses_of(connection, [change]) & held
         }
 
 
@@ -207,6 +210,6 @@ def _name(failure: Exception) -> str:
 def _where(failure: Exception) -> str:
     """The line of ours that an error passed through last."""
     frames = [
-        frame for frame in traceback.extract_tb(failure.__traceback__) if Path(frame.filename).parent == _PIPELINE
+        frame for frame in traceback.extract_tb(failure.__traceback__) if Path(frame.filename).is_relative_to(_PIPELINE)
     ]
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
+    return f"{Path(frames[-1].filename).relative_to(_PIPELINE)}:{frames[-1].lineno}" if frames else "unknown"

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import orjson
 import structlog
 
-from pipeline.clock import Clock, business_clock
-from pipeline.settings import (
+from pipeline.shared.clock import Clock, business_clock
+from pipeline.shared.settings import (
     BrokerSettings,
     DatabaseSettings,
     PublicSettings,

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import TupleRow
 
-from pipeline.backlog import BACKLOG_SQL, Backlog, from_rows
+from pipeline.reading.backlog import BACKLOG_SQL, Backlog, from_rows
 from receiver.store import make_pool
 
 #: Seconds until a question counts as unanswered.

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from psycopg.rows import TupleRow
 
-from pipeline.backlog import Backlog
+from pipeline.reading.backlog import Backlog
 
 METRICS_SQL = b"""
 select 'altiora_events', provider, state, count(*)::bigint

@@ -16,11 +16,11 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
-from pipeline.clock import machine_now
-from pipeline.settings import PublicSettings, StripeWebhookSettings, TwilioSettings
-from pipeline.signature import SignatureError
-from pipeline.stripe_api import verify_stripe_signature
-from pipeline.twilio_api import verify_twilio_signature
+from pipeline.providers.stripe_api import verify_stripe_signature
+from pipeline.providers.twilio_api import verify_twilio_signature
+from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.shared.clock import machine_now
+from pipeline.shared.settings import PublicSettings, StripeWebhookSettings, TwilioSettings
 from receiver.store import Event, NotStoredError, Store
 
 #: The path that Twilio calls; it signs it together with PUBLIC_URL.

@@ -5,7 +5,7 @@ import gc
 from granian.constants import HTTPModes, Interfaces
 from granian.server import Server
 
-from pipeline import logs
+from pipeline.shared import logs
 from receiver import app
 
 #: Seconds that a stopping receiver has to answer what it has received; then it is killed.

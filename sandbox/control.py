@@ -12,7 +12,7 @@ from starlette.routing import Route
 from sandbox.delivery import Delivery
 from sandbox.timeline import Timeline
 from sandbox.traffic import Business, populate
-from sandbox.twilio_account import TwilioAccount
+from sandbox.twilio.account import TwilioAccount
 
 #: Takes the JSON object that was sent (empty if none was) and returns what is answered as JSON.
 Action = Callable[[dict[str, Any]], Awaitable[object]]

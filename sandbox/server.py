@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sandbox.control import Control
 from sandbox.delivery import Delivery
 from sandbox.faults import Faults, HangUpProtocol
-from sandbox.stripe_sandbox import StripeSandbox
+from sandbox.stripe.stand_in import StripeSandbox
 from sandbox.timeline import Timeline
-from sandbox.twilio_sandbox import TwilioSandbox
+from sandbox.twilio.stand_in import TwilioSandbox
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline import clock
+from pipeline.shared import clock
 
 Action = Callable[[], Awaitable[None]]
 

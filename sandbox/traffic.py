@@ -8,7 +8,7 @@ from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sandbox.twilio_account import TwilioAccount
+from sandbox.twilio.account import TwilioAccount
 
 #: Shares of all calls.
 UNANSWERED, OUTGOING = 0.06, 0.15

@@ -10,8 +10,8 @@ import structlog
 from celery import Celery, Task, signals
 from kombu import Queue
 
-from pipeline import logs
-from pipeline.settings import BrokerSettings, load
+from pipeline.shared import logs
+from pipeline.shared.settings import BrokerSettings, load
 from schedules.table import beat_schedule
 from tasks import engine
 from tasks.queues import QUEUES, route

@@ -5,7 +5,7 @@ import os
 from sqlalchemy import Engine
 
 from db.engine import make_engine
-from pipeline.settings import DatabaseSettings, load
+from pipeline.shared.settings import DatabaseSettings, load
 
 _engines: dict[int, Engine] = {}
 

@@ -2,10 +2,10 @@
 
 import structlog
 
-from pipeline import inbox
-from pipeline.clock import business_clock
 from pipeline.drain import Drain, DrainSettings
-from pipeline.settings import RuleSettings, StripeSettings, TwilioSettings, load
+from pipeline.events import queue
+from pipeline.shared.clock import business_clock
+from pipeline.shared.settings import RuleSettings, StripeSettings, TwilioSettings, load
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -31,8 +31,8 @@ def drain() -> None:
 def sweep() -> None:
     """Apply what no nudge led to: the one retry clock. What it finds overdue is itself a signal."""
     with engine().begin() as connection:
-        linked = inbox.replay_orphans(connection)
-        overdue = inbox.overdue(connection)
+        linked = queue.replay_orphans(connection)
+        overdue = queue.overdue(connection)
     if linked or overdue:
         log.warning("swept", overdue=overdue, orphans_linked=linked)
     drain()

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from pipeline.settings import BrokerSettings, load
+from pipeline.shared.settings import BrokerSettings, load
 from tasks.nudge import Nudge
 
 _nudge = Nudge(load(BrokerSettings).broker_url.get_secret_value())

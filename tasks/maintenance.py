@@ -2,8 +2,8 @@
 
 import structlog
 
-from pipeline import pruning
-from pipeline.clock import business_clock
+from pipeline.events import retention
+from pipeline.shared.clock import business_clock
 from tasks.app import app
 from tasks.engine import engine
 
@@ -13,6 +13,6 @@ log = structlog.get_logger()
 @app.task(name="maintenance.prune")
 def prune() -> None:
     """Delete raw events that nothing needs any more."""
-    pruned = pruning.prune(engine(), business_clock().now())
+    pruned = retention.prune(engine(), business_clock().now())
     if pruned:
         log.info("pruned", events=pruned)

@@ -2,8 +2,8 @@
 
 import structlog
 
-from pipeline import closing
-from pipeline.clock import business_clock
+from pipeline.closing import period_close
+from pipeline.shared.clock import business_clock
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -14,7 +14,7 @@ log = structlog.get_logger()
 @app.task(name="periods.close-due")
 def close_due() -> None:
     """Close what is due, by the business clock."""
-    counts = closing.close_due(engine(), business_clock().now())
+    counts = period_close.close_due(engine(), business_clock().now())
     if counts:
         log.info("closed", **counts)
     if counts["closing"]:

@@ -4,11 +4,13 @@ from datetime import timedelta
 
 import structlog
 
-from pipeline import backfill, change_sending, push_sending, pushes, stripe_sums, verifying
-from pipeline.clock import business_clock
-from pipeline.fetch_stripe import StripeFetcher
-from pipeline.settings import StripeSettings, load
-from pipeline.stripe_api import StripeApi, StripeApiError
+from pipeline.meter import push_planning, push_sending, sum_comparison, unknown_pushes
+from pipeline.providers.stripe_api import StripeApi, StripeApiError
+from pipeline.shared.clock import business_clock
+from pipeline.shared.settings import StripeSettings, load
+from pipeline.stripe_mirror import missed_events
+from pipeline.stripe_mirror.fetching import StripeFetcher
+from pipeline.subscription_changes import sending
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -19,7 +21,7 @@ log = structlog.get_logger()
 @app.task(name="stripe.plan-meter-pushes")
 def plan_meter_pushes() -> None:
     """Plan a push for every business that has minutes which Stripe was not told."""
-    counts = pushes.plan_due(engine(), load(StripeSettings).stripe_meter_event_name, business_clock().now())
+    counts = push_planning.plan_due(engine(), load(StripeSettings).stripe_meter_event_name, business_clock().now())
     if counts:
         log.info("planned-meter-pushes", **counts)
     if counts["planned"]:
@@ -39,7 +41,7 @@ def verify_meter_pushes() -> None:
     """Let Stripe's sums tell what became of pushes without an answer, and of those that a report put in doubt."""
     settings = load(StripeSettings)
     settling = timedelta(seconds=settings.stripe_settling_seconds)
-    counts = verifying.verify_due(engine(), StripeApi(settings), business_clock().now(), settling)
+    counts = unknown_pushes.verify_due(engine(), StripeApi(settings), business_clock().now(), settling)
     if counts:
         log.info("verified-meter-pushes", **counts)
     if counts["void"]:
@@ -51,7 +53,7 @@ def compare_sums() -> None:
     """Compare Stripe's sums with what it was sent."""
     settings = load(StripeSettings)
     settling = timedelta(seconds=settings.stripe_settling_seconds)
-    counts = stripe_sums.compare_due(engine(), StripeApi(settings), business_clock().now(), settling)
+    counts = sum_comparison.compare_due(engine(), StripeApi(settings), business_clock().now(), settling)
     if counts:
         (log.error if counts["differ"] else log.info)("compared-sums", **counts)
 
@@ -59,7 +61,7 @@ def compare_sums() -> None:
 @app.task(name="stripe.send-subscription-changes")
 def send_subscription_changes() -> None:
     """Send the subscription changes that are due."""
-    counts = change_sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    counts = sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-subscription-changes", **counts)
     if counts["done"]:
@@ -70,7 +72,7 @@ def send_subscription_changes() -> None:
 def recover_events() -> None:
     """Store the events that were never delivered."""
     try:
-        stored = backfill.recover_events(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+        stored = missed_events.recover_events(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     except StripeApiError as error:
         log.warning("recovering-failed", error=str(error), next="the next tick tries again")
         return
@@ -82,7 +84,7 @@ def recover_events() -> None:
 def sweep_subscriptions() -> None:
     """Have the subscriptions fetched that are not as they are mirrored."""
     try:
-        different = backfill.sweep_subscriptions(engine(), StripeApi(load(StripeSettings)))
+        different = missed_events.sweep_subscriptions(engine(), StripeApi(load(StripeSettings)))
     except StripeApiError as error:
         log.warning("sweeping-failed", error=str(error), next="the next night tries again")
         return

@@ -2,11 +2,11 @@
 
 import structlog
 
-from pipeline import listing, twilio_days
-from pipeline.clock import business_clock
-from pipeline.fetch_calls import CallFetcher
-from pipeline.settings import TwilioSettings, load
-from pipeline.twilio_api import TwilioApi, TwilioApiError
+from pipeline.calls import daily_totals, hourly_listing
+from pipeline.calls.call_fetching import CallFetcher
+from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
+from pipeline.shared.clock import business_clock
+from pipeline.shared.settings import TwilioSettings, load
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -28,7 +28,7 @@ def fetch_calls() -> None:
 def list_calls() -> None:
     """List Twilio's calls if it is time to, and store what no callback told."""
     try:
-        stored = listing.list_due(engine(), TwilioApi(load(TwilioSettings)), business_clock())
+        stored = hourly_listing.list_due(engine(), TwilioApi(load(TwilioSettings)), business_clock())
     except TwilioApiError as error:
         log.warning("listing-failed", error=str(error), next="the next tick tries again")
         return
@@ -40,7 +40,7 @@ def list_calls() -> None:
 def compare_days() -> None:
     """Compare Twilio's totals of the days that are due with the calls that we hold."""
     try:
-        counts = twilio_days.compare_due(engine(), TwilioApi(load(TwilioSettings)), business_clock().now())
+        counts = daily_totals.compare_due(engine(), TwilioApi(load(TwilioSettings)), business_clock().now())
     except TwilioApiError as error:
         log.warning("comparing-days-failed", error=str(error), next="the next tick tries again")
         return

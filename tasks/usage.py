@@ -2,9 +2,9 @@
 
 import structlog
 
-from pipeline import resum as resuming
-from pipeline import service
-from pipeline.clock import business_clock
+from pipeline.businesses import service_status
+from pipeline.checking import record_sums as resuming
+from pipeline.shared.clock import business_clock
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 @app.task(name="usage.settle-service")
 def settle_service() -> None:
     """Suspend the businesses whose days of grace have passed, by the business clock."""
-    counts = service.settle_due(engine(), business_clock().now())
+    counts = service_status.settle_due(engine(), business_clock().now())
     if counts:
         log.info("settled-service", **counts)
         follow_ups.send({"stripe.send-subscription-changes"})

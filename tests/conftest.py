@@ -1,7 +1,7 @@
 """What every test may ask for: a fresh migrated database, an empty broker, real child processes.
 
-Both servers are real and our own (``ops.embedded``), one pair for each pytest-xdist worker. A database is a copy
-of one that was migrated once, so it costs milliseconds.
+Both servers are real and our own (``ops/processes/embedded.py``), one pair for each pytest-xdist worker. A database
+is a copy of one that was migrated once, so it costs milliseconds.
 """
 
 import itertools
@@ -17,9 +17,10 @@ from sqlalchemy.pool import NullPool
 
 from db import migrate
 from db.engine import make_engine
-from ops import embedded
-from ops.supervisor import Supervisor
-from pipeline import settings
+from ops.processes import embedded
+from ops.processes.supervisor import Supervisor
+from pipeline.shared import settings
+from tests.worlds.stripe_stand_in import Host
 
 _payloads = os.environ.get("ALTIORA_PAYLOADS", "")
 _numbers = itertools.count(1)
@@ -136,3 +137,10 @@ def payloads() -> Path:
     if not _payloads:
         pytest.skip("ALTIORA_PAYLOADS is not set: it names a folder of real webhook bodies")
     return Path(_payloads)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """Where stand-ins for Stripe are served, a fresh one for each test that asks: ``host.fresh(tmp_path)``."""
+    with Host().in_thread() as host:
+        yield host

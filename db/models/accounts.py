@@ -54,7 +54,7 @@ class ServiceTransition(Base):
         CheckConstraint(one_of("from_status", "active", "grace", "limited", "suspended"), name="from_status"),
         CheckConstraint(one_of("to_status", "active", "grace", "limited", "suspended"), name="to_status"),
         Index("service_transitions_business_id_at_idx", "business_id", "at"),
-        {"comment": "each change of whether a business may take calls: by which rule of pipeline/service_rules.py"},
+        {"comment": "each change of whether a business may take calls: by which of the service rules"},
     )
 
     id: Mapped[Id]

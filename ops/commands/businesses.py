@@ -1,0 +1,152 @@
+"""`altiora business`: who we serve."""
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from sqlalchemy import Connection
+
+from ops.commands.business_argument import BusinessArgument, find, instant, service_status
+from ops.commands.database import transaction
+from ops.commands.output import AsJson, WrongError, print_json, print_table, say, warn
+from pipeline.businesses import registration
+from pipeline.shared.clock import business_clock
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Who we serve: add businesses, their numbers and Stripe customers."
+)
+
+_LIST = """
+select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe_customer,
+       array(select n.number from phone_numbers n where n.business_id = b.id order by n.number) as numbers,
+       b.limited_until, b.suspended_at, b.ended_at
+from businesses b join subscription_plans p on p.id = b.plan_id
+order by b.id
+"""
+
+_DEAD_FOR = "select count(*) from webhook_events where state = 'dead' and reason = %s"
+
+
+@contextlib.contextmanager
+def _change() -> Iterator[Connection]:
+    """One transaction; a change that is refused undoes it and is told as what is wrong."""
+    try:
+        with transaction() as connection:
+            yield connection
+    except registration.BusinessError as error:
+        raise WrongError(str(error)) from error
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
+    plan: Annotated[str, typer.Option(help="free, starter, professional or enterprise.")],
+    time_zone: Annotated[str, typer.Option(help="IANA name, as America/New_York: its calendar months are local.")],
+    stripe_customer: Annotated[str | None, typer.Option(help="Its customer at Stripe, cus_…")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add a business."""
+    with _change() as connection:
+        business_id = registration.add(
+            connection,
+            name=name,
+            plan=plan,
+            time_zone=time_zone,
+            stripe_customer=stripe_customer,
+            now=business_clock().now(),
+        )
+    if as_json:
+        print_json({"id": business_id})
+    else:
+        say(f"Added business {business_id} ({name}). Give it a number: altiora business add-number {business_id} +1…")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show all businesses, with their plans and numbers."""
+    with transaction() as connection:
+        now = business_clock().now()
+        found = connection.exec_driver_sql(_LIST).all()
+    rows = [
+        {
+            "id": row.id,
+            "name": row.name,
+            "plan": row.plan,
+            "time_zone": row.time_zone,
+            "stripe_customer": row.stripe_customer,
+            "numbers": row.numbers,
+            "service_status": "ended" if row.ended_at else service_status(row.limited_until, row.suspended_at, now),
+        }
+        for row in found
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        (
+            {
+                "id": str(row["id"]),
+                "name": row["name"],
+                "plan": row["plan"],
+                "status": row["service_status"],
+                "numbers": "\n".join(row["numbers"]),
+                "time zone": row["time_zone"],
+            }
+            for row in rows
+        ),
+        numbers=["id"],
+        nothing="There is no business yet: altiora business add NAME --plan free --time-zone America/New_York",
+    )
+
+
+@app.command("link-stripe")
+def link_stripe(
+    business: BusinessArgument, customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="At Stripe, cus_…")]
+) -> None:
+    """Link a business to its Stripe customer."""
+    with _change() as connection:
+        business_id = find(connection, business)
+        registration.link_customer(connection, business_id, customer)
+        dead = connection.exec_driver_sql(_DEAD_FOR, ("unknown-customer",)).scalar_one()
+    say(f"Linked business {business_id} to {customer}; a worker fetches its subscriptions.")
+    if dead:
+        say(f"Dead for want of a customer: {dead} events. Now: altiora events replay --reason unknown-customer")
+
+
+@app.command("add-number")
+def add_number(
+    business: BusinessArgument,
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="In E.164, as +15550000001.")],
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            "--from",
+            parser=instant,
+            metavar="TIME",
+            help="When it got the number, as 2026-11-20T12:00; in UTC unless it has an offset. Without it from now"
+            " on where another business holds the number, else since that one gave it up, else since ever.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a number to a business, or move it there from another one."""
+    with _change() as connection:
+        business_id = find(connection, business)
+        held = registration.add_number(connection, business_id, number, since, business_clock().now())
+        dead = connection.exec_driver_sql(_DEAD_FOR, (f"unknown-number {number}",)).scalar_one()
+    if held.counted_before:
+        warn(
+            f"calls on {number} since then that are counted for business {held.former_business_id} already, and stay"
+            f" there: {held.counted_before}"
+        )
+    if as_json:
+        print_json({"number": number, "from": held.since, "former_business": held.former_business_id})
+        return
+    since_when = "since ever" if held.since is None else f"from {held.since.astimezone(UTC).isoformat()} on"
+    say(f"Business {business_id} holds {number} {since_when}.")
+    if dead:
+        say(
+            f"Dead for want of its holder: {dead} events. Now: altiora events replay --reason 'unknown-number {number}'"
+        )

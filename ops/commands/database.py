@@ -1,0 +1,73 @@
+"""How a command reaches the database: which settings it takes, and what it says when there is no way."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+
+from db.engine import make_engine
+from ops.commands.output import WrongError, warn
+from ops.processes import environment
+from pipeline.shared.settings import DatabaseSettings, SettingsError, load
+
+
+def choose_settings(*kinds: type[Any]) -> None:
+    """See that the settings of these kinds are there, or take all those of what is running in this clone.
+
+    That is the demo or `altiora up`, and only where no database is named. All of its settings or none: a command
+    must not talk to a real Stripe account about a throwaway database. Raises SettingsError.
+    """
+    try:
+        for kind in kinds:
+            load(kind)
+    except SettingsError:
+        running = environment.read()
+        if "ALTIORA_DATABASE_URL" not in running or _database_is_named():
+            raise
+        for name in [name for name in os.environ if name.startswith("ALTIORA_")]:
+            del os.environ[name]
+        os.environ.update(running)
+        warn("using .altiora/env of the running demo")
+
+
+def _database_is_named() -> bool:
+    try:
+        load(DatabaseSettings)
+    except SettingsError as error:
+        return "ALTIORA_DATABASE_URL is missing" not in str(error)
+    return True
+
+
+@contextlib.contextmanager
+def engine() -> Iterator[Engine]:
+    """An engine for one command; what PostgreSQL refuses becomes a WrongError that says what to do."""
+    choose_settings(DatabaseSettings)
+    made = make_engine(load(DatabaseSettings).sqlalchemy_url)
+    try:
+        yield made
+    except DBAPIError as error:
+        raise WrongError(_explained(error)) from error
+    finally:
+        made.dispose()
+
+
+@contextlib.contextmanager
+def transaction() -> Iterator[Connection]:
+    """One transaction, committed when the block ends in order."""
+    with engine() as made, made.begin() as connection:
+        yield connection
+
+
+def _explained(error: DBAPIError) -> str:
+    state = getattr(error.orig, "sqlstate", None)
+    words = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+    if isinstance(error, OperationalError) and state is None:
+        return f"PostgreSQL can't be reached: {words}; see that it runs and that ALTIORA_DATABASE_URL is right"
+    if isinstance(error, ProgrammingError) and state in {"42P01", "42703"}:  # no such table, no such column
+        return f"the database is not migrated ({words}); run `altiora migrate`"
+    if state == "55P03":
+        return "another process holds what is needed here for longer than 2 s; try again"
+    return f"PostgreSQL refused: {words}"

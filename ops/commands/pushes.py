@@ -1,0 +1,87 @@
+"""`altiora pushes`: what Stripe is told, and what it refused."""
+
+from typing import Annotated, Literal
+
+import typer
+from sqlalchemy import Connection
+
+from ops.commands.database import transaction
+from ops.commands.output import AsJson, WrongError, print_json, print_table, say
+from pipeline.meter import push_planning
+from pipeline.shared.clock import business_clock
+from pipeline.usage import records
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, help="Meter pushes: what Stripe is told, and what it refused."
+)
+
+_UNSETTLED = """
+select p.id, b.id as business_id, b.name as business, p.usage_record_id, p.minutes, p.timestamp, p.state, p.attempts,
+       p.due_at, p.identifier, p.answer
+from meter_pushes p join businesses b on b.id = p.business_id
+where p.state in ('planned', 'sending', 'unknown', 'failed')
+order by p.id
+"""
+
+_BUSINESS_OF = "select business_id from meter_pushes where id = %s"
+
+
+@app.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """Show the meter pushes that are not settled, and those that Stripe refused."""
+    with transaction() as connection:
+        rows = connection.exec_driver_sql(_UNSETTLED).mappings().all()
+    if as_json:
+        print_json([dict(row) for row in rows])
+        return
+    print_table(
+        (
+            {
+                "id": str(row["id"]),
+                "business": row["business"],
+                "minutes": row["minutes"],
+                "for (UTC)": row["timestamp"],
+                "state": row["state"],
+                "tries": row["attempts"],
+                "answer": row["answer"],
+            }
+            for row in rows
+        ),
+        numbers=["id", "minutes", "tries"],
+        nothing="Every meter push is settled.",
+    )
+
+
+@app.command()
+def settle(
+    push_id: Annotated[int, typer.Argument(metavar="ID")],
+    verdict: Annotated[Literal["sent", "void"], typer.Argument(help="sent: Stripe has it; void: it has not.")],
+) -> None:
+    """Say what became of a push of unknown outcome, where neither Stripe's sum nor the invoice can tell."""
+    with transaction() as connection:
+        _lock(connection, push_id)
+        try:
+            push_planning.settle(connection, push_id, verdict, business_clock().now())
+        except ValueError as error:
+            raise WrongError(str(error)) from error
+    after = "it counts as pushed" if verdict == "sent" else "its minutes are planned anew within a minute"
+    say(f"Meter push {push_id} is {verdict}: {after}.")
+
+
+@app.command()
+def release(push_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
+    """Let the minutes of a push that Stripe refused be sent anew, once its cause is repaired."""
+    with transaction() as connection:
+        _lock(connection, push_id)
+        try:
+            push_planning.release(connection, push_id, business_clock().now())
+        except ValueError as error:
+            raise WrongError(str(error)) from error
+    say(f"Released meter push {push_id}: its minutes are planned anew within a minute.")
+
+
+def _lock(connection: Connection, push_id: int) -> None:
+    business_id = connection.exec_driver_sql(_BUSINESS_OF, (push_id,)).scalar()
+    if business_id is None:
+        raise WrongError(f"there is no meter push {push_id}; `altiora pushes list` shows them")
+    records.lock_businesses(connection, [business_id])

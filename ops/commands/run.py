@@ -1,0 +1,97 @@
+"""The commands that run until they are told to stop: `receiver`, `worker`, `beat` and `flower`.
+
+They stop at once when a setting is missing, with the sentence that names it, and log JSON lines.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ops.commands.database import choose_settings
+from ops.processes.repository import REPOSITORY
+from pipeline.shared.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    PublicSettings,
+    RuleSettings,
+    StripeSettings,
+    StripeWebhookSettings,
+    TwilioSettings,
+)
+from tasks.queues import QUEUES
+
+#: As `celery` on the command line, with our app. Neither its banner nor its warning to root is JSON; what it warns
+#: of, pickled messages, are refused here.
+_CELERY = (
+    *(sys.executable, "-W", "ignore::UserWarning:celery.platforms"),
+    *("-m", "celery", "--quiet", "-A", "tasks.app:app"),
+)
+
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+
+
+def receiver(
+    host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000
+) -> None:
+    """Receive the webhooks of Stripe and Twilio."""
+    choose_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
+    from receiver import server  # noqa: PLC0415 - granian, stripe and twilio are slow to load
+
+    server.run(host, port)
+
+
+def worker(
+    queues: Annotated[str, typer.Option(help="The queues to work for, comma-separated.")] = ",".join(QUEUES),
+    concurrency: Annotated[int, typer.Option(min=1, help="Processes that work side by side.")] = 2,
+    name: Annotated[str, typer.Option(help="How Flower shows it; unique on one machine.")] = "worker",
+) -> None:
+    """Do what is due: apply events, close periods, talk to Stripe and Twilio."""
+    for queue in queues.split(","):
+        if queue not in QUEUES:
+            raise typer.BadParameter(f"{queue} is no queue; the queues are {', '.join(QUEUES)}", param_hint="--queues")
+    choose_settings(DatabaseSettings, BrokerSettings, StripeSettings, TwilioSettings, RuleSettings)
+    os.execv(  # noqa: S606 - no shell is wanted
+        sys.executable,
+        [
+            *(*_CELERY, "worker", "--hostname", f"{name}@%h", "--loglevel", "INFO"),
+            *("--queues", queues, "--concurrency", str(concurrency)),
+            # What workers tell each other: nothing here needs it, and asking for it costs a second at the start.
+            *("--without-mingle", "--without-gossip"),
+        ],
+    )
+
+
+def beat(
+    schedule: Annotated[
+        Path, typer.Option(help="The file in which it remembers when it sent what; it must outlive a restart.")
+    ] = REPOSITORY / ".altiora" / "beat-schedule",
+) -> None:
+    """Tell the workers again and again to look for what is due. Run one; a second one does no harm."""
+    choose_settings(BrokerSettings)
+    schedule.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.execv(  # noqa: S606 - no shell is wanted
+        sys.executable, [*_CELERY, "beat", "--schedule", str(schedule), "--loglevel", "INFO", "--pidfile="]
+    )
+
+
+def flower(
+    basic_auth: Annotated[
+        str, typer.Option(envvar="FLOWER_BASIC_AUTH", help="Who may look: user:password; several, comma-separated.")
+    ],
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 5555,
+) -> None:
+    """Show workers and tasks in a browser, read-only. Keep it on loopback or behind a proxy."""
+    if not all(":" in each.strip(":") for each in basic_auth.split(",")):
+        raise typer.BadParameter("write it as user:password", param_hint="--basic-auth")
+    choose_settings(BrokerSettings)
+    from pipeline.shared import logs  # noqa: PLC0415 - for processes that go on running
+
+    logs.configure()
+    from tasks.app import app  # noqa: PLC0415 - celery is slow to load, and reads its settings when it is
+
+    os.environ["FLOWER_BASIC_AUTH"] = basic_auth  # not an argument, which everybody on the machine can read
+    app.start(["flower", f"--address={host}", f"--port={port}", "--read-only", "--logging=none"])

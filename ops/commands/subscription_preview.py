@@ -1,0 +1,59 @@
+"""What a change of a subscription would send to Stripe, and what Stripe says that it would bill. Changes nothing."""
+
+import json
+from typing import Any
+
+from ops.commands.database import choose_settings
+from ops.commands.output import WrongError, print_table, say, shown
+from pipeline.shared.settings import StripeSettings, load
+from pipeline.subscription_changes.planning import Intent
+
+
+def show(intent: Intent) -> None:
+    """Print both, from a rehearsal against Stripe. Raises WrongError with Stripe's words."""
+    choose_settings(StripeSettings)
+    from ops.commands.subscription_rehearsal import Rehearsal  # noqa: PLC0415 - stripe is slow to load, and only this needs it
+    from pipeline.providers.stripe_api import Refused, StripeApiError  # noqa: PLC0415 - as above
+    from pipeline.subscription_changes.kinds import KINDS  # noqa: PLC0415 - as above
+
+    kind, api = KINDS[intent.kind], Rehearsal(load(StripeSettings))
+    say(f"{intent.kind} of {intent.stripe_id}, nothing is sent:")
+    try:
+        it = api.get_subscription(intent.stripe_id)
+        if kind.in_effect(api, it, intent.params):
+            say("  it is in effect already: no request")
+            return
+        kind.ask(api, it, intent.params, "rehearsal")
+        for method, path, params in api.sent:
+            say(f"  {method} {path} {json.dumps(params, sort_keys=True)}")
+        if kind.after_last_push:
+            say("  after Stripe has confirmed the last minutes of the present period")
+        details = kind.preview(it, intent.params)
+        invoice = api.preview_invoice(intent.stripe_id, details)
+    except Refused as refused:
+        if refused.code == "invoice_upcoming_none":
+            say("  no invoice follows")
+            return
+        raise WrongError(f"Stripe refuses: {refused}") from refused
+    except StripeApiError as error:
+        raise WrongError(f"Stripe does not answer: {error}; try again") from error
+    say("The invoice that follows at once:" if kind.after_last_push else "The next invoice, as it looks now:")
+    _show_invoice(invoice)
+
+
+def _show_invoice(invoice: dict[str, Any]) -> None:
+    rows = [
+        {
+            "for": line["description"],
+            "quantity": line.get("quantity_decimal") or str(line["quantity"]),
+            "amount": _money(line["amount"], line["currency"]),
+        }
+        for line in invoice["lines"]["data"]
+    ]
+    print_table(rows, numbers=["quantity", "amount"], nothing="It has no lines.")
+    say(f"to pay: {_money(invoice['amount_due'], invoice['currency'])}")
+
+
+def _money(cents: int, currency: str) -> str:
+    sign = "-" if cents < 0 else ""
+    return f"{sign}{shown(abs(cents) // 100)}.{abs(cents) % 100:02d} {currency.upper()}"

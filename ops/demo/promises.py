@@ -1,0 +1,263 @@
+"""The promises, each held against the stand-ins' own record of the month; nothing is taken from the pipeline's word."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ops.demo.evidence import Evidence
+from ops.demo.figures import CLOSED_BEFORE, FREE_GRACE, GRACE
+from ops.demo.month import SLICE
+from ops.demo.world import START, minutes_of
+
+#: Faults that are named of one promise; the rest is counted.
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a promise was kept: the figures that show it, and what speaks against it."""
+
+    promise: str
+    title: str
+    figures: str
+    faults: list[str]
+
+    @property
+    def kept(self) -> bool:
+        return not self.faults
+
+    def named_faults(self) -> list[str]:
+        """The first faults, and how many more there are."""
+        more = len(self.faults) - _NAMED
+        return self.faults[:_NAMED] + ([f"and {more:,} more"] if more > 0 else [])
+
+
+def verdicts(evidence: Evidence) -> list[Verdict]:
+    """One for each promise that is owed, in their order."""
+    return [check(evidence) for check in _CHECKS]
+
+
+def _stored_before_answered(evidence: Evidence) -> Verdict:
+    answered = [call for call in evidence.ledger if call["callback"] == "delivered"]
+    faults = [
+        f"callback {call['status']} of {call['sid']} was answered 2xx and is not stored"
+        for call in answered
+        if (call["sid"], call["status"]) not in evidence.callbacks
+    ]
+    missing = evidence.delivered_stripe_events - evidence.stripe_events
+    faults += [f"Stripe's event {key} was answered 2xx and is not stored" for key in sorted(missing)]
+    count = len(answered) + len(evidence.delivered_stripe_events)
+    return Verdict("1", "stored before answered", f"{count:,} answered 2xx, all of them stored", faults)
+
+
+def _row_is_truth(evidence: Evidence) -> Verdict:
+    pending = evidence.states.get("pending", 0)
+    faults = [f"{pending} stored events are still not applied"] if pending else []
+    emptied = evidence.mishaps.get("broker", 0)
+    figures = f"broker emptied: {emptied}, messages lost: {evidence.messages_lost}, events left: {pending}"
+    return Verdict("2", "the row is the truth", figures, faults)
+
+
+def _once(evidence: Evidence) -> Verdict:
+    faults = []
+    expected = {call["sid"]: call for call in evidence.billable}
+    for sid, call in expected.items():
+        stored = evidence.calls.get(sid)
+        if stored is None:
+            faults.append(f"{sid} is not known; its callback was {call['callback']}")
+        elif (stored.seconds, stored.minutes) != (call["seconds"], minutes_of(call["seconds"])):
+            faults.append(f"{sid} has {stored.seconds} s, {stored.minutes} min; it lasted {call['seconds']} s")
+        elif stored.counted_minutes + evidence.carried_calls.get(sid, 0) != minutes_of(call["seconds"]):
+            faults.append(f"{sid} lasted {call['seconds']} s and was counted with {stored.counted_minutes} min")
+    faults += [
+        f"{sid} is counted and must not be"
+        for sid, stored in evidence.calls.items()
+        if stored.counted and sid not in expected
+    ]
+    copies = evidence.deliveries.count("delivered") - len(evidence.callbacks) - len(evidence.stripe_events)
+    return Verdict("3", "once", f"{len(expected):,} calls, each once; {max(copies, 0):,} copies more", faults)
+
+
+def _everything_ends(evidence: Evidence) -> Verdict:
+    faults = [
+        f"{state}: {count} events"
+        for state, count in evidence.states.items()
+        if state not in {"processed", "ignored", "dead"}
+    ]
+    # Nothing that the stand-ins send is beyond use, so a dead event has a fault of ours as its reason.
+    faults += [f"dead: {row.provider} {row.type} {row.key}: {row.reason}" for row in evidence.dead]
+    if evidence.traces:
+        faults.append(f"{evidence.traces} claims were left by workers that died")
+    states = Counter(evidence.states)
+    figures = ", ".join(f"{states[state]:,} {state}" for state in ("processed", "ignored", "dead"))
+    return Verdict("4", "everything ends", figures, faults)
+
+
+def _sums_agree(evidence: Evidence) -> Verdict:
+    faults = []
+    for row in evidence.records.values():
+        about = f"record {row.id} of business {row.business_id}"
+        if (row.calls, row.seconds, row.minutes) != (
+            row.sum_calls,
+            row.sum_seconds,
+            row.sum_minutes + row.carried_in,
+        ):
+            faults.append(f"{about}: {row.minutes} min, its calls and adjustments {row.sum_minutes + row.carried_in}")
+        if row.pushed_minutes != row.sum_pushed:
+            faults.append(f"{about}: {row.pushed_minutes} min pushed, its pushes {row.sum_pushed}")
+        if row.settled_at is not None and row.minutes != row.invoiced_minutes + row.of_invoice:
+            faults.append(f"{about}: {row.minutes} min, invoiced {row.invoiced_minutes}, carried {row.of_invoice}")
+        if row.state != "closed" and row.paid and row.minutes != row.sum_pushed:
+            faults.append(f"{about}: {row.minutes} min, and Stripe was told {row.sum_pushed}")
+    for signed in evidence.signed:
+        difference = difference_of(evidence, signed.business_id)
+        if difference:
+            faults.append(f"business {signed.business_id} ({signed.member.name}): Stripe bills {-difference:+d} min")
+    figures = f"{len(evidence.records)} records to the unit, difference {_total_difference(evidence)}"
+    return Verdict("5", "sums agree", figures, faults)
+
+
+def _never_twice(evidence: Evidence) -> Verdict:
+    faults = []
+    pushes = {row.identifier: row for row in evidence.pushes}
+    for identifier, count in Counter(event["identifier"] for event in evidence.meter_events).items():
+        if count > 1:
+            faults.append(f"Stripe took {identifier} {count} times")
+    taken = {event["identifier"]: event for event in evidence.meter_events}
+    for identifier, event in taken.items():
+        push = pushes.get(identifier)
+        if push is None:
+            faults.append(f"Stripe took {identifier}, and no push has that name")
+        elif (push.stripe_customer_id, push.minutes, push.timestamp) != (
+            event["customer"],
+            event["value"],
+            datetime.fromtimestamp(event["timestamp"], UTC),
+        ):
+            faults.append(f"Stripe took {identifier} as {event['value']} min, frozen were {push.minutes}")
+    faults += [
+        f"push {row.identifier} is {row.state}, and Stripe has it not"
+        for row in evidence.pushes
+        if row.state == "sent" and row.identifier not in taken
+    ]
+    again = sum(row.attempts > 1 for row in evidence.pushes)
+    known = sum((row.answer or "").startswith("An event already exists") for row in evidence.pushes)
+    figures = f"{len(evidence.pushes):,} pushes, {again} sent again, {known} had arrived"
+    return Verdict("6", "frozen, never twice", figures, faults)
+
+
+def _no_tail_lost(evidence: Evidence) -> Verdict:
+    faults = []
+    late = closed = 0
+    for use in evidence.uses:
+        about = f"{use.signed.member.name}, period until {use.bounds[1]:%d %b %H:%M:%S}"
+        record = evidence.record(use)
+        if record is None:
+            if use.calls:
+                faults.append(f"{about}: {use.minutes} min, and no record has these bounds")
+            continue
+        if use.minutes != record.sum_minutes + record.late_minutes:
+            faults.append(f"{about}: {use.minutes} min, counted {record.sum_minutes}, later {record.late_minutes}")
+        if use.final and record.minutes != use.quantity + record.of_invoice:
+            faults.append(f"{about}: {record.minutes} min, invoiced {use.quantity}, carried {record.of_invoice}")
+        due = use.bounds[1] + (FREE_GRACE if use.signed.customer is None else GRACE)
+        if due <= evidence.now and record.state != "closed":
+            faults.append(f"{about}: {record.state}, should be closed")
+        late += abs(record.late_minutes) + abs(record.of_invoice)
+        closed += record.state == "closed"
+    known = {(row.business_id, row.period_start, row.period_end) for row in evidence.records.values()}
+    known -= {(use.signed.business_id, *use.bounds) for use in evidence.uses}
+    faults += [f"business {business}: a record for {start} to {end}" for business, start, end in sorted(known)]
+    faults += list(_pushes_outside(evidence))
+    figures = f"{closed} periods closed, {late} minutes carried"
+    return Verdict("7", "no tail lost", figures, faults)
+
+
+def _pushes_outside(evidence: Evidence) -> Iterable[str]:
+    """Pushes whose timestamp lies in another period of Stripe's than the one that was running or just over."""
+    for event in evidence.meter_events:
+        uses = [use for use in evidence.uses if use.signed.customer == event["customer"]]
+        at, received = datetime.fromtimestamp(event["timestamp"], UTC), datetime.fromisoformat(event["received"])
+        period = next((use.bounds for use in uses if use.bounds[0] <= at < use.bounds[1]), None)
+        if period is None or not period[0] <= received < period[1] + GRACE:
+            yield f"push {event['identifier']} of {at:%d %b %H:%M} came on {received:%d %b %H:%M:%S}"
+
+
+def _zero_is_not_broken(evidence: Evidence) -> Verdict:
+    """Each closed period says whether its sources were complete, or which were not."""
+    faults, complete, named = [], 0, 0
+    for row in evidence.records.values():
+        if row.state != "closed":
+            continue
+        sources, gaps = (row.statement or {}).get("sources"), (row.statement or {}).get("gaps")
+        if sources == "complete":
+            complete += 1
+        elif sources == "incomplete" and gaps:
+            named += 1
+        else:
+            faults.append(f"record {row.id} of business {row.business_id} is closed and names no gap: {sources}")
+    return Verdict(
+        "8", "zero is not broken", f"{complete} closed from complete sources, {named} name their gaps", faults
+    )
+
+
+def _explainable(evidence: Evidence) -> Verdict:
+    faults = [f"rebuilt from its events: {difference}" for difference in evidence.rebuild_differences]
+    figures = f"{evidence.rebuilt_calls:,} calls rebuilt from events, {len(faults)} differ"
+    return Verdict("9", "explainable", figures, faults)
+
+
+def _time_is_argument(evidence: Evidence) -> Verdict:
+    """Whoever reads the machine's clock where business time is meant is off by days at one end of the month."""
+    faults = []
+    instants = 0
+    for call in evidence.ledger:
+        received = evidence.callbacks.get((call["sid"], call["status"]))
+        if received is not None:
+            instants += 1
+            # Within a slice the clock's file may be behind the calls.
+            if not datetime.fromisoformat(call["end"]) - SLICE <= received <= evidence.now:
+                faults.append(f"{call['sid']} ended {call['end']} and was received {received.isoformat()}")
+    for use in evidence.uses:
+        record = evidence.record(use)
+        if record is None or record.closed_at is None:
+            continue
+        instants += 1
+        wait = FREE_GRACE if use.signed.customer is None else GRACE - CLOSED_BEFORE
+        if not use.bounds[1] + wait <= record.closed_at <= evidence.now:
+            faults.append(
+                f"record {record.id} ended {use.bounds[1].isoformat()}, closed {record.closed_at.isoformat()}"
+            )
+    figures = f"{instants:,} instants, {START:%-d %b} to {evidence.now:%-d %b}"
+    return Verdict("10", "time is an argument", figures, faults)
+
+
+def difference_of(evidence: Evidence, business_id: int) -> int:
+    """Minutes by the ledger less those that Stripe bills, or would by now, or that are recorded as not for Stripe."""
+    uses = [use for use in evidence.uses if use.signed.business_id == business_id]
+    accounted = 0
+    for use in uses:
+        record = evidence.record(use)
+        if use.signed.customer is not None:
+            accounted += use.quantity + (record.unbillable if record is not None else 0)
+        elif record is not None:
+            accounted += record.minutes + record.written_off
+    return sum(use.minutes for use in uses) - accounted
+
+
+def _total_difference(evidence: Evidence) -> int:
+    return sum(abs(difference_of(evidence, signed.business_id)) for signed in evidence.signed)
+
+
+_CHECKS: tuple[Callable[[Evidence], Verdict], ...] = (
+    _stored_before_answered,
+    _row_is_truth,
+    _once,
+    _everything_ends,
+    _sums_agree,
+    _never_twice,
+    _no_tail_lost,
+    _zero_is_not_broken,
+    _explainable,
+    _time_is_argument,
+)

@@ -1,0 +1,77 @@
+"""`altiora doctor`: is everything there that the pipeline needs, and what is to be done about it?"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from ops.commands.database import choose_settings
+from ops.commands.output import AsJson, print_json, print_table
+from ops.doctor.findings import Finding, fail, ok
+from pipeline.shared.clock import ClockError, business_clock
+from pipeline.shared.settings import (
+    BrokerSettings,
+    DatabaseSettings,
+    PublicSettings,
+    RuleSettings,
+    SettingsError,
+    StripeSettings,
+    StripeWebhookSettings,
+    TwilioSettings,
+    load,
+)
+
+_KINDS: tuple[type[Any], ...] = (
+    DatabaseSettings,
+    BrokerSettings,
+    StripeSettings,
+    StripeWebhookSettings,
+    TwilioSettings,
+    PublicSettings,
+    RuleSettings,
+)
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Look at settings, database, broker, Stripe and Twilio, and say what to do; status 1 when something fails."""
+    from ops.doctor import accounts, servers  # noqa: PLC0415 - alembic, stripe and twilio are slow to load
+
+    with contextlib.suppress(SettingsError):  # each one is told below
+        choose_settings(*_KINDS)
+    looks = {
+        "settings": _settings(),
+        "database": servers.database(),
+        "broker": servers.broker(),
+        "sources": servers.sources(),
+        "stripe": accounts.stripe(),
+        "twilio": accounts.twilio(),
+    }
+    rows = []
+    for what, look in looks.items():
+        # Without its settings nothing can be looked at; those that are missing are told by the first look.
+        with contextlib.suppress(SettingsError):
+            rows += [{"level": found.level, "what": what, "finding": found.words} for found in look]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(rows)
+    if any(row["level"] == "fail" for row in rows):
+        raise typer.Exit(1)
+
+
+def _settings() -> Iterator[Finding]:
+    wrong = []
+    for kind in _KINDS:
+        try:
+            load(kind)
+        except SettingsError as error:
+            wrong.append(str(error))
+    yield from map(fail, wrong)
+    try:
+        business_clock().now()
+    except ClockError as error:
+        yield fail(str(error))
+        return
+    if not wrong:
+        yield ok("all are there")

@@ -1,0 +1,112 @@
+"""What `altiora doctor` looks at on our side: PostgreSQL and the broker."""
+
+from collections.abc import Iterator
+
+import redis
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection
+
+from db.migrate import config
+from db.seed import PLANS
+from ops.commands.database import transaction
+from ops.commands.output import WrongError, age, shown
+from ops.doctor.findings import Finding, fail, ok, warn
+from pipeline.events import heartbeats
+from pipeline.shared.clock import ClockError, business_clock
+from pipeline.shared.settings import BrokerSettings, load
+
+#: PostgreSQL's, as it counts itself, and that of Redis' protocol.
+_OLDEST_POSTGRES = 150_000
+_OLDEST_REDIS = (6, 2)
+
+
+def database() -> Iterator[Finding]:
+    """Reachable, new enough, migrated, with the plans."""
+    try:
+        with transaction() as connection:
+            yield from _database(connection)
+    except WrongError as error:
+        yield fail(str(error))
+
+
+def _database(connection: Connection) -> Iterator[Finding]:
+    number, name = connection.exec_driver_sql(
+        "select current_setting('server_version_num')::int, current_setting('server_version')"
+    ).one()
+    if number < _OLDEST_POSTGRES:
+        yield fail(f"PostgreSQL {name} is too old: use 15 or newer")
+        return
+    yield ok(f"PostgreSQL {name} answers")
+    if not connection.exec_driver_sql("select to_regclass('alembic_version') is not null").scalar_one():
+        yield fail("it has no tables of ours: run `altiora migrate`")
+        return
+    present = set(connection.exec_driver_sql("select version_num from alembic_version").scalars())
+    wanted = set(ScriptDirectory.from_config(config()).get_heads())
+    if present != wanted:
+        yield fail(f"its tables are at {_names(present)}, this version needs {_names(wanted)}: run `altiora migrate`")
+        return
+    yield ok(f"its tables are up to date ({_names(present)})")
+    columns = list(PLANS[0])
+    rows = connection.exec_driver_sql(f"select {', '.join(columns)} from subscription_plans").mappings()  # noqa: S608 - our own names
+    plans = {row["code"]: dict(row) for row in rows}
+    different = [str(plan["code"]) for plan in PLANS if plans.get(plan["code"]) != plan]
+    if different:
+        yield fail(f"plans differ from this version's ({', '.join(different)}): run `altiora seed`")
+    else:
+        yield ok("the four plans are there")
+
+
+def _names(revisions: set[str]) -> str:
+    return ", ".join(sorted(revisions)) or "nothing"
+
+
+def sources() -> Iterator[Finding]:
+    """When each source was last heard, and whether it has been silent for longer than it usually is."""
+    try:
+        with transaction() as connection:
+            found = heartbeats.read(connection, business_clock().now())
+    except (WrongError, ClockError):
+        return  # other looks have told it
+    for source in found:
+        if source.silent_seconds is None:
+            yield ok(f"{source.name}: nothing has come yet")
+            continue
+        words = f"{source.name}: last heard {shown(source.heard_at)} UTC, {age(source.silent_seconds)} ago"
+        if source.too_silent:
+            yield fail(
+                f"{words}, usual are {age(source.normal_seconds)}: see that its requests reach us and are let in"
+            )
+        else:
+            yield ok(words)
+
+
+def broker() -> Iterator[Finding]:
+    """Reachable, new enough, and set up so that it keeps what it is given."""
+    client = redis.Redis.from_url(
+        load(BrokerSettings).broker_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5
+    )
+    try:
+        with client:
+            about = client.info()
+    except (redis.RedisError, OSError) as error:
+        yield fail(f"the broker can't be reached ({error}): see that it runs and that ALTIORA_BROKER_URL is right")
+        return
+    # Valkey tells two versions: its own, and that of Redis which it is like.
+    version = str(about["redis_version"])
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
+        yield fail(f"Redis {version} is too old: use Redis or Valkey 6.2 or newer")
+    else:
+        yield ok(f"{about.get('server_name', 'redis')} {about.get('valkey_version', version)} answers")
+    if about.get("maxmemory_policy") == "noeviction":
+        yield ok("it evicts nothing (noeviction)")
+    else:
+        yield warn(
+            f"it may drop messages when its memory is full ({about.get('maxmemory_policy')}): set maxmemory-policy to"
+            " noeviction; what is dropped waits for the next sweep"
+        )
+    if about.get("aof_enabled"):
+        yield ok("it writes an append-only file")
+    else:
+        yield warn(
+            "it forgets its messages when it restarts: set appendonly to yes; what is lost waits for the next sweep"
+        )

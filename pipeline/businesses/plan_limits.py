@@ -1,0 +1,90 @@
+"""Limits of a plan: alerts at 80 % and 100 % of the minutes, the Free limit, and agents and numbers above the plan.
+
+All of it follows from figures that are already in the transaction; nothing here waits for a job. The limit of a
+plan that bills no overage passes by itself when its period ends (``limited_until``).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pipeline.businesses import service_status
+
+_ALERT = """
+insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
+values (%(business_id)s, %(kind)s, null, %(plan_id)s, %(value)s, %(limit)s, %(now)s)
+on conflict do nothing
+"""
+
+_ALERT_OF_RECORDS = """
+insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
+select r.business_id, a.kind, r.id, r.plan_id, a.value, r.included_minutes, %(now)s
+from unnest(%(record_ids)b::bigint[], %(kinds)b::text[], %(values)b::int[]) as a(record_id, kind, value)
+join usage_records r on r.id = a.record_id
+on conflict do nothing
+"""
+
+_RESOLVE = """
+update usage_alerts set resolved_at = %(now)s
+where business_id = %(business_id)s and kind = %(kind)s and resolved_at is null
+  and not (plan_id = %(plan_id)s and %(above)s)
+"""
+
+_COUNTS = """
+select p.id, p.agents, p.numbers,
+       (select count(*) from ai_agents a where a.business_id = b.id and a.ended_at is null),
+       (select count(*) from phone_numbers n where n.business_id = b.id)
+from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = %s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A record's own use (without what was carried into it) before and after a change, in minutes."""
+
+    record_id: int
+    business_id: int
+    bills_overage: bool
+    included: int
+    before: int
+    after: int
+
+
+def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> None:
+    """Raise the alerts that these changes cross, once per record, and set or lift the Free limit.
+
+    Adjustments are no use of this period: the caller leaves them out.
+    """
+    alerts = []
+    crossed = set()
+    for use in uses:
+        for kind, threshold in (("minutes-80", -(-use.included * 4 // 5)), ("minutes-100", use.included)):
+            if use.before < threshold <= use.after:
+                alerts.append((use.record_id, kind, use.after))
+        if not use.bills_overage and (use.before < use.included) != (use.after < use.included):
+            crossed.add(use.business_id)
+    if alerts:
+        record_ids, kinds, values = map(list, zip(*alerts, strict=True))
+        connection.exec_driver_sql(
+            _ALERT_OF_RECORDS, {"record_ids": record_ids, "kinds": kinds, "values": values, "now": now}
+        )
+    service_status.settle(connection, crossed, now, "minutes used")
+
+
+def check_counts(connection: Connection, business_id: int, now: datetime) -> None:
+    """Compare agents and numbers with the plan: an alert while there are more, resolved when there are not."""
+    plan_id, agents_limit, numbers_limit, agents, numbers = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
+    for kind, value, limit in (("agents", agents, agents_limit), ("numbers", numbers, numbers_limit)):
+        about = {"business_id": business_id, "kind": kind, "plan_id": plan_id, "now": now, "above": value > limit}
+        connection.exec_driver_sql(_RESOLVE, about)
+        if value > limit:
+            connection.exec_driver_sql(_ALERT, {**about, "value": value, "limit": limit})
+
+
+def room_for_another(connection: Connection, business_id: int, kind: str) -> bool:
+    """Whether the plan has room for one more of ``agents`` or ``numbers``."""
+    _, agents_limit, numbers_limit, agents, numbers = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
+    return bool(agents < agents_limit) if kind == "agents" else bool(numbers < numbers_limit)

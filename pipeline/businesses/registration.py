@@ -1,0 +1,196 @@
+"""Who we serve: adding a business, linking it to its Stripe customer, giving it a number.
+
+Each function is one change under the locks of the businesses it touches. What must not be is refused with a
+sentence for whoever asked.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from pipeline.businesses import plan_limits
+from pipeline.events import fetch_requests
+from pipeline.usage.records import lock_businesses
+
+_E164 = re.compile(r"\+[1-9][0-9]{1,14}")
+_CUSTOMER = re.compile(r"cus_[0-9A-Za-z_]{1,250}")
+
+_ADD = """
+insert into businesses (name, time_zone, plan_id, created_at)
+values (%(name)s, %(time_zone)s, %(plan_id)s, %(now)s)
+returning id
+"""
+
+_SUBSCRIBED = "select exists (select from subscriptions where business_id = %s and stripe_customer_id = %s)"
+
+# The last to hold a number; still the holder while nothing bounds the range.
+_LAST_HELD = """
+select id, business_id, lower(held) as since, upper(held) as until
+from phone_number_assignments
+where number = %s
+order by upper(held) desc nulls first
+limit 1
+"""
+
+_ADD_NUMBER = "insert into phone_numbers (number) values (%s) on conflict do nothing"
+
+_HOLD = """
+insert into phone_number_assignments (number, business_id, held)
+values (%(number)s, %(business_id)s, tstzrange(%(since)s, null))
+"""
+
+_END_HOLDING = "update phone_number_assignments set held = tstzrange(lower(held), %s) where id = %s"
+
+# An agent belongs to one business, so it does not move along.
+_SET_HOLDER = "update phone_numbers set business_id = %s, agent_id = null where number = %s"
+
+# What a number that moves back in time leaves behind: calls that are counted already don't change their business.
+_ALREADY_COUNTED = """
+select count(*)
+from usage_records r join calls c on c.usage_record_id = r.id
+where r.business_id = %(former)s and r.period_end > %(since)s
+  and c.number = %(number)s and c.counted and c.started_at >= %(since)s
+"""
+
+# Whom a change is about.
+_LIVING = """
+select b.name, b.stripe_customer_id, p.name as plan, b.ended_at
+from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = %s
+"""
+
+
+class BusinessError(Exception):
+    """The change is refused; the message says why, and what can be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A number that was given to a business: from when on (None: ever since), and who had it until then."""
+
+    number: str
+    since: datetime | None
+    former_business_id: int | None
+    counted_before: int
+    """Calls from then on that were counted for the former one; they stay there."""
+
+
+def add(
+    connection: Connection, *, name: str, plan: str, time_zone: str, stripe_customer: str | None, now: datetime
+) -> int:
+    """Add a business; returns its id. ``plan`` is a plan's code or name. Raises BusinessError."""
+    name = name.strip()
+    if not 1 <= len(name) <= 200 or not name.isprintable():
+        raise BusinessError("a business needs a name of 1 to 200 characters, without line breaks")
+    try:
+        ZoneInfo(time_zone)
+    except (KeyError, ValueError, OSError):
+        raise BusinessError(f"{time_zone} is no IANA time zone; write one as America/New_York") from None
+    plans: dict[str, int] = dict(connection.exec_driver_sql("select code, id from subscription_plans").all())
+    if plan.lower() not in plans:
+        known = ", ".join(plans) or "none: run `altiora seed`"
+        raise BusinessError(f"there is no plan {plan}; the plans are {known}")
+    business_id = connection.exec_driver_sql(
+        _ADD, {"name": name, "time_zone": time_zone, "plan_id": plans[plan.lower()], "now": now}
+    ).scalar_one()
+    if stripe_customer is not None:
+        link_customer(connection, business_id, stripe_customer)
+    return int(business_id)
+
+
+def link_customer(connection: Connection, business_id: int, customer: str) -> None:
+    """Link a business to its Stripe customer, and have Stripe asked for what that one has. Raises BusinessError."""
+    if not _CUSTOMER.fullmatch(customer):
+        raise BusinessError(f"{customer} is no customer of Stripe's; their ids begin with cus_")
+    lock_businesses(connection, [business_id])
+    name, present, _ = _living(connection, business_id)
+    other = connection.exec_driver_sql(
+        "select id, name from businesses where stripe_customer_id = %s and id <> %s", (customer, business_id)
+    ).first()
+    if other is not None:
+        raise BusinessError(f"{customer} is linked to business {other.id} ({other.name}) already")
+    if present not in {None, customer}:
+        subscribed = connection.exec_driver_sql(_SUBSCRIBED, (business_id, present)).scalar_one()
+        if subscribed:
+            raise BusinessError(
+                f"business {business_id} ({name}) has subscriptions of {present}: its minutes are billed there"
+            )
+    connection.exec_driver_sql("update businesses set stripe_customer_id = %s where id = %s", (customer, business_id))
+    fetch_requests.request(connection, "customer", customer, "linked")
+
+
+def add_number(connection: Connection, business_id: int, number: str, since: datetime | None, now: datetime) -> Held:
+    """Give a number to a business, from ``since`` on; whoever holds it then ends holding it.
+
+    Without ``since`` from now on where somebody holds it, else from the end of the last holder, else for ever
+    back, so that calls which came before it was known count as well. Raises BusinessError.
+    """
+    if not _E164.fullmatch(number):
+        raise BusinessError(f"{number} is no phone number in E.164; write it as +15550000001")
+    if since is not None and since > now:
+        raise BusinessError("a number can't be given from a time that has not come; add it then")
+    connection.exec_driver_sql(_ADD_NUMBER, (number,))
+    last = _last_held(connection, number)
+    holder = last.business_id if last is not None and last.until is None else None
+    touched = {business_id} if holder is None else {business_id, holder}
+    lock_businesses(connection, touched)
+    if _last_held(connection, number) != last:
+        raise BusinessError(f"{number} has just been given to somebody; look at `altiora business list`")
+    name, _, plan = _living(connection, business_id)
+    if holder == business_id:
+        raise BusinessError(f"business {business_id} ({name}) holds {number} already")
+    if not plan_limits.room_for_another(connection, business_id, "numbers"):
+        raise BusinessError(f"plan {plan} of business {business_id} ({name}) has room for no other number")
+    if last is not None:
+        since = _take_over(connection, last, since, now)
+    connection.exec_driver_sql(_SET_HOLDER, (business_id, number))
+    connection.exec_driver_sql(_HOLD, {"number": number, "business_id": business_id, "since": since})
+    for changed in touched:
+        plan_limits.check_counts(connection, changed, now)
+    counted = connection.exec_driver_sql(
+        _ALREADY_COUNTED, {"former": holder, "since": since, "number": number}
+    ).scalar_one()
+    return Held(number, since, holder, counted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Holding:
+    id: int
+    business_id: int
+    since: datetime | None
+    until: datetime | None
+
+
+def _last_held(connection: Connection, number: str) -> _Holding | None:
+    row = connection.exec_driver_sql(_LAST_HELD, (number,)).first()
+    return None if row is None else _Holding(*row)
+
+
+def _take_over(connection: Connection, last: _Holding, since: datetime | None, now: datetime) -> datetime:
+    """End the last holding where it still lasts; returns from when on the number is free."""
+    if last.until is not None:
+        if since is not None and since < last.until:
+            raise BusinessError(
+                f"business {last.business_id} held the number until {last.until.isoformat()}; it is free from then on"
+            )
+        return since or last.until
+    since = since or now
+    if last.since is not None and since <= last.since:
+        raise BusinessError(
+            f"business {last.business_id} holds the number since {last.since.isoformat()}; it can be moved after that"
+        )
+    connection.exec_driver_sql(_END_HOLDING, (since, last.id))
+    return since
+
+
+def _living(connection: Connection, business_id: int) -> tuple[str, str | None, str]:
+    """Name, customer and plan of a business that has not ended."""
+    row = connection.exec_driver_sql(_LIVING, (business_id,)).first()
+    if row is None:
+        raise BusinessError(f"there is no business {business_id}; `altiora business list` shows them")
+    if row.ended_at is not None:
+        raise BusinessError(f"business {business_id} ({row.name}) ended on {row.ended_at.isoformat()}")
+    return row.name, row.stripe_customer_id, row.plan

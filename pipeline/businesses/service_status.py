@@ -1,0 +1,120 @@
+"""Applying the service rules: what they decide is stored with the business, and each change is a row of its own.
+
+Everything follows from the mirror, the usage records and the time, so it may be settled again at any moment. Only the
+passing of the days of grace needs a job; a limit passes by itself.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from pipeline.businesses.service_rules import Facts, Rule, decide, status
+from pipeline.shared.business_locks import under_locks
+from pipeline.subscription_changes import planning
+
+SECONDS = 40.0
+
+# Only living subscriptions matter: what a cancelled one still owes is a matter of its invoice, not of the service. A
+# subscription that is past due while no open invoice is known yet is overdue from now on.
+_FACTS = """
+select b.id, b.limited_until, b.grace_until, b.suspended_at, p.payment_grace_days as grace_days,
+       coalesce(living.unpaid, false) as unpaid, coalesce(living.paused, false) as paused,
+       coalesce(overdue.since, case when living.past_due then coalesce(
+         b.grace_until - p.payment_grace_days * interval '1 day', %(now)s) end) as overdue_since,
+       used_up.until as used_up_until
+from businesses b
+join subscription_plans p on p.id = b.plan_id
+left join lateral (
+  select bool_or(s.status = 'unpaid') as unpaid, bool_or(s.status = 'paused') as paused,
+         bool_or(s.status = 'past_due') as past_due
+  from subscriptions s where s.business_id = b.id and s.ended_at is null
+) living on true
+left join lateral (
+  select min(coalesce(i.finalized_at, i.created_at)) as since
+  from stripe_invoices i join subscriptions s on s.stripe_id = i.stripe_subscription_id
+  where i.business_id = b.id and i.status = 'open' and i.attempt_count > 0 and s.ended_at is null
+    and s.status not in ('incomplete', 'incomplete_expired')
+) overdue on true
+left join lateral (
+  select r.period_end as until
+  from usage_records r join subscription_plans of_record on of_record.id = r.plan_id
+  where r.business_id = b.id and r.period_start <= %(now)s and r.period_end > %(now)s
+    and not of_record.bills_overage and r.minutes - r.adjustment_minutes >= r.included_minutes
+) used_up on true
+where b.id = any(%(ids)s::bigint[])
+order by b.id
+"""
+
+_STORE = """
+update businesses
+set limited_until = %(limited_until)s, grace_until = %(grace_until)s, suspended_at = %(suspended_at)s
+where id = %(id)s
+  and (limited_until, grace_until, suspended_at)
+      is distinct from (%(limited_until)s, %(grace_until)s, %(suspended_at)s)
+"""
+
+_TRANSITION = """
+insert into service_transitions (business_id, from_status, to_status, rule, until, cause, at)
+values (%(id)s, %(before)s, %(after)s, %(rule)s, %(until)s, %(cause)s, %(now)s)
+"""
+
+# What is suspended already was settled; what paid is settled by Stripe's event.
+_GRACE_IS_OVER = "select id from businesses where grace_until <= %(now)s and suspended_at is null order by id"
+
+_log = structlog.get_logger(__name__)
+
+
+def settle(connection: Connection, business_ids: Collection[int], now: datetime, cause: str) -> None:
+    """Decide by the rules for these businesses, whose locks are held. ``cause`` says what was looked at."""
+    if not business_ids:
+        return
+    for row in connection.exec_driver_sql(_FACTS, {"ids": list(business_ids), "now": now}).all():
+        facts = Facts(
+            now=now,
+            unpaid=row.unpaid,
+            paused=row.paused,
+            overdue_since=row.overdue_since,
+            grace_days=row.grace_days,
+            limited_until=row.used_up_until,
+        )
+        _store(connection, row, facts, decide(facts), cause)
+
+
+def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: str) -> None:
+    now = facts.now
+    before = status(
+        limited_until=row.limited_until, grace_until=row.grace_until, suspended_at=row.suspended_at, now=now
+    )
+    connection.exec_driver_sql(
+        _STORE,
+        {
+            "id": row.id,
+            "limited_until": facts.limited_until,
+            "grace_until": facts.grace_until,
+            "suspended_at": (row.suspended_at or now) if rule.status == "suspended" else None,
+        },
+    )
+    if before == rule.status:
+        return
+    about = {"id": row.id, "before": before, "after": rule.status, "rule": rule.name, "until": rule.until(facts)}
+    connection.exec_driver_sql(_TRANSITION, {**about, "cause": cause, "now": now})
+    _log.info("service", business_id=row.id, before=before, after=rule.status, rule=rule.name, cause=cause)
+    if rule.name in {"unpaid", "payment-overdue"}:
+        planning.want(connection, row.id, "pause-collection", f"rule {rule.name}", now)
+    elif before == "suspended":
+        planning.want(connection, row.id, "resume-collection", f"rule {rule.name}", now)
+    planning.want(connection, row.id, "metadata", f"service {rule.status}", now)
+
+
+def settle_due(engine: Engine, now: datetime) -> Counter[str]:
+    """Suspend the businesses whose days of grace have passed; counts those that were ``settled``."""
+
+    def work(connection: Connection, ids: list[int]) -> Counter[str]:
+        settle(connection, ids, now, "the days of grace have passed")
+        return Counter(settled=len(ids))
+
+    return under_locks(engine, _GRACE_IS_OVER, {"now": now}, work, seconds=SECONDS)

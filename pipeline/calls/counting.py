@@ -1,0 +1,234 @@
+"""Counting calls: what the reports of a batch do to `calls` and `usage_records`, set-based, once.
+
+A call is upserted by its SID (``call_rows``), and the change of what it counts moves its usage record by the
+difference.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pipeline.businesses import plan_limits, service_status
+from pipeline.calls import call_owner, call_rows
+from pipeline.calls.call_reports import CallReport
+from pipeline.calls.call_rows import Counted
+from pipeline.events import fetch_requests
+from pipeline.events.outcomes import MoreBusinesses, Outcome
+from pipeline.usage import late_minutes, monthly_allowance, records
+from pipeline.usage.periods import billable_minutes
+
+_INCREMENTS = """
+select b.id, p.increment_seconds from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = any(%b::bigint[])
+"""
+
+_MOVE = """
+update usage_records r
+set calls = r.calls + d.calls, seconds = r.seconds + d.seconds, minutes = r.minutes + d.minutes
+from unnest(%(ids)b::bigint[], %(calls)b::int[], %(seconds)b::bigint[], %(minutes)b::int[])
+     as d(id, calls, seconds, minutes)
+join subscription_plans p on true
+where r.id = d.id and p.id = r.plan_id
+returning r.id, r.business_id, p.bills_overage, r.included_minutes,
+          r.minutes - r.adjustment_minutes - d.minutes, r.minutes - r.adjustment_minutes
+"""
+
+
+@dataclass(slots=True)
+class _Change:
+    """What happens to one usage record."""
+
+    calls: int = 0
+    seconds: int = 0
+    minutes: int = 0
+
+    def add(self, sign: int, seconds: int, minutes: int) -> None:
+        self.calls += sign
+        self.seconds += sign * seconds
+        self.minutes += sign * minutes
+
+
+class Batch:
+    """The calls of one batch, from their reports to the usage records. ``businesses`` are to be locked in between."""
+
+    def __init__(self, connection: Connection, reports: list[CallReport]) -> None:
+        self._connection = connection
+        self.outcomes: list[Outcome] = []
+        """How the events end if ``apply`` succeeds; known before anything is locked."""
+        self._follow_ups: set[str] = set()
+        self._candidates = call_owner.fold(reports)
+        if self._candidates:
+            call_owner.resolve(connection, self._candidates)
+            self._set_aside_the_unknown()
+            for candidate in self._candidates.values():
+                self.outcomes += [Outcome(event_id, "processed") for event_id in candidate.event_ids]
+
+    @property
+    def businesses(self) -> set[int]:
+        """The businesses that the calls belong to, by their reports."""
+        return {each.business_id for each in self._candidates.values() if each.business_id is not None}
+
+    def events_of(self, business_ids: set[int]) -> set[int]:
+        """The events that tell of calls of these businesses."""
+        return {
+            event_id
+            for each in self._candidates.values()
+            if each.business_id in business_ids
+            for event_id in each.event_ids
+        }
+
+    def apply(self, locked: set[int], now: datetime, *, bill_child_legs: bool) -> set[str]:
+        """Count, under the locks of ``locked``; returns the tasks that then have something to do.
+
+        Raises MoreBusinesses when a call belongs to another business as yet.
+        """
+        if self._candidates:
+            counted = self._figures(now, bill_child_legs=bill_child_legs)
+            sids = sorted(self._candidates)
+            frozen = call_rows.frozen(self._connection, sids)
+            changed = self._upsert([sid for sid in sids if sid not in frozen], counted, locked, now)
+            changed |= self._update_frozen(sorted(frozen), counted, now)
+            self._fetch_where_in_doubt(changed)
+        return self._follow_ups
+
+    def _set_aside_the_unknown(self) -> None:
+        """Calls of nobody: dead with the number, or fetched first where no number stands; orphans are kept."""
+        unknown = [
+            (sid, each)
+            for sid, each in self._candidates.items()
+            if each.business_id is None and each.report.parent_sid is None
+        ]
+        if not unknown:
+            return
+        fetched = call_owner.fetched_before(self._connection, [sid for sid, _ in unknown])
+        for sid, candidate in unknown:
+            del self._candidates[sid]
+            number = next((number for number, _ in candidate.numbers), None)
+            if number is None and sid not in fetched and not candidate.report.from_api:
+                self._request_fetch(sid, "no-number")
+                ends = [Outcome(event_id, "pending", "awaiting-call", 300) for event_id in candidate.event_ids]
+            else:
+                reason = f"unknown-number {number}" if number else "unknown-number"
+                ends = [Outcome(event_id, "dead", reason) for event_id in candidate.event_ids]
+            self.outcomes += ends
+
+    def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, Counted]:
+        """What each call is to count; usage records that are missing are made."""
+        increments: dict[int, int] = dict(
+            self._connection.exec_driver_sql(_INCREMENTS, (sorted(self.businesses),)).all()
+        )
+        billable = {
+            sid: each
+            for sid, each in self._candidates.items()
+            if each.business_id is not None
+            and each.report.status == "completed"
+            and each.report.seconds is not None
+            and (bill_child_legs or each.report.parent_sid is None)
+        }
+        ends: dict[int, set[datetime]] = {}
+        for each in billable.values():
+            assert each.business_id is not None and each.report.ended_at is not None  # noqa: PT018
+            ends.setdefault(each.business_id, set()).add(each.report.ended_at)
+        around, made = records.records_for(self._connection, ends, now)
+        if made:
+            self._follow_ups.add("stripe.refresh")  # one may be provisional
+        figures = {}
+        for sid, candidate in billable.items():
+            business_id, ended_at, seconds = candidate.business_id, candidate.report.ended_at, candidate.report.seconds
+            assert business_id is not None and ended_at is not None and seconds is not None  # noqa: PT018
+            record = records.record_at(around[business_id], ended_at)
+            figures[sid] = Counted(billable_minutes(seconds, increments[business_id]), seconds, record)
+        return figures
+
+    def _upsert(self, sids: list[str], counted: dict[str, Counted], locked: set[int], now: datetime) -> set[str]:
+        if not sids:
+            return set()
+        returned = call_rows.upsert(
+            self._connection, ((self._candidates[sid], counted.get(sid, Counted())) for sid in sids)
+        )
+        strangers = {row.was_business_id for row in returned} - locked - {None}
+        if strangers:
+            raise MoreBusinesses(strangers)
+        changes: dict[int, _Change] = {}
+        late = []
+        for sid, _, was_record, was_counted, was_minutes, was_seconds in returned:
+            if was_counted:
+                changes.setdefault(was_record, _Change()).add(-1, was_seconds, was_minutes)
+            new = counted.get(sid)
+            if new is not None and new.record is not None:
+                if new.in_record:
+                    changes.setdefault(new.record.id, _Change()).add(1, new.seconds, new.minutes)
+                else:
+                    late.append((new.record.id, new.minutes, sid))
+        self._move_records(changes, now)
+        self._share_allowances(counted, now)
+        self._carry(late, now)
+        return {row.sid for row in returned}
+
+    def _update_frozen(self, sids: list[str], counted: dict[str, Counted], now: datetime) -> set[str]:
+        """Calls of closed records: the difference is carried, the attribution stays."""
+        if not sids:
+            return set()
+        reports = [self._candidates[sid].report for sid in sids]
+        minutes = [counted[sid].minutes if sid in counted else 0 for sid in sids]
+        changed = call_rows.update_frozen(self._connection, reports, minutes)
+        self._carry([(record_id, minutes, sid) for sid, record_id, minutes in changed], now)
+        return {row.sid for row in changed}
+
+    def _move_records(self, changes: dict[int, _Change], now: datetime) -> None:
+        moved = sorted(
+            (record_id, each.calls, each.seconds, each.minutes)
+            for record_id, each in changes.items()
+            if each.calls or each.seconds or each.minutes
+        )
+        if not moved:
+            return
+        parameters = dict(zip(("ids", "calls", "seconds", "minutes"), map(list, zip(*moved, strict=True)), strict=True))
+        uses = [plan_limits.Use(*row) for row in self._connection.exec_driver_sql(_MOVE, parameters)]
+        plan_limits.check_use(self._connection, uses, now)
+
+    def _share_allowances(self, counted: dict[str, Counted], now: datetime) -> None:
+        """Where a calendar month is cut into several records, what one uses is missing in the next."""
+        cut = sorted(
+            {
+                each.record.business_id
+                for each in counted.values()
+                if each.record is not None and each.record.part_of_month
+            }
+        )
+        if cut and monthly_allowance.share(self._connection, cut):
+            service_status.settle(self._connection, cut, now, "minutes used")
+
+    def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
+        for record_id, minutes, sid in late:
+            event_id = self._candidates[sid].report.event_id
+            late_minutes.carry(
+                self._connection,
+                origin_record_id=record_id,
+                minutes=minutes,
+                call_sid=sid,
+                event_id=event_id,
+                now=now,
+            )
+
+    def _fetch_where_in_doubt(self, changed: set[str]) -> None:
+        """Ask Twilio about calls whose end or seconds are not known, and about reports that contradict each other."""
+        unchanged = [sid for sid in self._candidates if sid not in changed]
+        stored = call_rows.ranked(self._connection, unchanged)
+        for sid, candidate in self._candidates.items():
+            report = candidate.report
+            if report.from_api or not candidate.event_ids:
+                continue
+            contradicts = sid in stored and stored[sid][0] == report.rank and stored[sid][1:] != report.content
+            if candidate.disputed or contradicts:
+                self._request_fetch(sid, "reports-differ")
+            elif sid in changed and report.status == "completed" and report.seconds is None:
+                self._request_fetch(sid, "no-duration")
+            elif sid in changed and report.estimated:
+                self._request_fetch(sid, "no-timestamp")
+
+    def _request_fetch(self, sid: str, reason: str) -> None:
+        fetch_requests.request(self._connection, "call", sid, reason)
+        self._follow_ups.add("twilio.fetch-calls")

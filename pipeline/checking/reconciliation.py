@@ -1,0 +1,243 @@
+"""All comparisons at once, on demand: what differs, in minutes and money, and the repairs that are safe.
+
+Looking writes nothing. A repair is safe when it brings in what Twilio says, takes Stripe's own sum for an answer, sums
+pushes anew, or carries what a person was asked about; everything else is for a person.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
+
+from sqlalchemy import Connection, Engine
+
+from pipeline.calls import calls_from_api
+from pipeline.calls.call_reports import TERMINAL
+from pipeline.calls.hourly_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
+from pipeline.checking import record_sums
+from pipeline.meter import push_planning, sum_comparison, unknown_pushes
+from pipeline.providers.stripe_api import StripeApi
+from pipeline.providers.twilio_api import TwilioApi
+from pipeline.shared.clock import machine_now
+from pipeline.shared.drifts import REPAIRS
+from pipeline.usage import late_minutes, records
+from pipeline.usage.periods import billable_minutes
+
+_VALUES = """
+select b.id, case when p.included_minutes > 0 then p.price_cents::numeric / p.included_minutes else 0 end
+from businesses b join subscription_plans p on p.id = b.plan_id
+"""
+_REFUSED = """
+select identifier, business_id, minutes, answer from meter_pushes
+where state = 'failed' and (%(business_id)s::bigint is null or business_id = %(business_id)s) order by id
+"""
+_MINUTES_OF = "select sid, business_id, minutes from calls where sid = any(%s::text[])"
+_HOLDERS = """
+select number, business_id from phone_number_assignments where number = any(%s::text[]) order by lower(held) nulls first
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One difference. ``minutes`` that are missing here or at Stripe (negative: too many); ``repair`` in words.
+
+    ``apply`` repairs it in a transaction, under the business's lock; None where a person has to.
+    """
+
+    kind: str
+    subject: str
+    business_id: int | None
+    minutes: Decimal
+    words: str
+    repair: str
+    apply: Callable[[Connection], object] | None = None
+
+
+def find(
+    engine: Engine,
+    twilio: TwilioApi,
+    stripe: StripeApi,
+    now: datetime,
+    settling: timedelta,
+    business_id: int | None = None,
+) -> list[Finding]:
+    """Compare everything, of one business or of all. Raises TwilioApiError, StripeApiError."""
+    found = list(_own_sums(engine, business_id))
+    found += _held(engine, now, business_id)
+    found += _twilio(engine, twilio, now, business_id)
+    found += _refused(engine, business_id)
+    meters = unknown_pushes.meters_by_event_name(stripe)
+    found += _unknown(engine, stripe, meters, now, settling, business_id)
+    found += _stripe_sums(engine, stripe, meters, now, settling, business_id)
+    return found
+
+
+def apply(engine: Engine, findings: list[Finding]) -> int:
+    """Do the safe repairs, each in a transaction of its own; returns how many. What changed meanwhile is left alone."""
+    done = 0
+    for finding in findings:
+        if finding.apply is not None:
+            with engine.begin() as connection:
+                records.lock_businesses(connection, [] if finding.business_id is None else [finding.business_id])
+                finding.apply(connection)
+            done += 1
+    return done
+
+
+def values(engine: Engine) -> dict[int, Decimal]:
+    """What a minute of each business is worth, in cents: its plan's price by the minutes that are included."""
+    with engine.connect() as connection:
+        return dict(connection.exec_driver_sql(_VALUES).all())
+
+
+def _own_sums(engine: Engine, business_id: int | None) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        rows = record_sums.differences(connection, business_id)
+    for row in rows:
+        wrong = {name for name in row.stored if row.stored[name] != row.summed[name]}
+        only_pushed = wrong == {"pushed"}
+        name = "pushed" if only_pushed else "minutes"
+        yield Finding(
+            record_sums.KIND,
+            f"record:{row.id}",
+            row.business_id,
+            Decimal(row.summed[name] - row.stored[name]),
+            "; ".join(f"{each}: stored {row.stored[each]}, summed {row.summed[each]}" for each in sorted(wrong)),
+            "sum its pushes anew" if only_pushed else REPAIRS[record_sums.KIND],
+            partial(push_planning.recount, record_ids=[row.id]) if only_pushed else None,
+        )
+
+
+def _held(engine: Engine, now: datetime, business_id: int | None) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        held = late_minutes.held(connection, business_id)
+    for each in held:
+        yield Finding(
+            late_minutes.LATE_MINUTES,
+            f"record:{each.origin_record_id}",
+            each.business_id,
+            Decimal(each.minutes),
+            f"{each.minutes} late minutes are held",
+            "carry them into the open period",
+            partial(
+                late_minutes.decide, what=each, verdict="carry", now=now, note="carried by altiora reconcile --apply"
+            ),
+        )
+
+
+def _twilio(engine: Engine, api: TwilioApi, now: datetime, business_id: int | None) -> Iterator[Finding]:
+    """Calls of the last days that Twilio shows and we don't, or that say something else here."""
+    until, asked_at = now - UNDERWAY, machine_now()
+    listed = api.list_calls(until - DAILY_MARGIN - LONGEST_CALL, until)
+    calls = {call["sid"]: call for call in listed if call["status"] in TERMINAL}
+    with engine.connect() as connection:
+        told = calls_from_api.news(
+            connection, calls.values(), account_sid=api.account_sid, machine_now=asked_at, now=now
+        )
+        sids = [each.report.sid for each in told]
+        stored = {row.sid: row for row in connection.exec_driver_sql(_MINUTES_OF, (sids,))}
+        numbers = sorted({each.report.number for each in told if each.report.number is not None})
+        holders: dict[str | None, int] = dict(connection.exec_driver_sql(_HOLDERS, (numbers,)).all())
+    for each in told:
+        report = each.report
+        known = stored.get(report.sid)
+        owner = known.business_id if known is not None else holders.get(report.number)
+        if business_id is not None and owner != business_id:
+            continue
+        minutes = billable_minutes(report.seconds, 60) if report.status == "completed" and report.seconds else 0
+        difference = minutes - (known.minutes if known is not None else 0)
+        yield Finding(
+            "twilio-call",
+            f"call:{report.sid}",
+            owner,
+            Decimal(difference),
+            "not here" if known is None else f"{known.minutes} minutes here, {minutes} by Twilio, or a price came",
+            "take it over, as any call",
+            partial(
+                calls_from_api.store_news,
+                calls=[calls[report.sid]],
+                account_sid=api.account_sid,
+                machine_now=asked_at,
+                now=now,
+                recovered=True,
+            ),
+        )
+
+
+def _refused(engine: Engine, business_id: int | None) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        refused = connection.exec_driver_sql(_REFUSED, {"business_id": business_id}).all()
+    for identifier, owner, minutes, answer in refused:
+        words = f"{minutes} minutes, which Stripe refused: {answer}"
+        yield Finding("push-refused", f"push:{identifier}", owner, Decimal(minutes), words, REPAIRS["push-refused"])
+
+
+def _unknown(
+    engine: Engine,
+    api: StripeApi,
+    meters: dict[str, str],
+    now: datetime,
+    settling: timedelta,
+    business_id: int | None,
+) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        asked = unknown_pushes.due(connection, timedelta(0), business_id, timedelta(0))
+        minutes = unknown_pushes.due(connection, settling, business_id, timedelta(0))
+    for minute in asked:
+        with engine.connect() as connection:
+            before = unknown_pushes.pushes_of(connection, minute, settling)
+        if minute not in minutes or not unknown_pushes.settled(before):
+            yield Finding(
+                "unknown-push",
+                f"minute:{minute.timestamp.isoformat()}",
+                minute.business_id,
+                Decimal(0),
+                "Stripe may or may not count what was pushed for this minute, and its sums have not settled yet",
+                f"reconcile again in {settling.total_seconds():.0f} s",
+            )
+            continue
+        summed = unknown_pushes.sum_of(api, meters, minute)
+        for answer in unknown_pushes.decide(before, summed):
+            push = answer.held.push
+            repair = None
+            if answer.verdict is not None:
+                repair = partial(
+                    unknown_pushes.apply, minute=minute, before=before, summed=summed, now=now, settling=settling
+                )
+            yield Finding(
+                "unknown-push",
+                push.subject,
+                push.business_id,
+                Decimal(0 if answer.verdict == "sent" else push.minutes),
+                f"{push.minutes} minutes; Stripe's sum of the minute is {summed}, {answer.others} without it",
+                REPAIRS["unknown-push"] if answer.verdict is None else f"it is {answer.verdict}",
+                repair,
+            )
+
+
+def _stripe_sums(
+    engine: Engine,
+    api: StripeApi,
+    meters: dict[str, str],
+    now: datetime,
+    settling: timedelta,
+    business_id: int | None,
+) -> Iterator[Finding]:
+    with engine.connect() as connection:
+        due = sum_comparison.due(connection, now, business_id, timedelta(0))
+    for record in due:
+        with engine.connect() as connection:
+            told = sum_comparison.sent(connection, record, settling)
+        if told is None:
+            continue
+        comparison = sum_comparison.compare(api, meters, record, told)
+        if comparison.missing:
+            yield Finding(
+                sum_comparison.KIND,
+                f"record:{record.record_id}",
+                record.business_id,
+                comparison.missing,
+                f"{told.minutes} minutes sent, {comparison.summed} by Stripe's sum",
+                REPAIRS[sum_comparison.KIND],
+            )

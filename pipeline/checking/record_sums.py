@@ -1,0 +1,122 @@
+"""The nightly check that every usage record's figures are the sums of what they are made of, and that nothing is lost.
+
+Beside the sums: every counted call ended inside its record (``misplaced``), every minute of a call is counted or stands
+in adjustments of that call (``unaccounted``), and what was carried at the settlement is the difference to the invoice.
+"""
+
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from pipeline.shared import drifts
+
+CHUNK = 2_000
+KIND = "record-sum"
+SECONDS = 40.0
+
+# One statement reads one moment: counting changes calls, adjustments and records in one transaction.
+_CHECK = """
+with r as (
+  select * from usage_records
+  where id < %(before)s and (%(business_id)s::bigint is null or business_id = %(business_id)s)
+  order by id desc limit %(limit)s)
+select r.id, r.business_id,
+       jsonb_build_object('calls', r.calls, 'seconds', r.seconds, 'minutes', r.minutes,
+                          'adjustments', r.adjustment_minutes, 'pushed', r.pushed_minutes,
+                          'misplaced', 0, 'unaccounted', 0,
+                          'settlement', case when r.settled_at is null then 0 else r.minutes - r.invoiced_minutes end
+       ) as stored,
+       jsonb_build_object('calls', c.calls, 'seconds', c.seconds, 'minutes', c.minutes + a.minutes,
+                          'adjustments', a.minutes, 'pushed', p.minutes,
+                          'misplaced', c.misplaced, 'unaccounted', u.minutes, 'settlement', s.minutes) as summed
+from r
+cross join lateral (
+  select count(*) as calls, coalesce(sum(counted_seconds), 0) as seconds,
+         coalesce(sum(counted_minutes), 0) as minutes,
+         count(*) filter (where ended_at < r.period_start or ended_at >= r.period_end) as misplaced
+  from calls where usage_record_id = r.id and counted) c
+cross join lateral (
+  select coalesce(sum(minutes), 0) as minutes from usage_adjustments where usage_record_id = r.id) a
+cross join lateral (
+  select coalesce(sum(minutes), 0) as minutes from meter_pushes
+  where business_id = r.business_id and timestamp >= r.period_start and timestamp < r.period_end and state = 'sent') p
+cross join lateral (
+  select coalesce(sum(abs(coalesce(call.minutes - call.counted_minutes, 0) - coalesce(late.minutes, 0))), 0) as minutes
+  from (select sid, minutes, counted_minutes from calls where usage_record_id = r.id) call
+  full join (
+    select call_sid, sum(minutes) as minutes from usage_adjustments
+    where origin_record_id = r.id and call_sid is not null group by call_sid) late on late.call_sid = call.sid) u
+cross join lateral (
+  select coalesce(sum(minutes), 0) as minutes from usage_adjustments
+  where origin_record_id = r.id and call_sid is null) s
+order by r.id desc
+"""
+
+_AGREED = """
+update drifts set resolved_at = %(now)s
+where kind = %(kind)s and resolved_at is null and not subject = any(%(wrong)s::text[])
+  and split_part(subject, ':', 2)::bigint >= %(last)s and split_part(subject, ':', 2)::bigint < %(before)s
+"""
+
+
+def resum(engine: Engine, now: datetime) -> dict[str, int]:
+    """Compare all records, the latest first; returns how many were ``checked`` and how many ``differ``.
+
+    A record that differs is a drift, which the check that finds it right again resolves. ``unchecked`` is 1 when the
+    time was up before the oldest.
+    """
+    until = time.monotonic() + SECONDS
+    before = 2**63 - 1
+    checked = differ = 0
+    while time.monotonic() < until:
+        with engine.begin() as connection:
+            ids, wrong = _check_chunk(connection, before, now)
+        if not ids:
+            return {"checked": checked, "differ": differ, "unchecked": 0}
+        before, checked, differ = ids[-1], checked + len(ids), differ + wrong
+    return {"checked": checked, "differ": differ, "unchecked": 1}
+
+
+def differences(connection: Connection, business_id: int | None = None) -> list[Any]:
+    """The records that differ, as rows with ``id``, ``business_id``, ``stored`` and ``summed``; nothing is written."""
+    found: list[Any] = []
+    before = 2**63 - 1
+    while rows := _rows(connection, before, business_id):
+        found += [row for row in rows if row.stored != row.summed]
+        before = rows[-1].id
+    return found
+
+
+def _rows(connection: Connection, before: int, business_id: int | None = None) -> Sequence[Any]:
+    about = {"before": before, "limit": CHUNK, "business_id": business_id}
+    return connection.exec_driver_sql(_CHECK, about).all()
+
+
+def _check_chunk(connection: Connection, before: int, now: datetime) -> tuple[list[int], int]:
+    rows = _rows(connection, before)
+    if not rows:
+        return [], 0
+    wrong = [row for row in rows if row.stored != row.summed]
+    for row in wrong:
+        drifts.report(
+            connection,
+            KIND,
+            f"record:{row.id}",
+            business_id=row.business_id,
+            expected=str(row.summed),
+            actual=str(row.stored),
+            evidence={"summed": row.summed, "stored": row.stored},
+            now=now,
+        )
+    agreed = {
+        "now": now,
+        "kind": KIND,
+        "wrong": [f"record:{row.id}" for row in wrong],
+        "before": before,
+        "last": rows[-1].id,
+    }
+    connection.exec_driver_sql(_AGREED, agreed)
+    return [row.id for row in rows], len(wrong)

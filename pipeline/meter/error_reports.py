@@ -1,0 +1,167 @@
+"""Stripe's reports of meter events that it took and could not use: the pushes that they name have failed.
+
+A report counts all invalid events of some seconds and shows samples, so that it may name fewer than there are:
+then every push of that time is in doubt until Stripe's own sums have told (``verifying``), and a drift says so.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection
+
+from pipeline.meter import push_planning
+from pipeline.providers.stripe_fields import below, identifier, whole
+from pipeline.shared import drifts
+
+log = structlog.get_logger()
+
+#: The idempotency keys of a push are its identifier, and ``identifier:2`` and so on after a 5xx.
+_ATTEMPT = re.compile(r":[0-9]{1,9}\Z")
+
+_BUSINESSES = "select distinct business_id from meter_pushes where identifier = any(%s::text[])"
+
+_UNDECIDED = """
+select identifier from meter_pushes where identifier = any(%s::text[]) and state in ('planned', 'sending')
+"""
+
+_FAIL = """
+update meter_pushes set state = 'failed', answer = %(words)s, settled_at = clock_timestamp()
+where identifier = %(identifier)s and state in ('sent', 'unknown')
+returning id, business_id, minutes, timestamp
+"""
+
+# Doubt: what may have been sent in the report's window. Its bounds are Stripe's clock, which is both of ours in real
+# life and the business clock in a simulation; a push too many is verified for nothing, one too few is never billed.
+_DOUBT = """
+update meter_pushes set doubt = %(doubt)s
+where id in (
+  select id from meter_pushes
+  where created_at >= %(start)s - interval '24 hours' and created_at <= %(end)s
+    and (created_at >= %(start)s - interval '1 hour'
+         or settled_at between %(start)s and %(end)s or last_sent_at between %(start)s and %(end)s)
+    and (state = 'sent' or (state in ('planned', 'sending') and first_sent_at is not null))
+    and not identifier = any(%(named)s::text[])
+  order by id for update)
+"""
+#: Stripe's clock and ours, and an answer that took its time.
+_SLACK = timedelta(minutes=5)
+
+_DOUBTED = """
+select exists (
+  select from meter_pushes where doubt is not null and doubt = %s and state in ('planned', 'sending', 'sent'))
+"""
+
+_KNOWN = "select count(*) from meter_pushes where identifier = any(%s::text[])"
+
+_RECORD = """
+select id from usage_records
+where business_id = %(business_id)s and period_start <= %(timestamp)s and period_end > %(timestamp)s
+"""
+
+
+class UndecidedError(Exception):
+    """The report names pushes that are being sent: what they come to must be known before they fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeterErrors:
+    """One report. ``named``: identifiers of meter events, and Stripe's words on each. Bounds as Stripe wrote them."""
+
+    count: int
+    named: Mapping[str, str]
+    window_start: str
+    window_end: str
+    summary: str
+
+
+def read(event: Mapping[str, Any]) -> MeterErrors:
+    """The report in a fetched thin event. Samples name ``request.identifier``, or an idempotency key."""
+    data = event.get("data")
+    named: dict[str, str] = {}
+    kinds = below(data, "reason", "error_types")
+    for kind in kinds if isinstance(kinds, list) else []:
+        samples = below(kind, "sample_errors")
+        for sample in samples if isinstance(samples, list) else []:
+            request = below(sample, "request")
+            name = identifier(below(request, "identifier")) or identifier(below(request, "idempotency_key"))
+            if name is not None:
+                words = f"{below(kind, 'code')}: {below(sample, 'error_message')}"
+                named[_ATTEMPT.sub("", name)] = words[:500]
+    return MeterErrors(
+        count=whole(below(data, "reason", "error_count")) or len(named),
+        named=named,
+        window_start=str(below(data, "validation_start")),
+        window_end=str(below(data, "validation_end")),
+        summary=str(below(data, "developer_message_summary"))[:500],
+    )
+
+
+def businesses_of(connection: Connection, errors: MeterErrors) -> Sequence[int]:
+    """The businesses whose pushes the report names, to be locked before ``apply``."""
+    return connection.exec_driver_sql(_BUSINESSES, (sorted(errors.named),)).scalars().all()
+
+
+def apply(connection: Connection, event_id: str, errors: MeterErrors, now: datetime) -> None:
+    """Fail the pushes that the report names; when it counts more than it names, all others of its time are in doubt.
+
+    The locks of ``businesses_of`` must be held; a doubt moves no figure and needs none. Raises UndecidedError.
+    """
+    undecided = connection.exec_driver_sql(_UNDECIDED, (sorted(errors.named),)).scalars().all()
+    if undecided:
+        raise UndecidedError(f"{', '.join(undecided)}: still being sent")
+    for name, words in sorted(errors.named.items()):
+        fail(connection, name, words, now)
+    known = connection.exec_driver_sql(_KNOWN, (sorted(errors.named),)).scalar_one()
+    if known < errors.count:
+        doubted = _doubt(connection, event_id, errors)
+        drifts.report(
+            connection,
+            "meter-errors",
+            f"event:{event_id}",
+            expected=f"every meter event from {errors.window_start} to {errors.window_end} counted",
+            actual=f"{errors.count} were not, {known} of ours are named; {doubted} pushes of that time are in doubt",
+            evidence={"event": event_id, "named": dict(errors.named), "summary": errors.summary, "doubted": doubted},
+            now=now,
+        )
+
+
+def _doubt(connection: Connection, event_id: str, errors: MeterErrors) -> int:
+    """Put the pushes of the report's window under verification; returns how many. None where it has no bounds."""
+    try:
+        start, end = datetime.fromisoformat(errors.window_start), datetime.fromisoformat(errors.window_end)
+    except ValueError:
+        return 0
+    about = {"doubt": event_id, "start": start - _SLACK, "end": end + _SLACK, "named": sorted(errors.named)}
+    return connection.exec_driver_sql(_DOUBT, about).rowcount
+
+
+def resolve_verified(connection: Connection, event_id: str, now: datetime) -> None:
+    """End a report's drift once no push is in doubt because of it."""
+    if not connection.exec_driver_sql(_DOUBTED, (event_id,)).scalar_one():
+        drifts.resolve(connection, "meter-errors", f"event:{event_id}", now)
+
+
+def fail(connection: Connection, name: str, words: str, now: datetime) -> None:
+    """Stripe does not count this push after all: refused, until an operator releases it. Its business is locked."""
+    failed = connection.exec_driver_sql(_FAIL, {"identifier": name, "words": words}).first()
+    if failed is None:
+        return
+    push_id, business_id, minutes, timestamp = failed
+    log.error("push-invalid", push=name, business_id=business_id, answer=words)
+    about = {"business_id": business_id, "timestamp": timestamp}
+    push_planning.recount(connection, connection.exec_driver_sql(_RECORD, about).scalars().all())
+    drifts.resolve(connection, "unknown-push", f"push:{name}", now)
+    drifts.report(
+        connection,
+        "push-refused",
+        f"push:{name}",
+        business_id=business_id,
+        expected=f"Stripe counts {minutes} minutes",
+        actual=words,
+        evidence={"push_id": push_id, "timestamp": timestamp.isoformat()},
+        now=now,
+    )

@@ -1,0 +1,176 @@
+"""Planning meter pushes: what Stripe has not been told yet, as one frozen delta per business at a time.
+
+Pushed are all minutes of records with a metered subscription, the included ones too: Stripe's graduated price makes
+those free. What was pushed in a period is counted by the pushes' timestamps, so that it stays true when a cut moves
+the bounds.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, Engine
+
+from pipeline.shared import drifts
+from pipeline.shared.business_locks import under_locks
+from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, deadline
+from pipeline.usage.periods import minute_ceil, minute_floor
+
+#: Stripe takes events of the last 35 days; an hour is for sending it.
+OLDEST = timedelta(days=35) - timedelta(hours=1)
+#: Shorter than the task's soft limit by one statement.
+SECONDS = 40.0
+
+# Records with something to push. Without an unsettled push, pushed_minutes is the sum of all that Stripe has.
+_PLANNABLE = f"""
+from usage_records r
+join subscriptions s on s.id = r.subscription_id
+{INVOICE}
+where r.state <> 'closed' and r.subscription_id is not null and not r.provisional and r.period_start <= %(now)s
+  and greatest(r.minutes, 0) <> r.pushed_minutes
+  and not {TOO_LATE}
+  and not {STALE}
+  and not exists (
+    select from meter_pushes p where p.business_id = r.business_id and p.state in ('planned', 'sending', 'unknown'))
+  and not exists (select from meter_pushes p where p.usage_record_id = r.id and p.state = 'failed')
+  and not exists (
+    select from drifts d
+    where d.kind = 'second-metered-subscription' and d.business_id = r.business_id and d.resolved_at is null)
+"""  # noqa: S608 - put together from fragments of ours
+
+_DUE = f"select distinct r.business_id {_PLANNABLE} order by 1"
+
+# The sum is taken anew, not from pushed_minutes: what is wrong there must not be billed.
+_CANDIDATES = f"""
+select r.business_id, r.id, s.stripe_customer_id, r.period_start, r.period_end,
+       greatest(r.minutes, 0) - coalesce((
+         select sum(p.minutes) from meter_pushes p
+         where p.business_id = r.business_id and p.timestamp >= r.period_start and p.timestamp < r.period_end
+           and p.state in ('planned', 'sending', 'sent', 'unknown')), 0) as missing
+{_PLANNABLE} and r.business_id = any(%(ids)s::bigint[])
+order by r.business_id, r.period_start
+"""  # noqa: S608 - as above
+
+_INSERT = """
+insert into meter_pushes
+  (business_id, usage_record_id, identifier, event_name, stripe_customer_id, minutes, timestamp, created_at)
+select *, %(now)s
+from unnest(%(businesses)s::bigint[], %(records)s::bigint[], %(identifiers)s::text[], %(event_names)s::text[],
+            %(customers)s::text[], %(minutes)s::int[], %(timestamps)s::timestamptz[])
+"""
+
+_RECOUNT = """
+update usage_records r set pushed_minutes = pushed.minutes
+from (
+  select r.id, coalesce(sum(p.minutes), 0) as minutes
+  from usage_records r
+  left join meter_pushes p on p.business_id = r.business_id and p.state = 'sent'
+    and p.timestamp >= r.period_start and p.timestamp < r.period_end
+  where r.id = any(%s::bigint[])
+  group by r.id
+) pushed
+where r.id = pushed.id and r.pushed_minutes <> pushed.minutes
+"""
+
+_SETTLE = """
+update meter_pushes
+set state = %(verdict)s, doubt = null, settled_at = clock_timestamp(),
+  answer = coalesce(answer || '; ', '') || 'by a person'
+where id = %(id)s and state = 'unknown'
+returning identifier
+"""
+
+_RECORD_OF = """
+select r.id from usage_records r
+join meter_pushes p on p.business_id = r.business_id and r.period_start <= p.timestamp and p.timestamp < r.period_end
+where p.id = %s
+"""
+
+_RELEASE = """
+update meter_pushes set state = 'released', settled_at = clock_timestamp() where id = %s and state = 'failed'
+returning identifier
+"""
+
+
+def push_timestamp(period_start: datetime, period_end: datetime, now: datetime) -> datetime | None:
+    """The whole minute inside ``[period_start, period_end)`` that is closest to ``now``.
+
+    Stripe sums usage by whole minutes, so only minutes that lie in the period as a whole are safe. None when the
+    period holds none, or Stripe would not take it: older than 35 days, or more than 5 minutes ahead.
+    """
+    first = minute_ceil(period_start)
+    last = minute_floor(period_end) - timedelta(minutes=1)
+    closest = min(max(minute_floor(now), first), last)
+    if last < first or not now - OLDEST <= closest <= now + timedelta(minutes=5):
+        return None
+    return closest
+
+
+def plan_due(engine: Engine, event_name: str, now: datetime) -> Counter[str]:
+    """Plan a push for each business that has minutes to push and no unsettled push; counts those ``planned``."""
+
+    def work(connection: Connection, ids: list[int]) -> Counter[str]:
+        return Counter(planned=plan(connection, ids, event_name, now))
+
+    return under_locks(engine, _DUE, {"now": now, "deadline": deadline(now)}, work, seconds=SECONDS)
+
+
+def plan(connection: Connection, business_ids: Sequence[int], event_name: str, now: datetime) -> int:
+    """Plan what these businesses, whose locks are held, have not pushed: each one's oldest period first."""
+    found = connection.exec_driver_sql(_CANDIDATES, {"ids": list(business_ids), "now": now, "deadline": deadline(now)})
+    planned = {}
+    for row in found:
+        timestamp = push_timestamp(row.period_start, row.period_end, now)
+        if row.missing and timestamp is not None and row.business_id not in planned:
+            planned[row.business_id] = (row, timestamp)
+    if planned:
+        rows = [row for row, _ in planned.values()]
+        connection.exec_driver_sql(
+            _INSERT,
+            {
+                "businesses": [row.business_id for row in rows],
+                "records": [row.id for row in rows],
+                "identifiers": [_identifier(row.id) for row in rows],
+                "event_names": [event_name] * len(rows),
+                "customers": [row.stripe_customer_id for row in rows],
+                "minutes": [row.missing for row in rows],
+                "timestamps": [timestamp for _, timestamp in planned.values()],
+                "now": now,
+            },
+        )
+    return len(planned)
+
+
+def _identifier(record_id: int) -> str:
+    """A name that no event of this Stripe account has: databases may share the account, and count records alike.
+
+    A clash would be answered as a duplicate, which we take for success. The name is random and so must be stored
+    before it is sent.
+    """
+    return f"altiora-{record_id}-{secrets.token_hex(8)}"
+
+
+def recount(connection: Connection, record_ids: Sequence[int]) -> None:
+    """Bring ``pushed_minutes`` in line with the pushes by timestamp; for records whose bounds have moved."""
+    connection.exec_driver_sql(_RECOUNT, (list(record_ids),))
+
+
+def settle(connection: Connection, push_id: int, verdict: str, now: datetime) -> None:
+    """A person says what became of an unknown push, whose business is locked: ``sent``, or ``void`` to plan it anew.
+
+    Raises ValueError when there is no such unknown push.
+    """
+    settled = connection.exec_driver_sql(_SETTLE, {"id": push_id, "verdict": verdict}).first()
+    if settled is None:
+        raise ValueError(f"meter push {push_id} is not unknown: only an unknown one needs a word")
+    recount(connection, connection.exec_driver_sql(_RECORD_OF, (push_id,)).scalars().all())
+    drifts.resolve(connection, "unknown-push", f"push:{settled.identifier}", now)
+
+
+def release(connection: Connection, push_id: int, now: datetime) -> None:
+    """Let the minutes of a refused push be planned anew. Raises ValueError when there is no such refused push."""
+    identifier = connection.exec_driver_sql(_RELEASE, (push_id,)).scalar()
+    if identifier is None:
+        raise ValueError(f"meter push {push_id} is not failed: only a failed one can be released")
+    drifts.resolve(connection, "push-refused", f"push:{identifier}", now)

@@ -1,0 +1,259 @@
+"""Stripe, as this program uses it: the only file outside the sandbox that imports ``stripe``."""
+
+import hashlib
+import hmac
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import stripe
+
+from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.shared.settings import StripeSettings
+
+# Telemetry writes a file into the home of whoever runs this, and adds headers.
+stripe.enable_telemetry = False
+
+#: To connect, and to wait for each part of an answer: short enough that a lease of 60 s outlives a call.
+TIMEOUT_SECONDS = (5.0, 15.0)
+#: The largest page that Stripe gives.
+PAGE = 100
+
+#: Seconds that a signature is good for; Stripe's own tolerance.
+SIGNATURE_TOLERANCE = 300
+
+#: The API version of our requests, and of the webhook endpoint that suits us best.
+VERSION = stripe.api_version
+
+Json = dict[str, Any]
+
+
+class StripeApiError(Exception):
+    """Stripe did not do what was asked; ``words`` are Stripe's own where it answered."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+class Refused(StripeApiError):  # noqa: N818 - the four read as what Stripe answered
+    """Refused for good: the same request will be refused again (400, 401, 402, 403, 404, idempotency_error)."""
+
+    def __init__(self, status: int, code: str | None, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+        self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.status} {self.code or ''}: {self.words}".replace(" :", ":")
+
+
+class Limited(StripeApiError):  # noqa: N818 - as above
+    """Not now: 429, or 409 while another request with this key is being worked on. The same key later."""
+
+
+class ServerError(StripeApiError):
+    """5xx: v1 stores it under the idempotency key for 24 h, so that only a new key is worked on."""
+
+
+class Unreachable(StripeApiError):  # noqa: N818 - as above
+    """No answer, or none that can be read: whether Stripe did it is unknown. The same key again."""
+
+
+class StripeApi:
+    """The calls we make, each with plain dicts in and out. No retries: the outboxes and the refreshes retry.
+
+    Every call may raise one of the four StripeApiErrors. May be shared by threads.
+    """
+
+    def __init__(self, settings: StripeSettings) -> None:
+        self._settings = settings
+        self._client = stripe.StripeClient(
+            settings.stripe_api_key.get_secret_value(),
+            base_addresses={"api": settings.stripe_api_base},
+            max_network_retries=0,
+            http_client=stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
+        )
+
+    def create_meter_event(
+        self,
+        *,
+        event_name: str,
+        customer: str,
+        value: int,
+        identifier: str,
+        timestamp: datetime,
+        idempotency_key: str,
+    ) -> Json:
+        """Tell the meter ``value`` minutes. A 2xx says received; what is wrong with it may be reported later."""
+        body = {
+            "event_name": event_name,
+            "payload": {"stripe_customer_id": customer, "value": str(value)},
+            "identifier": identifier,
+            "timestamp": int(timestamp.timestamp()),
+        }
+        return self._request("post", "/v1/billing/meter_events", body, idempotency_key)
+
+    def modify_subscription(self, subscription: str, params: Mapping[str, Any], idempotency_key: str) -> Json:
+        """Change a subscription; an empty string unsets a parameter, None would be dropped unseen."""
+        return self._request("post", f"/v1/subscriptions/{_path(subscription)}", params, idempotency_key)
+
+    def cancel_subscription(self, subscription: str) -> Json:
+        """End it now, with its open usage on a last invoice; without ``invoice_now`` that would be given away."""
+        path = f"/v1/subscriptions/{_path(subscription)}"
+        return self._request("delete", path, {"invoice_now": "true", "prorate": "false"})
+
+    def create_schedule(self, subscription: str, idempotency_key: str) -> Json:
+        """Put a subscription under a schedule, whose one phase is the present period."""
+        body = {"from_subscription": subscription}
+        return self._request("post", "/v1/subscription_schedules", body, idempotency_key)
+
+    def get_schedule(self, schedule: str) -> Json:
+        return self._request("get", f"/v1/subscription_schedules/{_path(schedule)}")
+
+    def update_schedule(self, schedule: str, params: Mapping[str, Any], idempotency_key: str) -> Json:
+        return self._request("post", f"/v1/subscription_schedules/{_path(schedule)}", params, idempotency_key)
+
+    def release_schedule(self, schedule: str, idempotency_key: str) -> Json:
+        """Let a subscription go on as it is, without its schedule."""
+        return self._request("post", f"/v1/subscription_schedules/{_path(schedule)}/release", {}, idempotency_key)
+
+    def preview_invoice(self, subscription: str, details: Mapping[str, Any]) -> Json:
+        """The invoice that a change (``subscription_details``) would make now; without one, the one to come.
+
+        Nothing changes by it.
+        """
+        body: Json = {"subscription": subscription} | ({"subscription_details": details} if details else {})
+        return self._request("post", "/v1/invoices/create_preview", body)
+
+    def update_invoice(self, invoice: str, params: Mapping[str, Any], idempotency_key: str) -> Json:
+        return self._request("post", f"/v1/invoices/{_path(invoice)}", params, idempotency_key)
+
+    def list_drafts(self, subscription: str) -> list[Json]:
+        return list(self._pages("/v1/invoices", {"subscription": subscription, "status": "draft"}))
+
+    def all_subscriptions(self) -> Iterator[Json]:
+        """Every subscription of the account, cancelled ones too: the default leaves those out."""
+        return self._pages("/v1/subscriptions", {"status": "all"})
+
+    def undelivered_events(self, types: Sequence[str], since: datetime) -> Iterator[Json]:
+        """Snapshot events since then that some endpoint has not answered 2xx; of at most 20 types, newest first."""
+        wanted = {"types": list(types), "delivery_success": "false", "created": {"gte": int(since.timestamp())}}
+        return self._pages("/v1/events", wanted)
+
+    def get_subscription(self, subscription: str) -> Json:
+        return self._request("get", f"/v1/subscriptions/{_path(subscription)}")
+
+    def list_subscriptions(self, customer: str) -> list[Json]:
+        """All subscriptions of a customer, cancelled ones too, newest first."""
+        return list(self._pages("/v1/subscriptions", {"customer": customer, "status": "all"}))
+
+    def get_customer(self, customer: str) -> Json:
+        """A customer; a deleted one has ``deleted`` and little else."""
+        return self._request("get", f"/v1/customers/{_path(customer)}")
+
+    def get_invoice(self, invoice: str) -> Json:
+        """An invoice with all its lines."""
+        return self._with_all_lines(self._request("get", f"/v1/invoices/{_path(invoice)}"))
+
+    def list_invoices(self, subscription: str, *, limit: int) -> list[Json]:
+        """The newest invoices of a subscription, each with all its lines."""
+        listed = self._request("get", "/v1/invoices", {"subscription": subscription, "limit": limit})
+        return [self._with_all_lines(invoice) for invoice in listed["data"]]
+
+    def get_price(self, price: str) -> Json:
+        """A price with its product, whose metadata may name the plan."""
+        return self._request("get", f"/v1/prices/{_path(price)}", {"expand": ["product"]})
+
+    def list_prices(self) -> list[Json]:
+        """The recurring prices that can still be sold, each with its product and its tiers."""
+        wanted = {"active": "true", "type": "recurring", "expand": ["data.product", "data.tiers"]}
+        return list(self._pages("/v1/prices", wanted))
+
+    def get_event_v2(self, event: str) -> Json:
+        """A thin event with its data, which the notification lacks."""
+        return self._request("get", f"/v2/core/events/{_path(event)}")
+
+    def meters(self) -> list[Json]:
+        return list(self._pages("/v1/billing/meters", {}))
+
+    def event_summaries(self, meter: str, *, customer: str, start: datetime, end: datetime) -> list[Json]:
+        """What a meter has summed up for a customer in ``[start, end)``, both on whole minutes; right eventually."""
+        window = {"customer": customer, "start_time": int(start.timestamp()), "end_time": int(end.timestamp())}
+        return list(self._pages(f"/v1/billing/meters/{_path(meter)}/event_summaries", window))
+
+    def webhook_endpoints(self) -> list[Json]:
+        return list(self._pages("/v1/webhook_endpoints", {}))
+
+    def _with_all_lines(self, invoice: Json) -> Json:
+        lines = invoice["lines"]
+        if not lines["has_more"]:
+            return invoice
+        everything = list(self._pages(f"/v1/invoices/{_path(invoice['id'])}/lines", {}))
+        return {**invoice, "lines": {**lines, "data": everything, "has_more": False}}
+
+    def _pages(self, path: str, params: Mapping[str, Any]) -> Iterator[Json]:
+        after: dict[str, str] = {}
+        while True:
+            page = self._request("get", path, {**params, "limit": PAGE, **after})
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = {"starting_after": page["data"][-1]["id"]}
+
+    def _request(
+        self, method: str, path: str, params: Mapping[str, Any] | None = None, idempotency_key: str | None = None
+    ) -> Json:
+        options = {"idempotency_key": idempotency_key} if idempotency_key is not None else {}
+        try:
+            answer = self._client.raw_request(method, path, **(params or {}), **options)
+        except stripe.APIConnectionError as error:
+            raise Unreachable(error.user_message or "no connection") from error
+        except stripe.StripeError as error:
+            raise _own_error(error) from error
+        data: Json = answer.data
+        return data
+
+
+def _path(identifier: str) -> str:
+    """An id as one segment of a path: what a webhook's body named must not choose another address."""
+    if identifier in {"", ".", ".."}:
+        raise Refused(404, "resource_missing", f"{identifier!r} is no id of Stripe's")
+    return quote(identifier, safe="")
+
+
+def _own_error(error: stripe.StripeError) -> StripeApiError:
+    status = error.http_status or 0
+    words = error.user_message or f"HTTP status {status} without words"
+    if status in {409, 429}:
+        return Limited(words)
+    if status >= 500:
+        return ServerError(words)
+    if status < 400:
+        return Unreachable(f"the answer can't be read: {words}")
+    # error.code is empty for some classes; error.error.code is not when Stripe gave one, and absent when not.
+    return Refused(status, getattr(error.error, "code", None), words)
+
+
+def verify_stripe_signature(body: bytes, header: str | None, secrets: Sequence[str], machine_time: float) -> None:
+    """Raise SignatureError unless ``Stripe-Signature`` signs this body with one of the endpoint's secrets, just now.
+
+    ``machine_time`` in Unix seconds. Computed here on the raw bytes: the package decodes the body first, raises
+    several kinds of error on forged headers, and takes timestamps from the future for good.
+    """
+    parts = [part.strip().partition("=") for part in (header or "").split(",")]
+    timestamp = next((value for name, _, value in parts if name == "t"), "")
+    given = [value.encode() for name, _, value in parts if name == "v1"]
+    if not given or not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
+        raise SignatureError("there is no Stripe-Signature with a timestamp and a v1 signature")
+    signed = timestamp.encode() + b"." + body
+    # Several secrets while one is rotated, several signatures while Stripe does: any pair will do.
+    for secret in secrets:
+        expected = hmac.digest(secret.encode(), signed, hashlib.sha256).hex().encode()
+        if any(hmac.compare_digest(expected, signature) for signature in given):
+            break
+    else:
+        raise SignatureError("the signature is wrong: another secret or another body was signed")
+    if abs(machine_time - int(timestamp)) > SIGNATURE_TOLERANCE:
+        raise SignatureError(f"the signature's time is more than {SIGNATURE_TOLERANCE} s from ours")

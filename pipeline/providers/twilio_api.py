@@ -1,0 +1,185 @@
+"""Twilio, as this program uses it: the only file outside the sandbox that imports ``twilio``."""
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]  # twilio ships no types
+from twilio.http.http_client import TwilioHttpClient  # type: ignore[import-untyped]  # as above
+from twilio.request_validator import (  # type: ignore[import-untyped]  # as above
+    RequestValidator,
+    get_signature_algorithm,
+)
+from twilio.rest import Client  # type: ignore[import-untyped]  # as above
+
+from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.shared.settings import TwilioSettings
+
+#: For connecting and for each part of an answer: a page of a thousand calls takes its time.
+TIMEOUT_SECONDS = 20.0
+#: The largest page that Twilio gives.
+PAGE = 1000
+
+Json = dict[str, Any]
+
+
+class TwilioApiError(Exception):
+    """Twilio gave no answer, or refused; ``status`` is None without an answer. Try again later, whatever it is."""
+
+    def __init__(self, status: int | None, words: str) -> None:
+        super().__init__(f"{status or 'no answer'}: {words}")
+        self.status = status
+
+
+def instant(value: str | None) -> datetime | None:
+    """A time as the API writes it, ``Fri, 18 Oct 2019 17:02:00 +0000``; None where there is none yet."""
+    return parsedate_to_datetime(value) if value else None
+
+
+class TwilioApi:
+    """What Twilio knows of our calls and numbers, as its JSON shows it. May be shared by threads."""
+
+    def __init__(self, settings: TwilioSettings) -> None:
+        self.account_sid = settings.twilio_account_sid
+        self._auth_token = settings.twilio_auth_token[0].get_secret_value()
+        self._base = settings.twilio_api_base
+        self._account = f"{self._base}/2010-04-01/Accounts/{self.account_sid}"
+        self._threads = threading.local()
+
+    def fetch_call(self, sid: str) -> Json | None:
+        """One call, or None when Twilio knows none of that SID. Raises TwilioApiError."""
+        return self._get(f"{self._account}/Calls/{quote(sid, safe='')}.json")
+
+    def list_calls(self, started_after: datetime, started_before: datetime) -> Iterator[Json]:
+        """The calls that started in ``[started_after, started_before)``, and those that never started.
+
+        Twilio promises to filter by UTC dates only, so the exact filter is here. Pages may overlap, so one call may
+        come twice. Raises TwilioApiError.
+        """
+        beyond = started_before.astimezone(UTC).date() + timedelta(days=1)
+        params: dict[str, object] = {
+            # Where times are honoured this saves most of a day's calls; cut to its date it asks for them all.
+            "StartTime>": started_after.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "StartTime<": beyond.isoformat(),
+            "PageSize": PAGE,
+        }
+        for call in self._pages("calls", f"{self._account}/Calls.json", params):
+            started = instant(call["start_time"])
+            if started is None or started_after <= started < started_before:
+                yield call
+
+    def usage_of_day(self, day: date, category: str) -> tuple[int, int]:
+        """Calls and billed minutes of a category (``calls-inbound``, ``calls-outbound``) that started on a GMT day.
+
+        Twilio rounds each call up to the minute. Raises TwilioApiError.
+        """
+        params: dict[str, object] = {
+            "Category": category,
+            "StartDate": day.isoformat(),
+            "EndDate": day.isoformat(),
+            "IncludeSubaccounts": "false",  # the default is true
+            "PageSize": PAGE,
+        }
+        calls, minutes = 0, Decimal(0)
+        for record in self._pages("usage_records", f"{self._account}/Usage/Records/Daily.json", params):
+            calls += int(record["count"])
+            minutes += Decimal(record["usage"])
+        return calls, int(minutes)
+
+    def list_numbers(self) -> Iterator[Json]:
+        """The account's phone numbers, with the addresses that it calls. Raises TwilioApiError."""
+        address = f"{self._account}/IncomingPhoneNumbers.json"
+        return self._pages("incoming_phone_numbers", address, {"PageSize": PAGE})
+
+    def _pages(self, kind: str, address: str, params: dict[str, object]) -> Iterator[Json]:
+        query: dict[str, object] | None = params
+        while True:
+            page = self._get(address, query)
+            if page is None:
+                raise TwilioApiError(404, f"Twilio has no account {self.account_sid}")
+            yield from page[kind]
+            if not page["next_page_uri"]:
+                return
+            address, query = self._base + page["next_page_uri"], None
+
+    def _get(self, address: str, params: dict[str, object] | None = None) -> Json | None:
+        try:
+            # The plain request: it gives Twilio's own JSON, and none of the package's conversions of dates.
+            answer = self._client().request("GET", address, params=params)
+        except (OSError, TwilioException) as error:  # what requests raises is an OSError
+            raise TwilioApiError(None, str(error)) from error
+        if answer.status_code == 404:
+            return None
+        if answer.status_code != 200:
+            raise TwilioApiError(answer.status_code, answer.text[:500])
+        try:
+            found: Json = json.loads(answer.text)
+        except ValueError as error:
+            raise TwilioApiError(None, f"the answer can't be read: {error}") from error
+        return found
+
+    def _client(self) -> Client:
+        """The client of this thread: the package keeps the last answer in its client, where threads would mix them."""
+        if not hasattr(self._threads, "client"):
+            self._threads.client = Client(
+                self.account_sid,
+                self._auth_token,
+                http_client=TwilioHttpClient(timeout=TIMEOUT_SECONDS),
+                environment={"TWILIO_EDGE": "", "TWILIO_REGION": ""},  # the address is ours, never the environment's
+            )
+        client: Client = self._threads.client
+        return client
+
+
+def verify_twilio_signature(
+    url: str,
+    form: Sequence[tuple[str, str]],
+    body: bytes,
+    *,
+    signature: str | None,
+    signature_settings: str | None,
+    tokens: Sequence[str],
+) -> None:
+    """Raise SignatureError unless ``X-Twilio-Signature`` signs this request with one of the tokens.
+
+    ``url`` is what Twilio called, with its query; ``form`` are the body's parameters, blank and repeated ones too,
+    and empty for a JSON body. ``signature_settings`` is the header X-Twilio-Webhooks-Signature-Settings, if it came.
+    """
+    if not signature:
+        raise SignatureError("there is no X-Twilio-Signature")
+    try:
+        # Without parameters only the URL is signed, which then has to name the body. The package checks that for
+        # a str only, lets an empty form pass for any body, and raises when the digest is missing.
+        if not form:
+            named = parse_qs(urlsplit(url).query).get("bodySHA256", [""])[0]
+            if not hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), named.lower().encode()):
+                raise SignatureError("nothing signs the body: no parameters, and no bodySHA256 of it in the URL")
+        # What is signed beside the URL: sorted, each pair once. A set of them all costs more than knowing that no name
+        # repeats.
+        pairs = form if len(dict(form)) == len(form) else set(form)
+        signed = "".join([name + value for name, value in sorted(pairs)])
+        # The plain case first: the package takes ten times as long, most of a request's time.
+        if not signature_settings and any(
+            hmac.compare_digest(_plain_signature(token, url + signed), signature.encode()) for token in tokens
+        ):
+            return
+        # All else is the package's: addresses with and without a port, other algorithms. What is signed is handed
+        # over as the name of one parameter, since the package raises on repeated names.
+        algorithm = get_signature_algorithm(signature_settings)
+        if any(RequestValidator(token).validate(url, {signed: ""}, signature, algorithm) for token in tokens):
+            return
+    except (TypeError, ValueError) as error:  # what the package raises on forged requests
+        raise SignatureError(f"the signature can't be checked: {type(error).__name__}") from error
+    raise SignatureError("the signature is wrong: another token, another address than PUBLIC_URL, or another body")
+
+
+def _plain_signature(token: str, signed: str) -> bytes:
+    return base64.b64encode(hmac.digest(token.encode(), signed.encode(), hashlib.sha1))

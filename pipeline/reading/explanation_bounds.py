@@ -1,0 +1,90 @@
+"""Where the bounds of a usage record come from: the subscription's item, its invoice, or the calendar month."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from pipeline.usage.periods import anchored_period, calendar_month
+
+_SUBSCRIPTION = """
+select s.stripe_id, s.metered_item_id, s.metered_price_id, s.status, s.started_at, s.ended_at,
+       s.period_start, s.period_end, s.metered_since, coalesce(s.billing_cycle_anchor, s.period_end) as anchor
+from subscriptions s where s.id = %s
+"""
+
+# What may have cut a calendar month: a subscription that begins or ends there, or the record beside it.
+_CUTS = """
+select started_at as at, 'subscription ' || stripe_id || ' began' as reason
+from subscriptions where business_id = %(business_id)s
+union all
+select ended_at, 'subscription ' || stripe_id || ' ended'
+from subscriptions where business_id = %(business_id)s and ended_at is not null
+union all
+select period_end, 'record ' || id || ' ends there'
+from usage_records where business_id = %(business_id)s and period_end = %(start)s
+union all
+select period_start, 'record ' || id || ' begins there'
+from usage_records where business_id = %(business_id)s and period_start = %(end)s
+"""
+
+#: When nothing that is known now has this bound: the subscription has gone on since.
+_THEN = "what Stripe said when the record was made"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One end of a period, and why it is there."""
+
+    at: datetime
+    reason: str
+
+
+def subscription_of(connection: Connection, record: Any) -> Any:
+    """The subscription whose metered item's period the record is; None for a calendar month."""
+    return connection.exec_driver_sql(_SUBSCRIPTION, (record.subscription_id,)).first()
+
+
+def bounds(connection: Connection, record: Any, subscription: Any, invoice: Any) -> tuple[Bound, Bound]:
+    """Why the record begins and ends where it does. ``subscription`` and ``invoice`` are its own, or None."""
+    about = {"business_id": record.business_id, "start": record.period_start, "end": record.period_end}
+    cuts = [(row.at, row.reason) for row in connection.exec_driver_sql(_CUTS, about)]
+    if subscription is None:
+        month = calendar_month(record.time_zone, record.period_start)
+        reason = f"the calendar month in {record.time_zone}"
+        starts, ends = [(month.start, reason)], [(month.end, reason)]
+    else:
+        starts, ends = _of_subscription(record, subscription, invoice)
+    return _why(record.period_start, [*starts, *cuts]), _why(record.period_end, [*ends, *cuts])
+
+
+def _of_subscription(
+    record: Any, subscription: Any, invoice: Any
+) -> tuple[list[tuple[datetime, str]], list[tuple[datetime, str]]]:
+    starts, ends = [], []
+    item = f"the current period of item {subscription.metered_item_id} of subscription {subscription.stripe_id}"
+    if subscription.period_start is not None:
+        starts.append((subscription.period_start, item))
+        ends.append((subscription.period_end, item))
+    if subscription.metered_since is not None:
+        price = f"another metered price came on subscription {subscription.stripe_id}"
+        starts.append((subscription.metered_since, price))
+        ends.append((subscription.metered_since, price))
+    if invoice is not None:
+        billed = f"the period that invoice {invoice.id} bills"
+        starts.append((invoice.period_start, billed))
+        ends.append((invoice.period_end, billed))
+    if subscription.anchor is not None:
+        anchored = anchored_period(subscription.anchor, record.period_start)
+        reason = f"a month of the billing cycle anchor of subscription {subscription.stripe_id}"
+        if record.provisional:
+            reason += ", which Stripe is to confirm"
+        starts.append((anchored.start, reason))
+        ends.append((anchored.end, reason))
+    return starts, ends
+
+
+def _why(at: datetime, reasons: Iterable[tuple[datetime, str]]) -> Bound:
+    return Bound(at, next((reason for its, reason in reasons if its == at), _THEN))

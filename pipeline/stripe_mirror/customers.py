@@ -1,0 +1,125 @@
+"""The mirror of customers, and whose customer is whose: how a business is found for what Stripe tells.
+
+By the customer that the business is linked to, else by ``metadata.business_id`` of the subscription, else by the
+customer's own. The first that names a business links it to the customer for good.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from pipeline.events import fetch_requests
+from pipeline.providers.stripe_fields import identifier, named_business
+from pipeline.stripe_mirror.effects import AWAITING_CUSTOMER, Effects
+
+_REPLACE = """
+insert into stripe_customers (id, named_business_id, deleted, snapshot_at)
+values (%(id)s, %(named_business_id)s, %(deleted)s, %(snapshot_at)s)
+on conflict (id) do update
+set named_business_id = case when excluded.deleted then stripe_customers.named_business_id
+                             else excluded.named_business_id end,
+    deleted = excluded.deleted, snapshot_at = excluded.snapshot_at
+"""
+
+_NAMED = "select id, named_business_id from stripe_customers where id = any(%s::text[])"
+
+_BUSINESSES = """
+select id, stripe_customer_id from businesses
+where stripe_customer_id = any(%(customers)s::text[]) or id = any(%(named)s::bigint[])
+"""
+
+_LINK = "update businesses set stripe_customer_id = %s where id = %s and stripe_customer_id is null"
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What we need of a customer."""
+
+    id: str
+    named_business_id: int | None
+    deleted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """An object that belongs to a customer, and the business that its own metadata names."""
+
+    customer_id: str
+    named_business_id: int | None
+
+
+class UnlinkedError(Exception):
+    """No business is linked to the customer: ``reason`` is unknown-customer, customer-conflict or awaiting-customer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def read(customer: Any) -> Customer | None:
+    """A customer; a fetched one that was deleted shows ``deleted`` and little else."""
+    customer_id = identifier(customer)
+    if not isinstance(customer, Mapping) or customer_id is None:
+        return None
+    return Customer(customer_id, named_business(customer), customer.get("deleted") is True)
+
+
+def apply(connection: Connection, customer: Customer, snapshot_at: datetime) -> None:
+    """Make the mirror what this newer snapshot says."""
+    connection.exec_driver_sql(
+        _REPLACE,
+        {
+            "id": customer.id,
+            "named_business_id": customer.named_business_id,
+            "deleted": customer.deleted,
+            "snapshot_at": snapshot_at,
+        },
+    )
+
+
+class Links:
+    """Which businesses the owners of these objects are, as read once; ``business_of`` links where it must."""
+
+    def __init__(self, connection: Connection, objects: Collection[Owned]) -> None:
+        self._connection = connection
+        customers = sorted({each.customer_id for each in objects})
+        self._mirrored: dict[str, int | None] = dict(connection.exec_driver_sql(_NAMED, (customers,)).all())
+        self._fetched = fetch_requests.fetched_before(connection, "customer", customers)
+        named = {each.named_business_id for each in objects} | set(self._mirrored.values())
+        found = connection.exec_driver_sql(
+            _BUSINESSES, {"customers": customers, "named": sorted(filter(None, named))}
+        ).all()
+        self._customer_of: dict[int, str | None] = dict(found)
+        self._business_of = {customer: business for business, customer in self._customer_of.items() if customer}
+
+    @property
+    def businesses(self) -> set[int]:
+        """All businesses that any of the objects may turn out to belong to."""
+        return set(self._customer_of)
+
+    def business_of(self, owned: Owned, effects: Effects) -> int:
+        """The business that the object belongs to, linked to the customer now if it wasn't. Raises UnlinkedError.
+
+        The business's lock must be held.
+        """
+        linked = self._business_of.get(owned.customer_id)
+        if linked is not None:
+            return linked
+        for named in (owned.named_business_id, self._mirrored.get(owned.customer_id)):
+            if named in self._customer_of and named is not None:
+                if self._customer_of[named] is not None:
+                    raise UnlinkedError("customer-conflict")
+                self._link(named, owned.customer_id)
+                return named
+        if owned.customer_id in self._mirrored or owned.customer_id in self._fetched:
+            raise UnlinkedError("unknown-customer")
+        effects.stale("customer", owned.customer_id, "unknown-customer")
+        raise UnlinkedError(AWAITING_CUSTOMER)
+
+    def _link(self, business_id: int, customer_id: str) -> None:
+        self._connection.exec_driver_sql(_LINK, (customer_id, business_id))
+        self._customer_of[business_id] = customer_id
+        self._business_of[customer_id] = business_id

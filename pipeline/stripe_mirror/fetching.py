@@ -1,0 +1,260 @@
+"""Fetching Stripe's objects that are stale or were never known, and applying them to the mirror.
+
+HTTP first, outside any transaction; then one transaction under the locks of the businesses that are concerned.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import ParamSpec, TypeVar
+
+import structlog
+from sqlalchemy import Connection, Engine
+
+from pipeline.events import fetch_requests
+from pipeline.events.fetch_requests import Due, FetchError
+from pipeline.events.outcomes import MoreBusinesses
+from pipeline.meter import error_reports
+from pipeline.providers import stripe_fields
+from pipeline.providers.stripe_api import Limited, Refused, StripeApi, StripeApiError
+from pipeline.shared import drifts
+from pipeline.shared.clock import Clock
+from pipeline.stripe_mirror import customers, invoices, prices, subscriptions
+from pipeline.stripe_mirror import snapshots as stripe_mirror_snapshots
+from pipeline.stripe_mirror.customers import UnlinkedError
+from pipeline.stripe_mirror.effects import Effects
+from pipeline.stripe_mirror.invoices import Invoice
+from pipeline.stripe_mirror.snapshots import Content, Mirror, Snapshot
+from pipeline.stripe_mirror.subscriptions import Subscription
+from pipeline.usage import records
+
+log = structlog.get_logger()
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: With a subscription come its newest invoices, so that one whose event was lost is known all the same.
+INVOICES = 10
+#: A renewal that Stripe does not show yet is looked for again after so many seconds of machine time.
+UNCONFIRMED_SECONDS = 20
+#: How often a transaction begins again because an object turned out to belong to one more business.
+MAX_LOCKINGS = 5
+
+_INVOICES_OF = "select id from stripe_invoices where stripe_subscription_id = %s"
+
+_SUBSCRIPTIONS_OF = "select stripe_id from subscriptions where stripe_customer_id = %s"
+
+# A record whose bounds Stripe has not confirmed although the period has begun.
+_UNCONFIRMED = """
+select exists (
+  select from usage_records r join subscriptions s on s.id = r.subscription_id
+  where s.stripe_id = %s and s.ended_at is null and r.state = 'open' and r.provisional and r.period_start <= %s)
+"""
+
+
+class StripeFetcher:
+    """Fetches what is due of Stripe's. ``follow_ups`` collects the tasks that then have something to do."""
+
+    def __init__(self, engine: Engine, api: StripeApi, clock: Clock) -> None:
+        self.follow_ups: set[str] = set()
+        self._engine = engine
+        self._api = api
+        self._clock = clock
+
+    def run(self) -> dict[str, int]:
+        """Fetch what is due; returns how many objects were ``fetched`` and how many ``failed``."""
+        handlers: dict[str, Callable[[Due], None]] = {
+            "customer": self._customer,
+            "subscription": self._subscription,
+            "invoice": self._invoice,
+            "price": self._price,
+            "event": self._event,
+        }
+        return fetch_requests.fetch_due(self._engine, handlers)
+
+    def _customer(self, due: Due) -> None:
+        """A customer with its subscriptions: linking one by hand brings in what it already has."""
+        with self._engine.connect() as connection:
+            own = connection.exec_driver_sql(_SUBSCRIPTIONS_OF, (due.object_id,)).scalars()
+            keys = {("customer", due.object_id)} | {("subscription", stripe_id) for stripe_id in own}
+            fetch = _Fetch(self._clock.now(), stripe_mirror_snapshots.stored_at(connection, keys))
+        customer = _ask(self._api.get_customer, due.object_id)
+        if customer is not None:
+            fetch.add(customers.read(customer))
+            if customer.get("deleted") is not True:
+                listed = _ask(self._api.list_subscriptions, due.object_id) or []
+                fetch.add_all(self._with_swap(subscriptions.read(each)) for each in listed)
+        self._apply(due, fetch)
+
+    def _subscription(self, due: Due) -> None:
+        with self._engine.connect() as connection:
+            own = connection.exec_driver_sql(_INVOICES_OF, (due.object_id,)).scalars()
+            keys = {("subscription", due.object_id)} | {("invoice", invoice_id) for invoice_id in own}
+            fetch = _Fetch(self._clock.now(), stripe_mirror_snapshots.stored_at(connection, keys))
+        subscription = subscriptions.read(_ask(self._api.get_subscription, due.object_id))
+        fetch.add(self._with_swap(subscription))
+        if fetch.contents:
+            listed = _ask(self._api.list_invoices, due.object_id, limit=INVOICES) or []
+            fetch.add_all(map(invoices.read, listed))
+            self._add_unknown_prices(fetch)
+        self._apply(due, fetch)
+
+    def _with_swap(self, subscription: Subscription | None) -> Subscription | None:
+        """A subscription with when its metered price came, where that was inside the present period.
+
+        The subscription itself does not tell; the invoice to come does, by the line of that price.
+        """
+        if subscription is None or subscription.ended_at is not None:
+            return subscription
+        metered = {
+            item.price.id: item.period or subscription.period for item in subscription.items if item.price.metered
+        }
+        if not metered:
+            return subscription
+        try:
+            upcoming = _ask(self._api.preview_invoice, subscription.stripe_id, {}) or {}
+        except FetchError as error:  # the subscription itself is worth more than this one date
+            log.info("no-preview", subscription=subscription.stripe_id, error=str(error))
+            return subscription
+        lines = [line for row in stripe_fields.rows(upcoming.get("lines")) if (line := invoices.read_line(row))]
+        starts = [
+            line.start
+            for line in lines
+            if (period := metered.get(line.price_id or "")) is not None and period[0] < line.start < period[1]
+        ]
+        return dataclasses.replace(subscription, swapped_at=max(starts, default=None), swap_looked_up=True)
+
+    def _invoice(self, due: Due) -> None:
+        with self._engine.connect() as connection:
+            fetch = _Fetch(
+                self._clock.now(), stripe_mirror_snapshots.stored_at(connection, {("invoice", due.object_id)})
+            )
+        fetch.add(invoices.read(_ask(self._api.get_invoice, due.object_id)))
+        self._add_unknown_prices(fetch)
+        self._apply(due, fetch)
+
+    def _price(self, due: Due) -> None:
+        with self._engine.connect() as connection:
+            fetch = _Fetch(self._clock.now(), stripe_mirror_snapshots.stored_at(connection, {("price", due.object_id)}))
+        fetch.add(prices.read(_ask(self._api.get_price, due.object_id)))
+        self._apply(due, fetch)
+
+    def _event(self, due: Due) -> None:
+        """A thin event of the meters' errors, for its data."""
+        event = _ask(self._api.get_event_v2, due.object_id)
+        now = self._clock.now()
+        with self._engine.begin() as connection:
+            if event is not None:
+                errors = error_reports.read(event)
+                records.lock_businesses(connection, error_reports.businesses_of(connection, errors))
+                try:
+                    error_reports.apply(connection, due.object_id, errors, now)
+                except error_reports.UndecidedError as error:
+                    raise FetchError(str(error)) from error
+            fetch_requests.settle(connection, due)
+
+    def _add_unknown_prices(self, fetch: "_Fetch") -> None:
+        """Fetch the prices of invoice lines that neither the lines nor the mirror tell whether they are metered."""
+        with self._engine.connect() as connection:
+            unknown: set[str] = set()
+            for invoice in fetch.contents:
+                if isinstance(invoice, Invoice):
+                    unknown |= invoices.unknown_prices(connection, invoice)
+        for price_id in sorted(unknown - fetch.price_ids):
+            fetch.add(prices.read(_ask(self._api.get_price, price_id)))
+
+    def _apply(self, due: Due, fetch: "_Fetch") -> None:
+        """Apply what was fetched, and settle, in one transaction."""
+        now = self._clock.now()
+        snapshots = sorted(fetch.snapshots(), key=stripe_mirror_snapshots.place)
+        more: frozenset[int] = frozenset()
+        for _ in range(MAX_LOCKINGS):
+            effects = Effects()
+            try:
+                with self._engine.begin() as connection:
+                    locked = stripe_mirror_snapshots.businesses_of(connection, snapshots) | more
+                    records.lock_businesses(connection, locked)
+                    target = Mirror(connection, snapshots, locked=locked, effects=effects, now=now)
+                    for snapshot in snapshots:
+                        _apply_one(target, snapshot)
+                    _look_at_what_is_missing(connection, due, fetch, effects, now)
+                    effects.write(connection, now, settled=due)
+            except MoreBusinesses as error:
+                more |= error.business_ids
+            else:
+                self.follow_ups |= effects.follow_ups
+                return
+        raise FetchError("its customer kept changing hands")
+
+
+class _Fetch:
+    """What one fetch brought: since when, on top of which state of the mirror, and the objects."""
+
+    def __init__(self, began: datetime, seen: dict[stripe_mirror_snapshots.Key, datetime]) -> None:
+        self.contents: list[Content] = []
+        self._began = began
+        self._seen = seen
+
+    def add(self, content: Content | None) -> None:
+        if content is not None:
+            self.contents.append(content)
+
+    def add_all(self, contents: Iterable[Content | None]) -> None:
+        for content in contents:
+            self.add(content)
+
+    @property
+    def price_ids(self) -> set[str]:
+        """The prices that subscriptions among the objects show: they are mirrored with those."""
+        items = [item for each in self.contents if isinstance(each, Subscription) for item in each.items]
+        return {item.price.id for item in items}
+
+    def snapshots(self) -> list[Snapshot]:
+        return [
+            Snapshot(
+                each,
+                at=self._began,
+                api_version=None,
+                fetched=True,
+                seen=self._seen.get(stripe_mirror_snapshots.key_of(each)),
+            )
+            for each in self.contents
+        ]
+
+
+def _ask(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """What Stripe answers; None when there is no such object. Raises FetchError."""
+    try:
+        return call(*args, **kwargs)
+    except Refused as error:
+        if error.status == 404:
+            return None
+        raise FetchError(str(error)) from error
+    except StripeApiError as error:
+        raise FetchError(str(error), costs_attempt=not isinstance(error, Limited)) from error
+
+
+def _apply_one(target: Mirror, snapshot: Snapshot) -> None:
+    try:
+        target.apply(snapshot)
+    except UnlinkedError as error:
+        kind, object_id = snapshot.key
+        log.info("fetched-for-nobody", kind=kind, object_id=object_id, reason=error.reason)
+
+
+def _look_at_what_is_missing(connection: Connection, due: Due, fetch: _Fetch, effects: Effects, now: datetime) -> None:
+    """Report an object that is mirrored and gone at Stripe; look again for a renewal that is not there yet."""
+    subject = f"{due.kind}:{due.object_id}"
+    if fetch.contents:
+        drifts.resolve(connection, "gone-at-stripe", subject, now)
+    elif stripe_mirror_snapshots.stored_at(connection, {(due.kind, due.object_id)}):
+        drifts.report(
+            connection,
+            "gone-at-stripe",
+            subject,
+            expected="Stripe still has what is mirrored here",
+            actual="404: was the API key changed for another account's, or test data deleted?",
+            now=now,
+        )
+    if due.kind == "subscription" and connection.exec_driver_sql(_UNCONFIRMED, (due.object_id, now)).scalar():
+        effects.stale("subscription", due.object_id, "provisional-period", due_in_seconds=UNCONFIRMED_SECONDS)

@@ -1,0 +1,130 @@
+"""Looking for what events did not tell: those that Stripe never delivered, and subscriptions that look otherwise.
+
+Events go the way of webhooks, through webhook_events, marked as recovered. Of a subscription that is not as it is
+mirrored only the fetching is asked for: once per object, however many changes it had.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from sqlalchemy import Connection, Engine
+
+from pipeline.events import fetch_requests, queue
+from pipeline.providers.stripe_api import StripeApi
+from pipeline.stripe_mirror import subscriptions
+from pipeline.stripe_mirror.subscriptions import Subscription
+
+log = structlog.get_logger()
+
+#: Stripe delivers for three days; a night beyond is for our own.
+SINCE = timedelta(days=4)
+#: Rows of a transaction.
+CHUNK = 100
+#: Stripe filters by so many types at once.
+TYPES = (
+    "customer.created",
+    "customer.updated",
+    "customer.deleted",
+    "customer.subscription.created",
+    "customer.subscription.updated",
+    "customer.subscription.deleted",
+    "customer.subscription.paused",
+    "customer.subscription.resumed",
+    "invoice.created",
+    "invoice.updated",
+    "invoice.finalized",
+    "invoice.paid",
+    "invoice.payment_failed",
+    "invoice.voided",
+    "invoice.marked_uncollectible",
+    "invoice.deleted",
+    "price.created",
+    "price.updated",
+    "product.updated",
+)
+
+_MIRRORED = """
+select stripe_id, status, metered_item_id, metered_price_id, period_start, period_end, cancel_at_period_end, ended_at,
+       price_ids
+from subscriptions where stripe_id = any(%s::text[])
+"""
+
+_LINKED = "select stripe_customer_id from businesses where stripe_customer_id = any(%s::text[])"
+
+T = TypeVar("T")
+
+
+def recover_events(engine: Engine, api: StripeApi, now: datetime) -> int:
+    """Store the events of the last days that some endpoint has not answered, as far as they are unknown here; how many.
+
+    Raises StripeApiError; what was stored before stays.
+    """
+    count = 0
+    for events in _chunks(api.undelivered_events(TYPES, now - SINCE), CHUNK):
+        with engine.begin() as connection:
+            for event in events:
+                count += queue.store_event(
+                    connection,
+                    provider="stripe",
+                    key=str(event["id"])[:255],
+                    type=str(event["type"])[:255],
+                    body=orjson.dumps(event),
+                    content_type="application/json",
+                    now=now,
+                    recovered=True,
+                )
+    if count:
+        log.warning("events-recovered", events=count)
+    return count
+
+
+def sweep_subscriptions(engine: Engine, api: StripeApi) -> int:
+    """Have those subscriptions of the account fetched that are not as they are mirrored; how many.
+
+    One of a customer that no business is linked to, and that names none, is nobody's. Raises StripeApiError.
+    """
+    count = 0
+    for objects in _chunks(api.all_subscriptions(), CHUNK):
+        found = [read for each in objects if (read := subscriptions.read(each)) is not None]
+        with engine.begin() as connection:
+            different = _different(connection, found)
+            fetch_requests.request_all(connection, {("subscription", stripe_id): "swept" for stripe_id in different})
+        count += len(different)
+    if count:
+        log.warning("subscriptions-swept", different=count)
+    return count
+
+
+def _different(connection: Connection, found: list[Subscription]) -> list[str]:
+    mirrored = {row.stripe_id: row for row in connection.exec_driver_sql(_MIRRORED, ([it.stripe_id for it in found],))}
+    customers = [it.owned.customer_id for it in found]
+    linked = set(connection.exec_driver_sql(_LINKED, (customers,)).scalars())
+    return [
+        it.stripe_id
+        for it in found
+        if (
+            _differs(it, mirrored[it.stripe_id])
+            if it.stripe_id in mirrored
+            else it.owned.customer_id in linked or it.owned.named_business_id is not None
+        )
+    ]
+
+
+def _differs(it: Subscription, row: Any) -> bool:
+    periods = {item.id: item.period or it.period for item in it.items}
+    period = periods.get(row.metered_item_id)
+    return (
+        (it.status, it.cancel_at_period_end, it.ended_at) != (row.status, row.cancel_at_period_end, row.ended_at)
+        or sorted({item.price.id for item in it.items}) != row.price_ids
+        or (row.metered_item_id is not None and period != (row.period_start, row.period_end))
+    )
+
+
+def _chunks(objects: Iterable[T], size: int) -> Iterator[list[T]]:
+    remaining = iter(objects)
+    while chunk := list(islice(remaining, size)):
+        yield chunk

@@ -1,0 +1,227 @@
+"""The mirror of Stripe: applying snapshots of its objects, whether events brought them or a fetch.
+
+The object at Stripe is the truth, and an event only says that it changed. An event's snapshot is applied when it
+is strictly newer than what is stored; on a tie, an older one or a shape that we don't know, the object is fetched.
+A fetched one is applied when the mirror still is as it was before the fetch, whatever the two clocks say.
+"""
+
+import math
+import re
+from collections.abc import Collection
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pipeline.events.outcomes import MoreBusinesses
+from pipeline.stripe_mirror import customers, invoices
+from pipeline.stripe_mirror import prices as stripe_mirror_prices
+from pipeline.stripe_mirror import subscriptions as stripe_mirror_subscriptions
+from pipeline.stripe_mirror.customers import Customer, Links, Owned, UnlinkedError
+from pipeline.stripe_mirror.effects import Effects
+from pipeline.stripe_mirror.invoices import Invoice
+from pipeline.stripe_mirror.prices import Price
+from pipeline.stripe_mirror.subscriptions import Subscription
+
+#: Shapes that we read: the dated ones from 2020-08-27 on, and the releases with these names.
+OLDEST_VERSION = "2020-08-27"
+RELEASES = frozenset({"acacia", "basil", "clover", "dahlia", "endive"})
+
+_VERSION = re.compile(r"(20[0-9]{2}-[01][0-9]-[0-3][0-9])(?:\.([a-z]+))?")
+
+# Stored: what each object's mirror was made from. Prices and customers, which no business's lock guards, are locked.
+_STORED = {
+    "price": "select id, snapshot_at from stripe_prices where id = any(%s::text[]) order by id for no key update",
+    "customer": "select id, snapshot_at from stripe_customers where id = any(%s::text[]) order by id for no key update",
+    "subscription": "select stripe_id, snapshot_at from subscriptions where stripe_id = any(%s::text[])",
+    "invoice": "select id, snapshot_at from stripe_invoices where id = any(%s::text[])",
+}
+
+_BUSINESS_OF_SUBSCRIPTION = "select stripe_id, business_id from subscriptions where stripe_id = any(%s::text[])"
+
+Content = Customer | Price | Subscription | Invoice
+Key = tuple[str, str]
+
+
+def key_of(content: Content) -> Key:
+    """An object's kind, in the word of the table refreshes, and its id."""
+    match content:
+        case Customer():
+            return "customer", content.id
+        case Price():
+            return "price", content.id
+        case Subscription():
+            return "subscription", content.stripe_id
+        case Invoice():
+            return "invoice", content.id
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An object as it was ``at`` an instant of Stripe's (for a fetch: at the business instant before it began).
+
+    ``seen`` is for fetched ones: what the mirror was made from before the fetch, None for nothing.
+    """
+
+    content: Content
+    at: datetime | None
+    api_version: str | None
+    fetched: bool = False
+    seen: datetime | None = None
+
+    @property
+    def key(self) -> Key:
+        return key_of(self.content)
+
+    @property
+    def owned(self) -> Owned | None:
+        """Whose customer's it is, for what belongs to one."""
+        if isinstance(self.content, Subscription | Invoice):
+            return self.content.owned
+        return None
+
+
+def known_version(api_version: str | None) -> bool:
+    """Whether we know the shapes of an API version, as ``2020-08-27`` or ``2026-10-28.endive``."""
+    match = _VERSION.fullmatch(api_version or "")
+    return match is not None and match[1] >= OLDEST_VERSION and (match[2] is None or match[2] in RELEASES)
+
+
+def place(snapshot: Snapshot) -> tuple[int, str, float]:
+    """Its place in a batch: prices and customers first, since the others ask for them; each object's oldest first."""
+    kind, object_id = snapshot.key
+    return list(_STORED).index(kind), object_id, math.inf if snapshot.at is None else snapshot.at.timestamp()
+
+
+def stored_at(connection: Connection, keys: Collection[Key]) -> dict[Key, datetime]:
+    """What the mirrors of these objects were made from; prices and customers are locked until the commit."""
+    found: dict[Key, datetime] = {}
+    for kind, query in _STORED.items():
+        ids = sorted({object_id for key_kind, object_id in keys if key_kind == kind})
+        if ids:
+            rows = connection.exec_driver_sql(query, (ids,))
+            found |= {(kind, object_id): snapshot_at for object_id, snapshot_at in rows}
+    return found
+
+
+def businesses_of(connection: Connection, snapshots: Collection[Snapshot]) -> set[int]:
+    """The businesses that applying these may touch, to be locked before."""
+    owned = [snapshot.owned for snapshot in snapshots if snapshot.owned is not None]
+    # A customer that comes along may name a business for them.
+    owned += [
+        Owned(snapshot.content.id, snapshot.content.named_business_id)
+        for snapshot in snapshots
+        if isinstance(snapshot.content, Customer)
+    ]
+    return Links(connection, owned).businesses if owned else set()
+
+
+class Mirror:
+    """Applies the snapshots of one batch, in one transaction, under the locks of ``locked``.
+
+    Made with all of the batch, then given each in its ``place``; then ``effects`` is to be written.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        batch: Collection[Snapshot],
+        *,
+        locked: AbstractSet[int],
+        effects: Effects,
+        now: datetime,
+    ) -> None:
+        self._connection = connection
+        self._effects = effects
+        self._batch = batch
+        self._locked = locked
+        self._now = now
+        self._plans = stripe_mirror_prices.plan_ids(connection)
+        self._stored = stored_at(connection, {snapshot.key for snapshot in batch})
+        self._links: Links | None = None
+        self._owners: dict[str, int] = {}
+
+    def apply(self, snapshot: Snapshot) -> None:
+        """Apply one snapshot, or have its object fetched.
+
+        Raises UnlinkedError when no business is its customer, and MoreBusinesses.
+        """
+        business_id = self._business_of(snapshot)
+        kind, object_id = snapshot.key
+        reason = self._outdated(snapshot)
+        if reason is not None:
+            self._effects.stale(kind, object_id, reason)
+            return
+        at = snapshot.at
+        assert at is not None
+        if snapshot.fetched and snapshot.seen is not None:
+            at = max(at, snapshot.seen)
+        match snapshot.content:
+            case Customer() as customer:
+                customers.apply(self._connection, customer, at)
+                self._effects.customers_known = True
+            case Price() as price:
+                stripe_mirror_prices.apply(self._connection, price, at, self._plans, self._effects)
+            case Subscription() as subscription:
+                assert business_id is not None
+                stripe_mirror_subscriptions.apply(
+                    self._connection,
+                    subscription,
+                    business_id,
+                    snapshot_at=at,
+                    api_version=snapshot.api_version,
+                    plans=self._plans,
+                    effects=self._effects,
+                    now=self._now,
+                )
+            case Invoice() as invoice:
+                assert business_id is not None
+                invoices.apply(
+                    self._connection, invoice, business_id, snapshot_at=at, effects=self._effects, now=self._now
+                )
+        self._stored[snapshot.key] = at
+
+    def _outdated(self, snapshot: Snapshot) -> str | None:
+        """Why the snapshot can't be applied, in the word for the refresh; None when it can."""
+        stored = self._stored.get(snapshot.key)
+        if snapshot.fetched:
+            return None if stored == snapshot.seen else "changed-meanwhile"
+        if snapshot.at is None or not known_version(snapshot.api_version):
+            return "unknown-version"
+        if stored is not None and snapshot.at <= stored:
+            return "same-second" if snapshot.at == stored else "older-snapshot"
+        if isinstance(snapshot.content, Invoice):
+            if not snapshot.content.complete:
+                return "more-lines"
+            if invoices.unknown_prices(self._connection, snapshot.content):
+                return "unknown-price"
+        return None
+
+    def _business_of(self, snapshot: Snapshot) -> int | None:
+        if snapshot.owned is None:
+            return None
+        links = self._links or self._find_owners()
+        business_id = links.business_of(snapshot.owned, self._effects)
+        if isinstance(snapshot.content, Subscription):
+            owner = self._owners.setdefault(snapshot.content.stripe_id, business_id)
+            if owner != business_id:
+                raise UnlinkedError("customer-conflict")
+        return business_id
+
+    def _find_owners(self) -> Links:
+        """Look up whose the objects are, once the batch's customers are mirrored; mirror the items' prices."""
+        owned = [snapshot.owned for snapshot in self._batch if snapshot.owned is not None]
+        links = Links(self._connection, owned)
+        if links.businesses - self._locked:
+            raise MoreBusinesses(links.businesses - self._locked)
+        subscriptions = [each for each in self._batch if isinstance(each.content, Subscription)]
+        ids = sorted({each.key[1] for each in subscriptions})
+        self._owners = dict(self._connection.exec_driver_sql(_BUSINESS_OF_SUBSCRIPTION, (ids,)).all())
+        for each in subscriptions:
+            assert isinstance(each.content, Subscription)
+            if each.at is not None and (each.fetched or known_version(each.api_version)):
+                prices = [item.price for item in each.content.items]
+                stripe_mirror_prices.ensure(self._connection, prices, each.at, self._plans, self._effects)
+        self._links = links
+        return links

@@ -1,0 +1,174 @@
+"""The kinds of subscription changes: what each wants, how a subscription looks that has it, and how Stripe is asked.
+
+Each says how things should be, not what to do: Stripe is looked at first, so a change whose effect is there already is
+done without another call, also when the answer to an earlier one was lost.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pipeline.providers.stripe_api import StripeApi
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind. ``wanted`` is the change's own ``params``; ``it`` the subscription as Stripe shows it now."""
+
+    in_effect: Callable[[StripeApi, Json, Json], bool]
+    ask: Callable[[StripeApi, Json, Json, str], None]
+    """Given the idempotency key of the request that brings the effect; those before it have keys that begin so."""
+    after_last_push: bool = False
+    """Stripe counts nothing more for the present period once it is done: what is unsent must have arrived before."""
+    preview: Callable[[Json, Json], dict[str, Any]] = lambda _it, _wanted: {}
+    """How Stripe is asked what the change would bill (``subscription_details`` of a preview)."""
+
+
+def _leave_schedule(api: StripeApi, it: Json, key: str) -> None:
+    """A subscription that is managed by a schedule can't be changed beside it."""
+    if it.get("schedule"):
+        api.release_schedule(_id(it["schedule"]), f"{key}-release")
+
+
+def _id(value: Any) -> str:
+    return str(value["id"] if isinstance(value, Mapping) else value)
+
+
+def _modify(params: Mapping[str, Any]) -> Callable[[StripeApi, Json, Json, str], None]:
+    def ask(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+        api.modify_subscription(it["id"], params, key)
+
+    return ask
+
+
+def _cancel_at_period_end(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+    _leave_schedule(api, it, key)
+    api.modify_subscription(it["id"], {"cancel_at_period_end": True}, key)
+
+
+def _kept(_api: StripeApi, it: Json, _wanted: Json) -> bool:
+    return it["status"] != "canceled" and not it["cancel_at_period_end"] and not it.get("schedule")
+
+
+def _keep(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+    _leave_schedule(api, it, key)
+    api.modify_subscription(it["id"], {"cancel_at_period_end": False}, key)
+
+
+def _cancel_now(api: StripeApi, it: Json, _wanted: Json, _key: str) -> None:
+    # A DELETE has no idempotency key: the look before it is what keeps it from being done twice.
+    api.cancel_subscription(it["id"])
+
+
+def _items(it: Json) -> Sequence[Json]:
+    items: Sequence[Json] = it["items"]["data"]
+    return items
+
+
+def _usage_type(item: Json) -> str:
+    return str(item["price"]["recurring"]["usage_type"])
+
+
+def _has_prices(_api: StripeApi, it: Json, wanted: Json) -> bool:
+    return set(wanted["prices"].values()) <= {item["price"]["id"] for item in _items(it)}
+
+
+def _swapped(it: Json, wanted: Json) -> list[dict[str, str]]:
+    """The items with the wanted prices in place of those of the same kind; without its id an item would be added."""
+    swapped = []
+    for usage_type, price in sorted(wanted["prices"].items()):
+        item = next((each for each in _items(it) if _usage_type(each) == usage_type), None)
+        swapped.append({"price": price} if item is None else {"id": item["id"], "price": price})
+    return swapped
+
+
+#: The new price's included minutes begin with a new period; what the old one counted is billed at once.
+_FROM_NOW: Final = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior": "always_invoice"}
+
+
+def _upgrade(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
+    _leave_schedule(api, it, key)
+    api.modify_subscription(it["id"], {"items": _swapped(it, wanted), **_FROM_NOW}, key)
+
+
+def _downgraded(api: StripeApi, it: Json, wanted: Json) -> bool:
+    if _has_prices(api, it, wanted):
+        return True
+    if not it.get("schedule"):
+        return False
+    last = api.get_schedule(_id(it["schedule"]))["phases"][-1]
+    return set(wanted["prices"].values()) <= {_id(item["price"]) for item in last["items"]}
+
+
+def _downgrade(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
+    if it.get("schedule"):
+        schedule = api.get_schedule(_id(it["schedule"]))
+    else:
+        schedule = api.create_schedule(it["id"], f"{key}-schedule")
+    present = schedule["phases"][0]
+    kept = [{"price": _id(item["price"]), **_quantity(item)} for item in present["items"]]
+    replaced = {item["price"]["id"] for item in _items(it) if _usage_type(item) in wanted["prices"]}
+    others = [item for item in kept if item["price"] not in replaced]
+    after = others + [{"price": price} for _, price in sorted(wanted["prices"].items())]
+    period_end = max(item["current_period_end"] for item in _items(it))
+    phases = [
+        {"items": kept, "start_date": present["start_date"], "end_date": period_end},
+        {"items": after, "start_date": period_end},
+    ]
+    api.update_schedule(schedule["id"], {"phases": phases, "end_behavior": "release"}, key)
+
+
+def _quantity(item: Json) -> dict[str, int]:
+    return {} if item.get("quantity") is None else {"quantity": item["quantity"]}
+
+
+def _resume_collection(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+    """Drafts that were kept meanwhile are not collected by themselves when the pause ends: they go on first."""
+    for invoice in api.list_drafts(it["id"]):
+        if not invoice["auto_advance"]:
+            api.update_invoice(invoice["id"], {"auto_advance": True}, f"{key}-{invoice['id']}")
+    # An empty string unsets it; None would be dropped from the request.
+    api.modify_subscription(it["id"], {"pause_collection": ""}, key)
+
+
+def _metadata(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
+    api.modify_subscription(it["id"], {"metadata": wanted["metadata"]}, key)
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "cancel-at-period-end": Kind(
+        lambda _api, it, _wanted: bool(it["cancel_at_period_end"]) or it["status"] == "canceled",
+        _cancel_at_period_end,
+        preview=lambda _it, _wanted: {"cancel_at_period_end": True},
+    ),
+    # Undoes a cancellation or a downgrade that has not come yet.
+    "keep": Kind(_kept, _keep),
+    "cancel-now": Kind(
+        lambda _api, it, _wanted: it["status"] == "canceled",
+        _cancel_now,
+        after_last_push=True,
+        preview=lambda _it, _wanted: {"cancel_now": True},
+    ),
+    "upgrade": Kind(
+        _has_prices,
+        _upgrade,
+        after_last_push=True,
+        preview=lambda it, wanted: {"items": _swapped(it, wanted), **_FROM_NOW},
+    ),
+    "downgrade": Kind(_downgraded, _downgrade),
+    # Drafts are kept: nothing is collected, and nothing is given away either.
+    "pause-collection": Kind(
+        lambda _api, it, _wanted: it.get("pause_collection") is not None,
+        _modify({"pause_collection": {"behavior": "keep_as_draft"}}),
+    ),
+    "resume-collection": Kind(lambda _api, it, _wanted: it.get("pause_collection") is None, _resume_collection),
+    # What Altiora knows, for whoever looks at the subscription in Stripe's dashboard.
+    "metadata": Kind(
+        lambda _api, it, wanted: wanted["metadata"].items() <= dict(it.get("metadata") or {}).items(), _metadata
+    ),
+}
+
+#: Of these every later usage is counted anew.
+AFTER_LAST_PUSH: Final = tuple(name for name, kind in KINDS.items() if kind.after_last_push)

@@ -1,0 +1,159 @@
+"""Which period an instant falls into, and making the usage records that are missing there.
+
+The metered item's period where a subscription covers the instant, else the calendar month in the business's own time
+zone; clipped by the records that are there already, so that no instant is in two.
+"""
+
+from bisect import insort
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Connection
+
+from pipeline.events import fetch_requests
+from pipeline.usage.periods import Period, anchored_period, calendar_month
+from pipeline.usage.stripe_spans import MeteredSubscription, Span, known_spans, metered_subscriptions
+
+_TIME_ZONES = "select id, time_zone from businesses where id = any(%s::bigint[])"
+
+# Without a subscription: Free, unless the business never had one; then what it was added with.
+_FREE = "select id from subscription_plans where code = 'free'"
+
+# No conflict target: with one, the exclusion constraint raises instead of standing aside.
+_CREATE = """
+insert into usage_records
+  (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
+   included_minutes, opened_at)
+select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
+       made.cut, p.included_minutes, %(now)s
+from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
+            %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
+            %(allowance_months)s::date[], %(cut)s::boolean[])
+     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month, cut)
+join businesses b on b.id = made.business_id
+join subscription_plans p on p.id = coalesce(made.plan_id, b.plan_id)
+order by b.id, made.period_start
+on conflict do nothing
+"""
+
+#: Start and end of a period.
+Bounds = tuple[datetime, datetime]
+
+
+def make(
+    connection: Connection,
+    missing: Mapping[int, Collection[datetime]],
+    known: Mapping[int, Sequence[Bounds]],
+    now: datetime,
+) -> None:
+    """Make a record around each of these instants, by business, none of which lies in a ``known`` record.
+
+    ``known`` are the bounds of the records around, by start. What is provisional is to be fetched from Stripe.
+    """
+    made = NewRecords(connection, missing)
+    rows: list[NewRecord] = []
+    for business_id, instants in sorted(missing.items()):
+        bounds = sorted(known.get(business_id, ()))
+        for instant in sorted(instants):
+            if not any(start <= instant < end for start, end in bounds):
+                record = made.around(business_id, instant, bounds)
+                insort(bounds, (record.period.start, record.period.end))
+                rows.append(record)
+    connection.exec_driver_sql(
+        _CREATE,
+        {
+            "business_ids": [row.business_id for row in rows],
+            "subscription_ids": [row.subscription_id for row in rows],
+            "plan_ids": [row.plan_id for row in rows],
+            "starts": [row.period.start for row in rows],
+            "ends": [row.period.end for row in rows],
+            "provisional": [row.provisional for row in rows],
+            "allowance_months": [row.allowance_month for row in rows],
+            "cut": [row.cut for row in rows],
+            "now": now,
+        },
+    )
+    made.request_confirmations()
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecord:
+    """What the record around an instant is to be. ``plan_id`` None: the business's own."""
+
+    business_id: int
+    subscription_id: int | None
+    plan_id: int | None
+    period: Period
+    provisional: bool
+    allowance_month: date | None
+    cut: bool = False
+
+
+class NewRecords:
+    """Which records some businesses would have, from what is known of their subscriptions."""
+
+    def __init__(self, connection: Connection, business_ids: Collection[int]) -> None:
+        ids = sorted(business_ids)
+        self._connection = connection
+        self._unconfirmed: set[str] = set()
+        self._time_zones: dict[int, str] = dict(connection.exec_driver_sql(_TIME_ZONES, (ids,)).all())
+        self._free_plan_id: int = connection.exec_driver_sql(_FREE).scalar_one()
+        subscriptions = metered_subscriptions(connection, ids)
+        self._subscriptions: dict[int, list[MeteredSubscription]] = {}
+        for subscription in subscriptions:
+            self._subscriptions.setdefault(subscription.business_id, []).append(subscription)
+        self._spans: dict[int, list[Span]] = {}
+        for span in known_spans(connection, subscriptions):
+            self._spans.setdefault(span.subscription_id, []).append(span)
+
+    def request_confirmations(self) -> None:
+        """Have Stripe asked about the periods that were worked out by anchor arithmetic."""
+        wanted = {("subscription", stripe_id): "provisional-period" for stripe_id in self._unconfirmed}
+        fetch_requests.request_all(self._connection, wanted)
+
+    def around(self, business_id: int, instant: datetime, bounds: Sequence[Bounds]) -> NewRecord:
+        """The record around ``instant``, beside records with these bounds."""
+        subscriptions = self._subscriptions.get(business_id, [])
+        subscription = next((each for each in subscriptions if each.covers(instant)), None)
+        if subscription is None:
+            month = instant.astimezone(ZoneInfo(self._time_zones[business_id])).date().replace(day=1)
+            plan_id = self._free_plan_id if subscriptions else None
+            record = NewRecord(
+                business_id, None, plan_id, self._calendar_period(business_id, instant, subscriptions), False, month
+            )
+        else:
+            record = self._of_subscription(subscription, instant)
+            if record.provisional:
+                self._unconfirmed.add(subscription.stripe_id)
+        clipped = record.period.clipped(
+            max((end for _, end in bounds if end <= instant), default=None),
+            min((start for start, _ in bounds if start > instant), default=None),
+        )
+        return replace(record, period=clipped)
+
+    def _calendar_period(
+        self, business_id: int, instant: datetime, subscriptions: Sequence[MeteredSubscription]
+    ) -> Period:
+        """The calendar month in the business's own time zone, without what a subscription covers."""
+        month = calendar_month(self._time_zones[business_id], instant)
+        ends = [each.ended_at for each in subscriptions if each.ended_at is not None and each.ended_at <= instant]
+        starts = [each.started_at for each in subscriptions if each.started_at > instant]
+        return month.clipped(max(ends, default=None), min(starts, default=None))
+
+    def _of_subscription(self, subscription: MeteredSubscription, instant: datetime) -> NewRecord:
+        """The record of the metered item's period around ``instant``; provisional until Stripe has confirmed it."""
+
+        def record(plan_id: int | None, period: Period, *, provisional: bool = False, cut: bool = False) -> NewRecord:
+            return NewRecord(subscription.business_id, subscription.id, plan_id, period, provisional, None, cut)
+
+        for span in self._spans.get(subscription.id, ()):
+            if span.start <= instant < span.end:
+                return record(span.plan_id or subscription.plan_id, Period(span.start, span.end), cut=span.cut)
+        current = Period(subscription.period_start, subscription.period_end)
+        period = anchored_period(subscription.anchor, instant)
+        if instant < current.start:  # over, so nothing but its invoice can correct it
+            return record(subscription.plan_id, period.clipped(subscription.started_at, current.start))
+        after = period.clipped(current.end, subscription.ended_at) if instant >= current.end else period
+        return record(subscription.plan_id, after, provisional=True)

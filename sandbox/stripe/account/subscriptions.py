@@ -1,0 +1,239 @@
+"""Subscriptions: created, renewed by their anchor, and ended now or at the period's end."""
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sandbox.stripe.account.charges import Charge, Charges, Flat, in_advance, is_metered, period, unused
+from sandbox.stripe.account.events import Events
+from sandbox.stripe.account.invoices import Invoices
+from sandbox.stripe.account.items import Priced, twice
+from sandbox.stripe.account.lifecycle import ENDED, RENEWING, Lifecycle
+from sandbox.stripe.account.payments import Payments
+from sandbox.stripe.account.periods import boundary, next_boundary
+from sandbox.stripe.account.state import Object, State, instant
+from sandbox.stripe.account.trials import Trials
+from sandbox.stripe.api.errors import no_such
+from sandbox.stripe.api.shapes import new_item, new_subscription
+
+INCOMPLETE_SECONDS = 23 * 3600
+"""How long a subscription waits for its first payment."""
+
+OnRenewal = Callable[[Object, int], None]
+
+
+@dataclass
+class NewSubscription:
+    """What a new subscription is made from. Its first period begins at ``start``, now or earlier."""
+
+    customer: str
+    priced: list[Priced]
+    start: int
+    metadata: dict[str, str] = field(default_factory=dict)
+    anchor: int | None = None
+    """Where the first period ends, if not a month after its start."""
+    prorates: bool = True
+    """Whether a first period that is short costs its part of the fixed prices, or nothing."""
+    trial_end: int | None = None
+    missing_payment_method: str = "create_invoice"
+    """What the trial's end does where there is no payment method: ``create_invoice``, ``cancel`` or ``pause``."""
+    billing_mode: str = "flexible"
+
+
+class Subscriptions:
+    """The subscriptions of the account. ``on_renewal`` is told of a period's end before the next period's prices."""
+
+    def __init__(
+        self,
+        state: State,
+        events: Events,
+        charges: Charges,
+        invoices: Invoices,
+        lifecycle: Lifecycle,
+        payments: Payments,
+        trials: Trials,
+    ) -> None:
+        self._state = state
+        self._events = events
+        self._charges = charges
+        self._invoices = invoices
+        self._lifecycle = lifecycle
+        self._payments = payments
+        self._trials = trials
+        self.on_renewal: OnRenewal = _nothing
+
+    def create(self, new: NewSubscription) -> Object:
+        """Make it; its first invoice is paid at once."""
+        currency = new.priced[0][0]["currency"]
+        subscription = new_subscription(new.customer, currency, new.metadata, new.start, self._state.now)
+        if new.billing_mode == "classic":
+            subscription["billing_mode"] = {"flexible": None, "type": "classic", "updated_at": None}
+        if new.anchor is not None:
+            subscription["billing_cycle_anchor"] = new.anchor
+        if new.trial_end is not None:
+            self._trials.begin(subscription, new.trial_end)
+        subscription["trial_settings"]["end_behavior"]["missing_payment_method"] = new.missing_payment_method
+        bounds = (new.start, new.trial_end or self._period_end(subscription, new.start))
+        for price, quantity in new.priced:
+            self.add_item(subscription, price, quantity, bounds)
+        self._state.subscriptions[subscription["id"]] = subscription
+        charges = self._first_charges(subscription, new)
+        owes = sum(charge.cents for charge in charges if isinstance(charge, Flat)) > 0
+        if owes and self._payments.would_fail(new.customer):
+            subscription["status"] = "incomplete"
+        first = self._invoices.draft(
+            subscription, charges, reason="subscription_create", period=bounds, grace_seconds=None
+        )
+        self._events.emit("customer.subscription.created", subscription)
+        self._invoices.finalise(first)
+        if subscription["status"] == "incomplete":
+            expire = functools.partial(self._expire_in_time, subscription["id"], first["id"])
+            self._state.timeline.at(instant(self._state.now + INCOMPLETE_SECONDS), expire, stop=True)
+        if subscription["status"] == "trialing":
+            self._trials.announce(subscription)
+        self.renew_later(subscription)
+        return subscription
+
+    async def _expire_in_time(self, subscription_id: str, invoice_id: str) -> None:
+        if self._state.subscriptions[subscription_id]["status"] == "incomplete":
+            self._invoices.void(self._state.invoices[invoice_id])
+            await self._events.flush()
+
+    def _first_charges(self, subscription: Object, new: NewSubscription) -> list[Charge]:
+        """The first period's fixed prices. Where it is short they are its part of a whole period's, or nothing."""
+        if new.trial_end is not None:
+            return self._trials.free_of_charge(subscription)
+        if new.anchor is None:
+            return in_advance(subscription)
+        if not new.prorates:
+            return []
+        whole = (int(boundary(instant(new.anchor), -1).timestamp()), new.anchor)
+        return [
+            Flat(
+                item["id"],
+                item["price"],
+                item["quantity"],
+                unused(item["price"], item["quantity"], new.start, whole),
+                new.start,
+                new.anchor,
+                proration=True,
+            )
+            for item in subscription["items"]["data"]
+            if not is_metered(item)
+        ]
+
+    def add_item(self, subscription: Object, price: Object, quantity: int, bounds: tuple[int, int]) -> Object:
+        """A new item, whose usage, if it is metered, counts from the period's start."""
+        if any(item["price"]["id"] == price["id"] for item in subscription["items"]["data"]):
+            raise twice(price)
+        item = new_item(subscription["id"], price, bounds, self._state.now)
+        if price["recurring"]["usage_type"] == "licensed":
+            item["quantity"] = quantity
+        else:
+            self._charges.book(subscription).open_since[item["id"]] = bounds[0]
+        subscription["items"]["data"].append(item)
+        return item
+
+    def _period_end(self, subscription: Object, start: int) -> int:
+        anchor = instant(subscription["billing_cycle_anchor"])
+        return int(next_boundary(anchor, instant(start)).timestamp())
+
+    def renew_later(self, subscription: Object) -> None:
+        """Let the current period end on the timeline."""
+        end = period(subscription)[1]
+        self._state.timeline.at(
+            instant(end), functools.partial(self._renew_in_time, subscription["id"], end), stop=True
+        )
+
+    async def _renew_in_time(self, subscription_id: str, end: int) -> None:
+        self.renew(self._state.subscriptions[subscription_id], end)
+        await self._events.flush()
+
+    def renew(self, subscription: Object, end: int) -> None:
+        """End the period that ends at ``end``, if that is the current one: the next begins, or nothing does."""
+        bounds = period(subscription)
+        if subscription["status"] not in RENEWING or bounds[1] != end:
+            return
+        before = copy.deepcopy(subscription)
+        charges, grace = self._charges.in_arrears(subscription, end), self._invoices.grace(subscription)
+        behavior = "create_invoice"
+        if subscription["status"] == "trialing":
+            self._trials.waive(charges)
+            behavior = self._trials.end_behavior(subscription)
+        if behavior == "cancel" or ends_by(subscription, end):
+            self._end(subscription, charges, bounds, "subscription_cycle")
+            return
+        if behavior == "pause":
+            self._lifecycle.pause(subscription, "trial_end_without_payment_method")
+            return
+        if subscription["status"] == "trialing":
+            subscription["status"] = "active"
+        self.on_renewal(subscription, end)
+        self.move(subscription, end)
+        charges += in_advance(subscription)
+        self._invoices.draft(subscription, charges, reason="subscription_cycle", period=bounds, grace_seconds=grace)
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+        self.renew_later(subscription)
+
+    def move(self, subscription: Object, start: int) -> None:
+        """Begin the period at ``start``, on all items."""
+        end = self._period_end(subscription, start)
+        for item in subscription["items"]["data"]:
+            item.update(current_period_start=start, current_period_end=end)
+
+    def cancel(self, subscription: Object, *, invoice_now: bool) -> None:
+        """End it now. Without ``invoice_now`` its open usage is on no invoice."""
+        if subscription["status"] in ENDED:
+            raise no_such("subscription", subscription["id"])
+        charges = self._charges.in_arrears(subscription, self._state.now)
+        self._end(subscription, charges if invoice_now else [], period(subscription), "subscription_update")
+
+    def _end(self, subscription: Object, charges: list[Charge], bounds: tuple[int, int], reason: str) -> None:
+        grace = self._invoices.grace(subscription)
+        self._lifecycle.mark_ended(subscription)
+        if charges:
+            self._invoices.draft(subscription, charges, reason=reason, period=bounds, grace_seconds=grace)
+        self._events.emit("customer.subscription.deleted", subscription)
+
+    def set_cancel_at_period_end(self, subscription: Object, *, cancels: bool) -> None:
+        if subscription["cancel_at_period_end"] == cancels:
+            return
+        subscription.update(
+            cancel_at_period_end=cancels,
+            cancel_at=period(subscription)[1] if cancels else None,
+            canceled_at=self._state.now if cancels else None,
+        )
+        subscription["cancellation_details"]["reason"] = "cancellation_requested" if cancels else None
+
+    def schedule_end(self, subscription: Object) -> None:
+        """Let it end with its period, as the dashboard would."""
+        before = copy.deepcopy(subscription)
+        self.set_cancel_at_period_end(subscription, cancels=True)
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+
+    def set_pause_collection(self, subscription: Object, behavior: str | None, resumes_at: int | None) -> None:
+        """Stop or resume collecting; the status stays. None: collect again."""
+        pause = None if behavior is None else {"behavior": behavior, "resumes_at": resumes_at}
+        subscription["pause_collection"] = pause
+        if pause is not None and resumes_at is not None:
+            resume = functools.partial(self._collect_again, subscription["id"], pause)
+            self._state.timeline.at(instant(resumes_at), resume)
+
+    async def _collect_again(self, subscription_id: str, pause: Object) -> None:
+        subscription = self._state.subscriptions[subscription_id]
+        if subscription["pause_collection"] is pause and subscription["status"] not in ENDED:
+            before = copy.deepcopy(subscription)
+            subscription["pause_collection"] = None
+            self._events.emit_change("customer.subscription.updated", before, subscription)
+            await self._events.flush()
+
+
+def ends_by(subscription: Object, end: int) -> bool:
+    """Whether it is to end with the period that ends at ``end``."""
+    at = subscription["cancel_at"]
+    return bool(subscription["cancel_at_period_end"] or (at is not None and at <= end))
+
+
+def _nothing(_: Object, __: int) -> None:
+    """Without schedules nothing more happens at a period's end."""

@@ -1,0 +1,172 @@
+"""`altiora doctor`: what it finds, and what it says is to be done."""
+
+import os
+
+import httpx
+import pytest
+
+from ops.doctor import accounts
+from ops.processes import recipes
+from ops.processes.supervisor import free_port
+from tests.worlds.command_line import Altiora, use_environment
+from tests.worlds.world import World
+
+HERE = "http://127.0.0.1:8000"
+STRIPE_WEBHOOK, TWILIO_WEBHOOK = f"{HERE}/webhooks/stripe", f"{HERE}/webhooks/twilio/voice"
+
+
+@pytest.fixture
+def altiora(monkeypatch, environment):
+    use_environment(monkeypatch, environment)
+    return Altiora()
+
+
+@pytest.fixture
+def world(engine, tmp_path):
+    return World(engine, tmp_path / "clock")
+
+
+def findings(altiora, level, status):
+    """What it says at this level, with the part that each is about."""
+    return [
+        f"{row['what']}: {row['finding']}" for row in altiora.json("doctor", status=status) if row["level"] == level
+    ]
+
+
+def test_accounts_that_are_set_up_step_by_step(altiora, world, processes, environment):
+    stripe_port, twilio_port = free_port(), free_port()
+    recipes.sandbox(stripe_port, twilio_port, HERE).start(processes, environment)
+    stripe, twilio = f"http://127.0.0.1:{stripe_port}", f"http://127.0.0.1:{twilio_port}"
+    os.environ |= {"ALTIORA_STRIPE_API_BASE": stripe, "ALTIORA_TWILIO_API_BASE": twilio}
+
+    def make(what, **about):
+        httpx.post(f"{stripe}/_sandbox/stripe/{what}", json=about).raise_for_status()
+
+    def price(plan, minutes):
+        make("plan-prices", plan=plan, flat_cents=100, included_minutes=minutes, overage_cents_decimal="5")
+
+    def number(number, callback):
+        about = {"number": number, "status_callback": callback}
+        httpx.post(f"{twilio}/_sandbox/twilio/numbers", json=about).raise_for_status()
+
+    # Nothing is there yet.
+    meter, endpoint = findings(altiora, "fail", 1)
+    assert meter == (
+        "stripe: no meter counts the event call_minutes: create one that sums, in Stripe's dashboard under Billing,"
+        " Meters, or set ALTIORA_STRIPE_METER_EVENT_NAME"
+    )
+    assert endpoint == (
+        f"stripe: no webhook endpoint calls {STRIPE_WEBHOOK}: create one with API version 2026-10-28.endive, and set"
+        " its secret in ALTIORA_STRIPE_WEBHOOK_SECRET"
+    )
+    assert findings(altiora, "warn", 1) == [
+        "twilio: held by businesses, and not in this account: +15550000001, +15550000002"
+    ]
+
+    # A price is missing.
+    make("meters", event_name="call_minutes")
+    price("starter", 500)
+    price("professional", 2000)
+    make("webhook-endpoints", url=STRIPE_WEBHOOK, enabled_events=["*"])
+    number("+15550000001", f"{TWILIO_WEBHOOK}?from=b#rc=5&rp=all")
+    number("+15550000002", TWILIO_WEBHOOK)
+    (metered,) = findings(altiora, "fail", 1)
+    assert metered == (
+        "stripe: no metered price stands for plan Enterprise: create a graduated one on the meter, monthly, with"
+        " metadata altiora_plan=enterprise"
+    )
+
+    # All is well.
+    price("enterprise", 10_000)
+    assert findings(altiora, "fail", 0) == findings(altiora, "warn", 0) == []
+    said = altiora("doctor").splitlines()
+    assert "ok     twilio    2 numbers call http://127.0.0.1:8000/webhooks/twilio/voice" in map(str.strip, said)
+    assert max(map(len, said)) <= 80
+
+    # Somebody has changed this and that.
+    price("starter", 400)
+    make("webhook-endpoints", url=STRIPE_WEBHOOK, enabled_events=["invoice.paid"])
+    number("+15550000001", f"{HERE}/elsewhere")
+    number("+15550000009", TWILIO_WEBHOOK)
+    includes, silent = findings(altiora, "fail", 1)
+    assert "of plan Starter includes 400 minutes, the plan 500" in includes
+    assert silent == (
+        f"twilio: Twilio does not tell us of calls on +15550000001: set their status callback to POST {TWILIO_WEBHOOK}"
+    )
+    events, nobody = findings(altiora, "warn", 1)
+    assert "does not send customer.subscription.created, " in events
+    assert nobody.startswith("twilio: nobody holds +15550000009")
+
+    # The keys are others'.
+    os.environ |= {"ALTIORA_TWILIO_AUTH_TOKEN": "wrong", "ALTIORA_STRIPE_API_KEY": "wrong"}
+    refused_by_stripe, refused_by_twilio = findings(altiora, "fail", 1)
+    assert refused_by_stripe.startswith("stripe: Stripe answers 401")
+    assert refused_by_stripe.endswith("see that ALTIORA_STRIPE_API_KEY may read meters, prices and webhooks")
+    assert refused_by_twilio.startswith("twilio: Twilio answers 401")
+
+
+def test_what_cannot_be_reached_or_is_not_set_hides_nothing_else(altiora):
+    os.environ |= {
+        "ALTIORA_BROKER_URL": "redis://127.0.0.1:1/0",
+        "ALTIORA_DATABASE_URL": "postgresql://127.0.0.1:1/altiora",
+        "ALTIORA_STRIPE_WEBHOOK_SECRET": "",
+        "ALTIORA_CLOCK": "/nowhere",
+    }
+    beginnings = (
+        "settings: ALTIORA_STRIPE_WEBHOOK_SECRET is missing",
+        "settings: ALTIORA_CLOCK names /nowhere",
+        "database: PostgreSQL can't be reached",
+        "broker: the broker can't be reached",
+        "stripe: http://127.0.0.1:1 can't be reached",
+        "twilio: http://127.0.0.1:1 can't be reached",
+    )
+    for words, beginning in zip(findings(altiora, "fail", 1), beginnings, strict=True):
+        assert words.startswith(beginning)
+
+
+def test_a_database_that_is_not_ready(altiora, world, empty_database_url):
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update subscription_plans set included_minutes = 51 where code = 'free'")
+    assert "database: plans differ from this version's (free): run `altiora seed`" in findings(altiora, "fail", 1)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update alembic_version set version_num = '0000'")
+    assert any("its tables are at 0000, this version" in words for words in findings(altiora, "fail", 1))
+    os.environ["ALTIORA_DATABASE_URL"] = empty_database_url
+    assert "database: it has no tables of ours: run `altiora migrate`" in findings(altiora, "fail", 1)
+
+
+def test_a_source_that_has_been_silent_for_too_long_fails(altiora, world):
+    world.callback("a")
+    world.drain()
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update sources set heard_machine_at = now() - interval '49 h' where heard_at is not null"
+        )
+    (silent,) = [words for words in findings(altiora, "fail", 1) if words.startswith("sources")]
+    assert "twilio-callbacks: last heard" in silent
+    assert "2 d 1 h ago, usual are 2 d 0 h: see that its requests reach us" in silent
+
+
+def test_a_broker_that_forgets_is_a_warning(altiora, world, monkeypatch):
+    told = {"redis_version": "6.0.16", "maxmemory_policy": "allkeys-lru", "aof_enabled": 0}
+    monkeypatch.setattr("redis.Redis.info", lambda _: told)
+    assert "broker: Redis 6.0.16 is too old: use Redis or Valkey 6.2 or newer" in findings(altiora, "fail", 1)
+    evicts, forgets = (words for words in findings(altiora, "warn", 1) if words.startswith("broker"))
+    assert "set maxmemory-policy to noeviction" in evicts
+    assert "set appendonly to yes" in forgets
+
+
+@pytest.mark.parametrize(
+    ("callback", "method", "tells"),
+    [
+        (TWILIO_WEBHOOK, "POST", True),
+        (f"{TWILIO_WEBHOOK}?from=b#rc=5", "POST", True),
+        (TWILIO_WEBHOOK, "GET", False),
+        (f"{TWILIO_WEBHOOK}/other", "POST", False),
+        ("", "POST", False),
+        (None, "POST", False),
+    ],
+)
+def test_a_number_tells_us_of_calls_by_post_to_our_address(callback, method, tells):
+    number = {"status_callback": callback, "status_callback_method": method}
+    assert accounts._tells(number, TWILIO_WEBHOOK) is tells

@@ -1,0 +1,103 @@
+"""`altiora subscription`: what it shows, what it plans, and what it only rehearses."""
+
+import os
+import random
+from datetime import timedelta
+
+import pytest
+
+from tests.worlds.command_line import Altiora, use_environment
+from tests.worlds.lives import Call, Life
+from tests.worlds.stripe_stand_in import START
+from tests.worlds.works import Works
+
+
+@pytest.fixture
+def shop(engine, host, tmp_path, monkeypatch, environment):
+    """A business on Starter that has used 510 minutes of its 500, two days into its period."""
+    with host.fresh(tmp_path) as stripe:
+        works = Works(engine, stripe, tmp_path / "our-clock")
+        works.at(START)
+        life = Life(stripe, works.business_id, random.Random(1))
+        life.step("subscribe")
+        works.follow(life)
+        stripe.run(stripe.timeline.advance(START + timedelta(days=2)))
+        life.calls += [Call(f"CA{number:032x}", START + timedelta(days=1), 85 * 60) for number in range(6)]
+        works.follow(life)
+        use_environment(monkeypatch, environment)
+        os.environ |= {
+            "ALTIORA_STRIPE_API_BASE": stripe.url,
+            "ALTIORA_STRIPE_API_KEY": "sk_test_cli",
+            "ALTIORA_CLOCK": str(works.clock_file),
+        }
+        yield Altiora(), works, life
+
+
+def test_an_upgrade_is_rehearsed_then_planned_then_shown(shop):
+    altiora, works, life = shop
+    said = altiora("subscription", "upgrade", "1", "professional", "--dry-run")
+    assert said.startswith(f"upgrade of {life.subscription['id']}, nothing is sent:\n  POST /v1/subscriptions/sub_")
+    assert '"billing_cycle_anchor": {"type": "now"}' in said
+    assert "after Stripe has confirmed the last minutes of the present period" in said
+    assert "The invoice that follows at once:" in said
+    assert "10 x starter minutes (tier 2)" in said
+    assert "1.20 USD" in said
+    assert works.rows("select count(*) from subscription_changes where kind = 'upgrade'") == [(0,)]
+    assert life.subscription["items"]["data"][0]["price"]["metadata"]["altiora_plan"] == "starter"
+
+    said = altiora("subscription", "upgrade", "1", "professional")
+    assert "A worker tells Stripe within seconds" in said
+    works.follow(life)
+    told = altiora.json("subscription", "show", "1")
+    assert [(row["kind"], row["state"]) for row in told["changes"] if row["kind"] == "upgrade"] == [("upgrade", "done")]
+    assert told["subscriptions"][0]["plan"] == "professional"
+    assert "professional" in altiora("subscription", "show", "1")
+    assert "in effect already" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (["cancel", "1"], '{"cancel_at_period_end": true}'),
+        (["cancel", "1", "--now"], "DELETE /v1/subscriptions/sub_"),
+        (["pause", "1"], '{"pause_collection": {"behavior": "keep_as_draft"}}'),
+    ],
+)
+def test_what_would_be_sent(shop, words, sent):
+    altiora, works, _ = shop
+    said = altiora("subscription", *words, "--dry-run")
+    assert sent in said
+    assert "to pay: " in said
+    assert works.rows("select count(*) from subscription_changes where kind <> 'metadata'") == [(0,)]
+
+
+def test_a_downgrade_is_a_schedule(shop):
+    altiora, works, life = shop
+    works.change("upgrade", "professional")
+    works.follow(life)
+    said = altiora("subscription", "downgrade", "1", "starter", "--dry-run")
+    assert 'POST /v1/subscription_schedules {"from_subscription": "sub_' in said
+    assert "POST /v1/subscription_schedules/the-new-schedule" in said
+    altiora("subscription", "downgrade", "1", "starter")
+    works.follow(life)
+    assert life.subscription["schedule"]
+    altiora("subscription", "resume", "1")
+    works.follow(life)
+    assert life.subscription["schedule"] is None
+    assert "it is in effect already: no request" in altiora("subscription", "resume", "1", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["upgrade", "1", "starter"], "the business is on starter already"),
+        (["downgrade", "1", "professional"], "professional is dearer than its present plan: use the other command"),
+        (["upgrade", "1", "gold"], "there is no plan gold"),
+        (["downgrade", "1", "free"], "Free has no subscription: altiora subscription cancel"),
+        (["upgrade", "1", "enterprise"], "no metered price of Stripe's stands for plan enterprise"),
+        (["cancel", "99"], "there is no business 99"),
+    ],
+)
+def test_what_can_not_be_is_told_in_a_sentence(shop, words, sentence):
+    altiora, _, _ = shop
+    assert sentence in altiora("subscription", *words, status=1)

@@ -1,0 +1,237 @@
+"""The drain under shuffling, duplication, several workers, locks, bad rows and death."""
+
+import contextlib
+import random
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy.exc import DBAPIError
+
+from ops.processes.repository import REPOSITORY
+from pipeline.calls import call_owner, call_rows
+from pipeline.calls.call_reports import TERMINAL
+from pipeline.events import queue
+from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
+
+
+@pytest.fixture
+def world(engine, tmp_path):
+    made = World(engine, tmp_path / "clock")
+    yield made
+    made.assert_sums()
+
+
+def _minutes(seconds):
+    return (seconds + 59) // 60
+
+
+# Order and duplication
+
+_reports = st.lists(
+    st.tuples(
+        st.sampled_from(["one", "two", "three"]),
+        st.sampled_from(["ringing", "in-progress", "completed", "busy"]),
+        st.integers(0, 3),
+        st.integers(0, 400),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(reports=_reports, order=st.randoms(use_true_random=False), batches=st.integers(1, 5))
+def test_whatever_the_order_the_api_has_the_last_word_and_sums_agree(world, reports, order, batches):
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("truncate webhook_events, calls, usage_records, usage_alerts, refreshes cascade")
+    answers = {name: seconds for name, _, _, seconds in reports}
+    arriving = [("callback", report) for report in reports] + [("api", item) for item in answers.items()]
+    order.shuffle(arriving)
+    for index, (source, item) in enumerate(arriving):
+        if source == "callback":
+            name, status, sequence, seconds = item
+            duration = seconds if status in TERMINAL else None
+            world.callback(name, CallStatus=status, SequenceNumber=sequence, CallDuration=duration)
+        else:
+            name, seconds = item
+            world.api_answer(name, duration=str(seconds))
+        if order.randrange(len(arriving)) < batches or index == len(arriving) - 1:
+            world.drain()
+    assert world.figures(world.b) == [
+        (len(answers), sum(answers.values()), sum(_minutes(seconds) for seconds in answers.values()))
+    ]
+    world.assert_sums()
+
+
+def test_three_workers_over_shuffled_events_give_the_figures_of_the_calls_record_by_record(world):
+    world.now = at("31 Dec")
+    rng = random.Random(7)
+    ends = {}
+    for index in range(400):
+        name, business = f"call-{index}", rng.choice([NUMBER_OF_B, NUMBER_OF_F])
+        ended, seconds = at("3 Nov") + timedelta(minutes=rng.randrange(60 * 24 * 50)), rng.randrange(600)
+        steps = [
+            {"CallStatus": "ringing", "SequenceNumber": 1},
+            {"CallStatus": "in-progress", "SequenceNumber": 2},
+            {"CallStatus": "completed", "CallDuration": seconds},
+        ]
+        rng.shuffle(steps)
+        for step in steps:
+            world.callback(name, To=business, ended=ended, **step)
+        ends[name] = (business, ended, seconds)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update webhook_events set due_at = now() - random() * interval '1 hour'")
+    with ThreadPoolExecutor(3) as pool:
+        for drained in [pool.submit(world.drain) for _ in range(3)]:
+            drained.result()
+    for business_id, number in ((world.b, NUMBER_OF_B), (world.f, NUMBER_OF_F)):
+        for record in world.records(business_id):
+            inside = [
+                seconds
+                for whose, ended, seconds in ends.values()
+                if whose == number and record.period_start <= ended < record.period_end
+            ]
+            assert (record.calls, record.seconds, record.minutes) == (
+                len(inside),
+                sum(inside),
+                sum(map(_minutes, inside)),
+            )
+    assert world.rows("select state, count(*) from webhook_events group by state") == [("processed", 1200)]
+    assert world.rows("select deadlocks from pg_stat_database where datname = current_database()") == [(0,)]
+    assert world.rows("select * from claims") == []
+
+
+def test_a_call_that_turns_out_to_be_anothers_moves_with_both_locked(world):
+    moved = at("20 Nov 12:00")
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("delete from phone_number_assignments where number = %s", (NUMBER_OF_B,))
+        world.hold(connection, world.b, NUMBER_OF_B, None, moved)
+        world.hold(connection, world.f, NUMBER_OF_B, moved, None)
+    world.callback(ended=at("20 Nov 12:04"), CallDuration=300)  # from 11:59: B's
+    world.drain()
+    assert world.figures(world.b) == [(1, 300, 5)]
+    world.api_answer(start_time="Fri, 20 Nov 2026 12:01:00 +0000", end_time="Fri, 20 Nov 2026 12:04:00 +0000",
+                     duration="180")  # fmt: skip
+    world.drain()
+    assert (world.figures(world.b), world.figures(world.f)) == ([(0, 0, 0)], [(1, 180, 3)])
+
+
+# Locks and bad rows
+
+
+def test_a_business_that_somebody_holds_waits_and_the_others_go_on(world):
+    held = world.callback("held")
+    free = world.callback("free", To=NUMBER_OF_F)
+    with world.engine.connect() as holder:
+        holder.exec_driver_sql("select from businesses where id = %s for update", (world.b,))
+        world.drain()
+        holder.rollback()
+    assert world.event(free) == ("processed", None)
+    assert world.event(held) == ("pending", "business-locked")
+    assert world.rows("select max(attempts) from webhook_events") == [(0,)]
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update webhook_events set due_at = now()")
+    world.drain()
+    assert world.event(held) == ("processed", None)
+
+
+def test_a_row_that_cannot_be_applied_is_dead_alone(world):
+    broken = world.business("Nowhere", "free", "Mars/Olympus_Mons", "+15550000077")
+    keys = [world.callback(f"call-{index}") for index in range(20)]
+    bad = world.callback("bad", To="+15550000077")
+    world.drain()
+    assert world.event(bad) == ("dead", "failed: ZoneInfoNotFoundError")
+    assert {world.event(key) for key in keys} == {("processed", None)}
+    assert world.figures(world.b) == [(20, 1200, 20)]
+    assert world.records(broken) == []
+
+
+# Death
+
+_LETHAL = """
+import os, signal, sys
+from pathlib import Path
+from db.engine import make_engine
+from pipeline import clock, drain, reports
+decode = reports.decode
+def lethal(event_id, key, content_type, body, received_at, account_sid):
+    if b"lethal" in body:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode(event_id, key, content_type, body, received_at, account_sid)
+reports.decode = lethal
+settings = drain.DrainSettings("AC" + "0" * 32, livemode=False)
+drain.Drain(make_engine(sys.argv[1]), settings, clock.Clock(Path(sys.argv[2]))).run()
+"""
+
+
+def _drain_in_a_process(world, database_url):
+    return subprocess.run(
+        [sys.executable, "-c", _LETHAL, database_url, str(world.clock_file)], check=False, cwd=REPOSITORY, timeout=60
+    ).returncode
+
+
+def test_a_row_that_kills_every_worker_ends_dead_alone(world, database_url):
+    bad = world.callback("bad", CallerName="lethal")
+    good = [world.callback(f"call-{index}") for index in range(30)]
+    deaths = 0
+    while _drain_in_a_process(world, database_url) == -signal.SIGKILL:
+        deaths += 1
+        assert deaths <= 6, "31 rows, in halves: 31, 15, 7, 3, 1"
+    assert deaths == 5
+    assert world.event(bad) == ("dead", "kills-its-worker")
+    assert {world.event(key) for key in good} == {("processed", None)}
+    assert world.figures(world.b) == [(30, 1800, 30)]
+    assert world.rows("select * from claims") == []
+
+
+def test_a_claim_that_died_in_its_effect_leaves_no_half(world, monkeypatch):
+    """The last moment: everything applied, nothing committed, the connection gone."""
+    keys = [world.callback(f"call-{index}") for index in range(3)]
+    blocked, release = threading.Event(), threading.Event()
+    from pipeline.events import queue
+
+    remove = queue.remove_trace
+
+    def stop_before_the_commit(connection, trace_id):
+        blocked.set()
+        release.wait(20)
+        remove(connection, trace_id)
+
+    monkeypatch.setattr(queue, "remove_trace", stop_before_the_commit)
+
+    def drain():
+        with contextlib.suppress(DBAPIError):
+            world.drain()
+
+    thread = threading.Thread(target=drain)
+    thread.start()
+    assert blocked.wait(20)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where state = 'idle in transaction' and datname = current_database()"
+        )
+    monkeypatch.setattr(queue, "remove_trace", remove)
+    release.set()
+    thread.join(20)
+    assert {world.event(key) for key in keys} == {("pending", None)}
+    world.drain()
+    assert {world.event(key) for key in keys} == {("processed", None)}
+    assert world.figures(world.b) == [(3, 180, 3)]
+
+
+def test_stored_calls_are_read_by_sid_also_by_plans_that_were_made_for_empty_tables(world):
+    looks = {call_rows._FROZEN, call_rows._RANKED, call_owner._STORED}
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("analyze calls, usage_records")
+        queue.plan_by_index(connection)
+        for look in looks:
+            plan = connection.exec_driver_sql(f"explain (generic_plan) {look.replace('%b', '$1')}").scalars().all()
+            assert any("calls_pkey" in line for line in plan), plan

@@ -1,0 +1,215 @@
+"""Sending, against the stand-in for Stripe over HTTP: whatever it answers, its sums are the minutes, to the unit."""
+
+import pytest
+
+from pipeline.meter import push_sending
+from pipeline.providers.outbox_sender import Answer, Kind
+from pipeline.providers.stripe_api import Refused
+from tests.worlds.ledger import NOON, Ledger
+from tests.worlds.stripe_customers import Customers, RecordingApi
+
+
+@pytest.fixture
+def world(engine, host, tmp_path):
+    with host.fresh(tmp_path) as it:
+        yield Customers(Ledger(engine), it)
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [],
+        ["lose_answer"],
+        ["lose_answer", "lose_answer", "500", "429", "lose_answer"],
+        ["500"],
+        ["500_done"],
+        ["500", "500_done", "lose_answer"],
+        ["429"],
+        ["429", "429", "down", "500"],
+        ["down"],
+        ["slow:0.2"],
+    ],
+    ids="+".join,
+)
+def test_whatever_stripe_answers_its_summary_and_its_invoice_are_the_minutes(world, faults):
+    record_id = world.paying(503)
+    world.fail(*faults)
+    world.ledger.plan()
+    world.send_until_quiet()
+    push = world.ledger.the_push()
+    assert push.state == "sent"
+    assert world.ledger.row("usage_records", record_id).pushed_minutes == 503
+    assert world.summed(record_id) == 503
+    assert world.invoiced(record_id) == 503
+    assert world.ledger.drifts() == []
+
+
+def test_the_same_event_again_under_a_new_key_only_after_a_5xx(world):
+    world.paying(7)
+    world.fail("lose_answer", "down", "500", "429", "500_done")
+    world.ledger.plan()
+    name = world.ledger.the_push().identifier
+    world.ledger.run("update usage_records set minutes = 9")
+    world.send_until_quiet()
+    assert world.api.keys[:3] == [name, name, name]
+    # The lost answer is replayed under the first key: the push is known to be sent at the second attempt.
+    assert world.ledger.the_push().state == "sent"
+    bodies = {tuple(sorted((k, v) for k, v in body.items() if k != "idempotency_key")) for body in world.api.asked}
+    assert len(bodies) == 1, "frozen, whatever was counted meanwhile"
+
+
+def test_keys_after_5xx(world):
+    world.paying(7)
+    world.fail("500", "429", "500_done", "down")
+    world.ledger.plan()
+    name = world.ledger.the_push().identifier
+    world.send_until_quiet()
+    assert world.api.keys == [name, f"{name}:2", f"{name}:2", f"{name}:3", f"{name}:3"]
+    assert world.ledger.the_push().state == "sent"
+    assert world.ledger.the_push().answer.startswith("An event already exists")
+
+
+def test_a_429_costs_no_attempt_and_was_never_sent(world):
+    world.paying(7)
+    world.fail("429")
+    world.ledger.plan()
+    assert world.send() == {"limited": 1}
+    push = world.ledger.the_push()
+    assert (push.state, push.attempts, push.first_sent_at) == ("planned", 0, None)
+    assert push.due_at > push.created_at
+    world.send_until_quiet()
+    assert world.ledger.the_push().attempts == 1
+
+
+def test_a_429_after_a_lost_answer_forgets_neither_the_attempt_nor_its_time(world):
+    world.paying(7)
+    world.fail("down", "429")
+    world.ledger.plan()
+    world.send()
+    first = world.ledger.the_push()
+    world.ledger.make_due()
+    world.send()
+    second = world.ledger.the_push()
+    assert (second.state, second.attempts, second.first_sent_at) == ("planned", 1, first.first_sent_at)
+
+
+def test_a_worker_killed_between_call_and_commit(world):
+    record_id = world.paying(12)
+    world.ledger.plan()
+    with world.ledger.engine.begin() as connection:
+        (push,) = push_sending.claim(connection, NOON)
+    push_sending._attempt(world.api, push)  # and then it died
+    assert world.send() == {}, "leased"
+    world.ledger.make_due()
+    assert world.send() == {"done": 1}
+    assert world.ledger.row("usage_records", record_id).pushed_minutes == 12
+    assert world.summed(record_id) == 12
+
+
+def test_a_worker_that_lost_its_lease_can_tell_success_and_nothing_else(world):
+    record_id = world.paying(12)
+    world.ledger.plan()
+    claims: list[push_sending.Push] = []
+    for _ in range(2):
+        with world.ledger.engine.begin() as connection:
+            claims += push_sending.claim(connection, NOON)
+        world.ledger.make_due()
+    late, present = claims
+    with world.ledger.engine.begin() as connection:
+        refused = Answer(Kind.REFUSED, "no")
+        push_sending._settle(connection, late, refused, NOON)
+    assert world.ledger.the_push().state == "sending"
+    done = Answer(Kind.DONE, "accepted")
+    for push in (late, present):
+        with world.ledger.engine.begin() as connection:
+            push_sending._settle(connection, push, done, NOON)
+    assert world.ledger.the_push().state == "sent"
+    assert world.ledger.row("usage_records", record_id).pushed_minutes == 12, "once"
+
+
+def test_refused_for_good_is_shown_in_stripes_words_and_blocks_nothing_else(world):
+    refused, other = world.paying(5), world.paying(6)
+    world.it.control("/stripe/rules", synchronous_checks=True)
+    world.ledger.plan()
+    lost = world.customer(refused)
+    world.it.client.v1.customers.delete(lost)
+    assert world.send() == {"refused": 1, "done": 1}
+    push = next(push for push in world.ledger.pushes() if push.usage_record_id == refused)
+    assert push.state == "failed"
+    assert lost in push.answer
+    assert world.ledger.drifts() == ["push-refused"]
+    assert world.summed(other) == 6
+    world.ledger.make_due()
+    assert world.send() == {}
+    assert world.ledger.plan() == 0, "not before an operator releases it"
+
+
+def test_a_wrong_key_fails_a_push_that_was_never_sent_before(world):
+    world.paying(5)
+    world.api = RecordingApi(world.it.url, "sk_live_wrong")
+    world.ledger.plan()
+    assert world.send() == {"refused": 1}
+    assert world.ledger.the_push().state == "failed"
+    assert "Invalid API Key" in world.ledger.the_push().answer
+
+
+def test_refused_after_a_lost_answer_is_unknown_since_stripe_may_have_it(world):
+    world.paying(5)
+    world.fail("lose_answer")
+    world.ledger.plan()
+    world.send()
+    right, world.api = world.api, RecordingApi(world.it.url, "sk_live_wrong")
+    world.ledger.make_due()
+    assert world.send() == {"refused": 1}
+    assert world.ledger.the_push().state == "unknown"
+    assert world.ledger.drifts() == ["unknown-push"]
+    world.api = right
+    world.ledger.make_due()
+    assert world.send() == {}, "never sent again"
+    assert world.ledger.plan() == 0
+
+
+def test_a_duplicate_that_is_not_of_an_identifier_is_a_refusal(world):
+    class Other(RecordingApi):
+        def create_meter_event(self, **_):
+            raise Refused(400, None, "A meter exists already.")
+
+    world.paying(5)
+    world.api = Other(world.it.url)
+    world.ledger.plan()
+    assert world.send() == {"refused": 1}
+
+
+# Many
+
+
+def test_many_businesses_at_once_under_every_fault(world):
+    records = [world.paying(minutes) for minutes in range(1, 17)]
+    world.it.control("/faults", rate_429=0.2, rate_500=0.2, rate_lost_answer=0.2)
+    for round_ in range(2):
+        world.ledger.plan()
+        for _ in range(40):
+            world.ledger.make_due()
+            world.send()
+            if not world.ledger.rows("select 1 from meter_pushes where state <> 'sent'"):
+                break
+        world.ledger.run("update usage_records set minutes = minutes + %s", 10 * (1 - round_))
+    world.it.control("/faults", rate_429=0, rate_500=0, rate_lost_answer=0)
+    for minutes, record_id in enumerate(records, 11):
+        assert world.summed(record_id) == minutes == world.ledger.row("usage_records", record_id).pushed_minutes
+    assert world.ledger.drifts() == []
+
+
+def test_what_there_was_no_time_for_is_given_back(world):
+    for minutes in (1, 2, 3):
+        world.paying(minutes)
+    world.ledger.plan()
+    with world.ledger.engine.begin() as connection:
+        claimed = push_sending.claim(connection, NOON)
+    assert len(claimed) == 3
+    not_tried = Answer(Kind.NOT_TRIED, "")
+    for push in claimed:
+        with world.ledger.engine.begin() as connection:
+            push_sending._settle(connection, push, not_tried, NOON)
+    assert {(push.state, push.attempts, push.first_sent_at) for push in world.ledger.pushes()} == {("planned", 0, None)}
+    assert world.send() == {"done": 3}

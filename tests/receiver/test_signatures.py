@@ -1,0 +1,242 @@
+"""Who may hand us events: the signatures of Stripe and Twilio, right and forged."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+import pytest
+import stripe
+from hypothesis import given
+from hypothesis import strategies as st
+from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # twilio ships no types
+
+from pipeline.providers.stripe_api import verify_stripe_signature
+from pipeline.providers.twilio_api import verify_twilio_signature
+from pipeline.providers.webhook_signatures import SignatureError
+from receiver.receive import TwilioWebhook, parse_form
+from tests.worlds.webhooks import sign_stripe, sign_twilio
+
+BODY = b'{"id": "evt_1", "object": "event"}'
+URL = "https://billing.example.com/webhooks/twilio/voice"
+NOW = 1_700_000_000
+
+
+def stripe_takes(header: str | None, body: bytes = BODY, secrets: tuple[str, ...] = ("whsec_new",)) -> bool:
+    try:
+        verify_stripe_signature(body, header, secrets, NOW)
+    except SignatureError:
+        return False
+    return True
+
+
+def twilio_takes(
+    form: list[tuple[str, str]],
+    signature: str | None,
+    *,
+    url: str = URL,
+    body: bytes = b"",
+    settings: str | None = None,
+) -> bool:
+    try:
+        verify_twilio_signature(
+            url, form, body, signature=signature, signature_settings=settings, tokens=["new", "old"]
+        )
+    except SignatureError:
+        return False
+    return True
+
+
+# Stripe
+
+
+def test_what_stripes_own_package_signs_is_right():
+    header = stripe.WebhookSignature.generate_signature_header(BODY.decode(), "whsec_new", NOW)
+    assert stripe_takes(header)
+    assert not stripe_takes(header, BODY + b" ")
+    assert not stripe_takes(header, secrets=("whsec_other",))
+
+
+def test_any_byte_string_can_be_signed():
+    body = b"\xff\x00\xfe not UTF-8"
+    assert stripe_takes(sign_stripe(body, "whsec_new", NOW), body)
+
+
+def test_while_a_secret_is_rotated_both_are_right():
+    for signer in ("whsec_new", "whsec_old"):
+        assert stripe_takes(sign_stripe(BODY, signer, NOW), secrets=("whsec_new", "whsec_old"))
+
+
+def test_of_two_v1_signatures_one_must_be_right():
+    right = sign_stripe(BODY, "whsec_new", NOW)
+    assert stripe_takes(f"t={NOW},v1={'0' * 64},{right.split(',')[1]}")
+    assert stripe_takes(f"{right},v1={'0' * 64},v0=abc")
+    assert not stripe_takes(f"t={NOW},v1={'0' * 64},v1={'1' * 64}")
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(-301, False), (-300, True), (0, True), (300, True), (301, False)])
+def test_a_signature_is_good_for_five_minutes_in_both_directions(seconds, taken):
+    assert stripe_takes(sign_stripe(BODY, "whsec_new", NOW + seconds)) is taken
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "nonsense",
+        f"t={NOW}",
+        f"t={NOW},v1=",
+        f"t={NOW},v1=é",
+        f"t={NOW},v0={'0' * 64}",
+        f"v1={'0' * 64}",
+        f"t=,v1={'0' * 64}",
+        f"t=now,v1={'0' * 64}",
+        f"t=-1,v1={'0' * 64}",
+        f"t={'9' * 5000},v1={'0' * 64}",
+        f"t=١٢٣,v1={'0' * 64}",
+        ",,,===,",
+    ],
+)
+def test_a_forged_stripe_header_is_refused_and_raises_nothing_else(header):
+    assert not stripe_takes(header)
+
+
+@given(st.text())
+def test_no_stripe_header_raises_anything_else(header):
+    assert not stripe_takes(header)
+
+
+# Twilio
+
+
+def vectors(payloads: Path) -> Iterator[tuple[str, str, list[tuple[str, str]], bytes, str, bool]]:
+    """Name, URL, parameters, body, signature, and whether it is right; all under the token 12345."""
+    for vector in json.loads((payloads / "twilio_signatures.json").read_text())["vectors"]:
+        params: Any = vector["params"] or []
+        form = [(n, v) for n, v in (params.items() if isinstance(params, dict) else params)]
+        body = (vector["body"] or urlencode(form)).encode()
+        yield vector["name"], vector["url"], form, body, vector["signature"], vector["valid"]
+
+
+def test_twilios_own_vectors(payloads):
+    wrong = []
+    for name, url, form, body, signature, valid in vectors(payloads):
+        try:
+            tokens = ["other", "12345"]
+            verify_twilio_signature(url, form, body, signature=signature, signature_settings=None, tokens=tokens)
+        except SignatureError:
+            wrong += [name] if valid else []
+        else:
+            wrong += [] if valid else [name]
+    assert len(list(vectors(payloads))) >= 19
+    assert wrong == []
+
+
+def test_twilios_own_vectors_as_raw_requests(payloads):
+    """The same from what comes in: the address that we are known by, the query and the body as they stand."""
+    wrong = []
+    for name, url, form, body, signature, valid in vectors(payloads):
+        address, _, query = url.partition("?")
+        kind = "application/x-www-form-urlencoded; charset=UTF-8" if form else "application/json"
+        headers = {"content-type": kind, "x-twilio-signature": signature}
+        try:
+            TwilioWebhook(address, ["12345"]).read(headers, query, body, datetime.now(UTC))
+        except SignatureError:
+            wrong += [name] if valid else []
+        else:
+            wrong += [] if valid else [name]
+    assert wrong == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(["CallSid", "To", "Täg", "a", "ab"]), st.text()), min_size=1))
+def test_what_is_signed_of_a_form_is_what_the_package_signs(form):
+    class Form(dict[str, list[str]]):
+        def getall(self, name: str) -> list[str]:
+            return self[name]
+
+    values: Form = Form()
+    for name, value in form:
+        values.setdefault(name, []).append(value)
+    try:
+        signature = RequestValidator("new").compute_signature(URL, values)
+    except UnicodeEncodeError:  # a lone surrogate, which no form can hold
+        return
+    assert twilio_takes(form, signature)
+    assert not twilio_takes([*form, ("CallSid", "another")], signature) or ("CallSid", "another") in form
+
+
+def test_blank_parameters_are_signed_too():
+    form = parse_qsl("CallSid=CA1&ToZip=&To=%2B15550000001", keep_blank_values=True)
+    assert twilio_takes(form, sign_twilio(form, URL, "new"))
+    assert not twilio_takes([pair for pair in form if pair[1]], sign_twilio([*form, ("x", "y")], URL, "new"))
+
+
+_PIECES = [
+    "&",
+    "=",
+    "%",
+    "+",
+    "%26",
+    "%3D",
+    "%3d",
+    "%00",
+    "\0",
+    "%2B",
+    "%C3%A3",
+    "%c3",
+    "%ff",
+    "ã",
+    "a",
+    "To",
+    ";",
+    "?",
+]
+
+
+@given(st.lists(st.sampled_from(_PIECES)).map("".join) | st.text(st.characters(codec="utf-8")))
+def test_a_form_is_read_as_pythons_own_parser_reads_it(text):
+    assert parse_form(text.encode()) == parse_qsl(text, keep_blank_values=True)
+
+
+def test_a_form_of_too_many_parameters_or_other_bytes_is_none():
+    assert len(parse_form(b"&".join([b"a=%41"] * 500))) == 500
+    for body in (b"&".join([b"a=b"] * 501), b"&".join([b"a=%3D"] * 501), b"a=\xff"):
+        with pytest.raises(ValueError):
+            parse_form(body)
+
+
+def test_while_a_token_is_rotated_both_are_right():
+    form = [("CallSid", "CA1")]
+    assert twilio_takes(form, sign_twilio(form, URL, "new"))
+    assert twilio_takes(form, sign_twilio(form, URL, "old"))
+    assert not twilio_takes(form, sign_twilio(form, URL, "older"))
+
+
+def test_the_algorithm_is_the_one_that_the_header_names():
+    form = [("CallSid", "CA1")]
+    signature = sign_twilio(form, URL, "new", "sha256")
+    assert twilio_takes(form, signature, settings="key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")
+    assert not twilio_takes(form, signature)
+    assert not twilio_takes(form, signature, settings="key=webhooks_sharedkey_1,algorithm=HMAC_MD5")
+
+
+def test_a_body_without_parameters_must_be_named_by_the_url():
+    body = b'{"CallSid": "CA1"}'
+    url = f"{URL}?bodySHA256={hashlib.sha256(body).hexdigest()}"
+    signature = sign_twilio([], url, "new")
+    assert twilio_takes([], signature, url=url, body=body)
+    assert not twilio_takes([], signature, url=url, body=b'{"CallSid": "CA2"}')
+    # The package itself takes an empty form for any body.
+    assert RequestValidator("new").validate(url, {}, signature)
+    assert not twilio_takes([], signature, url=url, body=b"")
+
+
+@pytest.mark.parametrize("url", [URL + "?a=\udcff", "https://billing.example.com:99999/x", "https://[/x", ""])
+@pytest.mark.parametrize("signature", [None, "", "é", "x" * 28])
+@pytest.mark.parametrize("form", [[], [("CallSid", "\ud800")]])
+def test_a_forged_twilio_request_is_refused_and_raises_nothing_else(url, signature, form):
+    assert not twilio_takes(form, signature, url=url, body=b"\xff")

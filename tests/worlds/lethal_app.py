@@ -1,0 +1,18 @@
+"""The real Celery app, with a trap: whoever decodes a body that holds the word below is killed like by the kernel."""
+
+import os
+import signal
+
+from pipeline.calls import call_reports
+
+LETHAL = b"kill-the-worker"
+_decode = call_reports.decode
+
+
+def _lethal(event_id, key, content_type, body, received_at, account_sid):
+    if LETHAL in body:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _decode(event_id, key, content_type, body, received_at, account_sid)
+
+
+call_reports.decode = _lethal

@@ -1,0 +1,85 @@
+"""Our side as its tasks run it, in this process: events told, minutes pushed, changes sent, periods closed."""
+
+from datetime import datetime
+
+from pipeline.businesses import service_status
+from pipeline.closing import period_close
+from pipeline.meter import push_planning, push_sending
+from pipeline.subscription_changes import planning, sending
+from tests.worlds.lives import Books, Call, Life
+
+EVENT_NAME = "call_minutes"
+
+
+class Works(Books):
+    """Books that also do what is due. ``follow`` tells them what has happened since the last time."""
+
+    told = 0
+    called = 0
+
+    def follow(self, life: Life) -> None:
+        """Take in what has happened, and do what is due at the life's present instant until nothing is."""
+        self.at(life.now)
+        self.tell(*life.stripe.events[self.told :], *life.calls[self.called :])
+        self.told, self.called = len(life.stripe.events), len(life.calls)
+        self._list(life.now)
+        for _ in range(30):
+            self.refresh()
+            done = self._work(life.now)
+            self._make_due()
+            self.tell(*life.stripe.events[self.told :])
+            more, self.told = self.told < len(life.stripe.events), len(life.stripe.events)
+            if not done and not more:
+                return
+        raise AssertionError("there is still something to do after thirty rounds")
+
+    def _work(self, now: datetime) -> bool:
+        counts = (
+            service_status.settle_due(self.engine, now),
+            push_planning.plan_due(self.engine, EVENT_NAME, now),
+            push_sending.send_due(self.engine, self.api, now),
+            sending.send_due(self.engine, self.api, now),
+            period_close.close_due(self.engine, now),
+        )
+        return any(sum(each.values()) for each in counts)
+
+    def _list(self, now: datetime) -> None:
+        """As if Twilio had been listed: all calls of these lives have callbacks."""
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "insert into listings (source, listed_until) values ('twilio-calls', %(now)s)"
+                " on conflict (source) do update set listed_until = %(now)s",
+                {"now": now},
+            )
+
+    def _make_due(self) -> None:
+        with self.engine.begin() as connection:
+            for table in ("meter_pushes", "subscription_changes"):
+                connection.exec_driver_sql(f"update {table} set due_at = now() where state in ('planned', 'sending')")
+
+    def change(self, kind: str, plan: str | None = None) -> None:
+        """What `altiora subscription` plans."""
+        with self.engine.begin() as connection:
+            intent = planning.intend(connection, self.business_id, kind, plan)
+            planning.plan(connection, self.business_id, intent, "a test", self.clock.now())
+
+    def status(self) -> list[tuple[str, str, str]]:
+        """The transitions of the service: from, to, by which rule."""
+        return [
+            tuple(row) for row in self.rows("select from_status, to_status, rule from service_transitions order by id")
+        ]
+
+    def drifts(self) -> list[str]:
+        return [kind for (kind,) in self.rows("select kind from drifts where resolved_at is null order by id")]
+
+
+def billed(life: Life) -> int:
+    """The minutes that the stand-in bills of this customer, on final invoices and so far on the one to come."""
+    summary = life.stripe.sandbox.summary(life.customer)
+    on_invoices = sum(int(row["quantity"]) for row in summary["periods"])
+    return on_invoices + sum(int(row["arrived"]) for row in summary["open"])
+
+
+def made(calls: list[Call], start: datetime, end: datetime) -> int:
+    """The minutes of the calls that ended in ``[start, end)``."""
+    return sum(call.minutes for call in calls if start <= call.ended < end)
