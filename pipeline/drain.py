@@ -20,9 +20,9 @@ from pipeline.calls import call_reports, counting
 from pipeline.events import heartbeats, queue
 from pipeline.events.outcomes import Applied, MoreBusinesses, Outcome
 from pipeline.events.queue import StoredEvent
+from pipeline.shared.business_locks import free_businesses, lock_businesses
 from pipeline.shared.clock import Clock
 from pipeline.stripe_mirror import event_types
-from pipeline.usage import records
 
 log = structlog.get_logger()
 _PIPELINE = Path(__file__).parent
@@ -75,7 +75,7 @@ class Drain:
             if time.monotonic() - started > max_seconds:
                 self._result.more = True
                 break
-        heartbeats.hear(self._engine, self._heard)
+        heartbeats.note_heard(self._engine, self._heard)
         return self._result
 
     def _batch(self, event_ids: Sequence[int] | None, business_ids: frozenset[int] = frozenset()) -> bool:
@@ -111,7 +111,7 @@ class Drain:
         calls, changes = [], []
         for event in events:
             if event.provider == "twilio":
-                report = call_reports.decode(
+                report = call_reports.decode_report(
                     event.id,
                     event.key,
                     event.content_type,
@@ -121,22 +121,22 @@ class Drain:
                 )
                 applied.outcomes.append(report) if isinstance(report, Outcome) else calls.append(report)
             else:
-                change = event_types.decode(event.id, event.key, event.type, event.body, event.received_at)
+                change = event_types.decode_event(event.id, event.key, event.type, event.body, event.received_at)
                 applied.outcomes.append(change) if isinstance(change, Outcome) else changes.append(change)
         batch = counting.Batch(connection, calls)
         applied.outcomes += batch.outcomes
         # The largest write of a batch of calls, done before its businesses are locked: two workers that count for the
         # same businesses wait for each other from here on.
         queue.mark(connection, applied.outcomes)
-        locked = batch.businesses | event_types.businesses_of(connection, changes) | more
+        locked = batch.businesses | event_types.businesses_of_events(connection, changes) | more
         try:
-            records.lock_businesses(connection, locked)
+            lock_businesses(connection, locked)
         except OperationalError as error:
             if isinstance(error.orig, pg.LockNotAvailable):
                 raise _BusinessLocked(batch, changes, locked) from error
             raise
         applied.follow_ups |= batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs)
-        of_stripe = event_types.apply(connection, changes, locked, now, livemode=self._settings.livemode)
+        of_stripe = event_types.apply_events(connection, changes, locked, now, livemode=self._settings.livemode)
         queue.mark(connection, of_stripe.outcomes)
         applied.outcomes += of_stripe.outcomes
         applied.follow_ups |= of_stripe.follow_ups
@@ -195,9 +195,9 @@ class _BusinessLocked(Exception):  # noqa: N818 - a condition to act on
 
     def held_events(self, connection: Connection) -> set[int]:
         """The events of those businesses that are still held, as seen in a new transaction."""
-        held = self._wanted - records.free_businesses(connection, self._wanted)
+        held = self._wanted - free_businesses(connection, self._wanted)
         return self._batch.events_of(held) | {
-            change.id for change in self._changes if event_types.businesses_of(connection, [change]) & held
+            change.id for change in self._changes if event_types.businesses_of_events(connection, [change]) & held
         }
 
 

@@ -33,7 +33,7 @@ def steering(path: str, action: Action, *, method: str = "POST") -> Route:
     return Route(path, endpoint, methods=[method])
 
 
-def instant(given: str) -> datetime:
+def instant_of(given: str) -> datetime:
     """An instant from ISO 8601. Raises ValueError where the offset is missing."""
     value = datetime.fromisoformat(given)
     if value.tzinfo is None:
@@ -70,7 +70,7 @@ class Control:
     async def _advance(self, given: dict[str, Any]) -> object:
         if not self._timeline.owns_time:
             raise ValueError("this sandbox follows the machine's clock; start it with a clock file to move time")
-        happened = await self._timeline.advance(instant(given["to"]))
+        happened = await self._timeline.advance(instant_of(given["to"]))
         stop = self._timeline.next_stop()
         return {"now": self._timeline.now.isoformat(), "happened": happened, "next_stop": stop and stop.isoformat()}
 
@@ -83,5 +83,5 @@ class Control:
 
     async def _populate(self, given: dict[str, Any]) -> object:
         businesses = [Business.from_json(business) for business in given["businesses"]]
-        start, end = instant(given["start"]), instant(given["end"])
+        start, end = instant_of(given["start"]), instant_of(given["end"])
         return {"legs": populate(self._twilio, businesses, start, end, given["seed"])}

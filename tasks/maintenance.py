@@ -13,6 +13,6 @@ log = structlog.get_logger()
 @app.task(name="maintenance.prune")
 def prune() -> None:
     """Delete raw events that nothing needs any more."""
-    pruned = retention.prune(engine(), business_clock().now())
+    pruned = retention.prune_events(engine(), business_clock().now())
     if pruned:
         log.info("pruned", events=pruned)

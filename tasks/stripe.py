@@ -21,7 +21,9 @@ log = structlog.get_logger()
 @app.task(name="stripe.plan-meter-pushes")
 def plan_meter_pushes() -> None:
     """Plan a push for every business that has minutes which Stripe was not told."""
-    counts = push_planning.plan_due(engine(), load(StripeSettings).stripe_meter_event_name, business_clock().now())
+    counts = push_planning.plan_due_pushes(
+        engine(), load(StripeSettings).stripe_meter_event_name, business_clock().now()
+    )
     if counts:
         log.info("planned-meter-pushes", **counts)
     if counts["planned"]:
@@ -31,7 +33,7 @@ def plan_meter_pushes() -> None:
 @app.task(name="stripe.send-meter-pushes")
 def send_meter_pushes() -> None:
     """Send the meter pushes that are due."""
-    counts = push_sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    counts = push_sending.send_due_pushes(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-meter-pushes", **counts)
 
@@ -53,7 +55,7 @@ def compare_sums() -> None:
     """Compare Stripe's sums with what it was sent."""
     settings = load(StripeSettings)
     settling = timedelta(seconds=settings.stripe_settling_seconds)
-    counts = sum_comparison.compare_due(engine(), StripeApi(settings), business_clock().now(), settling)
+    counts = sum_comparison.compare_due_records(engine(), StripeApi(settings), business_clock().now(), settling)
     if counts:
         (log.error if counts["differ"] else log.info)("compared-sums", **counts)
 
@@ -61,7 +63,7 @@ def compare_sums() -> None:
 @app.task(name="stripe.send-subscription-changes")
 def send_subscription_changes() -> None:
     """Send the subscription changes that are due."""
-    counts = sending.send_due(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    counts = sending.send_due_changes(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-subscription-changes", **counts)
     if counts["done"]:

@@ -40,7 +40,7 @@ def list_calls() -> None:
 def compare_days() -> None:
     """Compare Twilio's totals of the days that are due with the calls that we hold."""
     try:
-        counts = daily_totals.compare_due(engine(), TwilioApi(load(TwilioSettings)), business_clock().now())
+        counts = daily_totals.compare_due_days(engine(), TwilioApi(load(TwilioSettings)), business_clock().now())
     except TwilioApiError as error:
         log.warning("comparing-days-failed", error=str(error), next="the next tick tries again")
         return

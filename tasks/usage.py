@@ -15,7 +15,7 @@ log = structlog.get_logger()
 @app.task(name="usage.settle-service")
 def settle_service() -> None:
     """Suspend the businesses whose days of grace have passed, by the business clock."""
-    counts = service_status.settle_due(engine(), business_clock().now())
+    counts = service_status.settle_due_services(engine(), business_clock().now())
     if counts:
         log.info("settled-service", **counts)
         follow_ups.send({"stripe.send-subscription-changes"})
@@ -24,5 +24,5 @@ def settle_service() -> None:
 @app.task(name="usage.resum")
 def resum() -> None:
     """Compare every record with the sum of its calls, adjustments and pushes."""
-    counts = resuming.resum(engine(), business_clock().now())
+    counts = resuming.check_sums(engine(), business_clock().now())
     (log.error if counts["differ"] or counts["unchecked"] else log.info)("resummed", **counts)

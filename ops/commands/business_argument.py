@@ -7,7 +7,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.commands.output import WrongError
-from pipeline.businesses.service_rules import status
+from pipeline.businesses.service_rules import status_at
 
 #: How a business is named on the command line.
 BusinessArgument = Annotated[str, typer.Argument(metavar="BUSINESS", help="Its id, or its exact name.")]
@@ -15,7 +15,7 @@ BusinessArgument = Annotated[str, typer.Argument(metavar="BUSINESS", help="Its i
 
 def service_status(limited_until: datetime | None, suspended_at: datetime | None, now: datetime) -> str:
     """Whether a business may take calls at ``now`` (business time): active, limited or suspended."""
-    return status(limited_until=limited_until, grace_until=None, suspended_at=suspended_at, now=now)
+    return status_at(limited_until=limited_until, grace_until=None, suspended_at=suspended_at, now=now)
 
 
 def find(connection: Connection, business: str) -> int:

@@ -49,7 +49,7 @@ def add(
 ) -> None:
     """Add a business."""
     with _change() as connection:
-        business_id = registration.add(
+        business_id = registration.add_business(
             connection,
             name=name,
             plan=plan,

@@ -10,8 +10,10 @@ from sqlalchemy import Connection
 from ops.commands.database import transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.shared import drifts
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
-from pipeline.usage import late_minutes, records
+from pipeline.shared.drifts import DriftKind
+from pipeline.usage import late_minutes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -88,20 +90,20 @@ def resolve(
         row = _find(connection, drift_id)
         if row["resolved_at"] is not None:
             raise WrongError(f"difference {drift_id} was resolved on {shown(row['resolved_at'])} UTC already")
-        if carry and row["kind"] != late_minutes.LATE_MINUTES:
+        if carry and row["kind"] != DriftKind.LATE_MINUTES:
             raise WrongError(f"difference {drift_id} is {row['kind']}: only late-minutes can be carried")
-        if row["kind"] == late_minutes.LATE_MINUTES:
-            records.lock_businesses(connection, [row["business_id"]])
-            for held in late_minutes.held(connection, row["business_id"]):
+        if row["kind"] == DriftKind.LATE_MINUTES:
+            lock_businesses(connection, [row["business_id"]])
+            for held in late_minutes.held_minutes(connection, row["business_id"]):
                 if f"record:{held.origin_record_id}" == row["subject"]:
                     _decide(connection, held, carry=carry, now=now, note=note)
         drifts.resolve(connection, row["kind"], row["subject"], now, note=note)
     say(f"Resolved difference {drift_id} ({row['kind']}, {row['subject']}).")
 
 
-def _decide(connection: Connection, held: late_minutes.Held, *, carry: bool, now: datetime, note: str) -> None:
+def _decide(connection: Connection, held: late_minutes.HeldMinutes, *, carry: bool, now: datetime, note: str) -> None:
     try:
-        late_minutes.decide(connection, held, "carry" if carry else "write-off", now, note)
+        late_minutes.decide_held(connection, held, "carry" if carry else "write-off", now, note)
     except ValueError as error:
         raise WrongError(str(error)) from error
 

@@ -8,8 +8,8 @@ from sqlalchemy import Connection
 from ops.commands.database import transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.meter import push_planning
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
-from pipeline.usage import records
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Meter pushes: what Stripe is told, and what it refused."
@@ -61,7 +61,7 @@ def settle(
     with transaction() as connection:
         _lock(connection, push_id)
         try:
-            push_planning.settle(connection, push_id, verdict, business_clock().now())
+            push_planning.settle_unknown(connection, push_id, verdict, business_clock().now())
         except ValueError as error:
             raise WrongError(str(error)) from error
     after = "it counts as pushed" if verdict == "sent" else "its minutes are planned anew within a minute"
@@ -74,7 +74,7 @@ def release(push_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     with transaction() as connection:
         _lock(connection, push_id)
         try:
-            push_planning.release(connection, push_id, business_clock().now())
+            push_planning.release_refused(connection, push_id, business_clock().now())
         except ValueError as error:
             raise WrongError(str(error)) from error
     say(f"Released meter push {push_id}: its minutes are planned anew within a minute.")
@@ -84,4 +84,4 @@ def _lock(connection: Connection, push_id: int) -> None:
     business_id = connection.exec_driver_sql(_BUSINESS_OF, (push_id,)).scalar()
     if business_id is None:
         raise WrongError(f"there is no meter push {push_id}; `altiora pushes list` shows them")
-    records.lock_businesses(connection, [business_id])
+    lock_businesses(connection, [business_id])

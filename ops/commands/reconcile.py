@@ -45,7 +45,7 @@ def reconcile(
             with made.connect() as connection:
                 business_id = business_argument.find(connection, business)
         try:
-            found = reconciliation.find(
+            found = reconciliation.find_differences(
                 made,
                 TwilioApi(load(TwilioSettings)),
                 StripeApi(settings),
@@ -55,9 +55,9 @@ def reconcile(
             )
         except (TwilioApiError, StripeApiError, LookupError) as error:
             raise WrongError(f"nothing was changed, since not all can be compared: {error}; try again") from error
-        values = reconciliation.values(made)
+        values = reconciliation.minute_values(made)
         try:
-            repaired = reconciliation.apply(made, found) if apply else 0
+            repaired = reconciliation.repair_findings(made, found) if apply else 0
         except ValueError as error:
             raise WrongError(str(error)) from error
         costs: list[margins.Margin] = []

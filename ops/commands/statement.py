@@ -29,7 +29,9 @@ def statement(
     if html is not None and (verify or as_json):
         raise typer.BadParameter("--html writes a page; --json and --verify go without it")
     with transaction() as connection:
-        record = statement_check.read(connection, find_record(connection, business, period, business_clock().now()))
+        record = statement_check.read_statement(
+            connection, find_record(connection, business, period, business_clock().now())
+        )
         if record.statement is None:
             raise WrongError(
                 f"this period is {record.state}: its statement is frozen when it closes;"
@@ -78,7 +80,7 @@ def _tell(frozen: dict[str, Any]) -> None:
 
 
 def _verify(connection: Connection, record: Any) -> Verification:
-    return statement_check.verify(connection, record.id, record.statement["calls_sha256"])
+    return statement_check.verify_statement(connection, record.id, record.statement["calls_sha256"])
 
 
 def _tell_verified(record: Any, verified: Verification, *, as_json: bool) -> None:

@@ -9,10 +9,10 @@ from ops.commands import subscription_preview
 from ops.commands.business_argument import BusinessArgument, find
 from ops.commands.database import transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.planning import ChangeError
-from pipeline.usage.records import lock_businesses
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Subscriptions: what Stripe says of one, and changing it."
@@ -165,7 +165,9 @@ def _change(business: str, kinds: list[str], *, plan: str | None = None, dry_run
             intents = [planning.intend(connection, business_id, kind, plan) for kind in kinds]
             if not dry_run:
                 for intent in intents:
-                    planning.plan(connection, business_id, intent, "altiora subscription", business_clock().now())
+                    planning.plan_change(
+                        connection, business_id, intent, "altiora subscription", business_clock().now()
+                    )
     except ChangeError as error:
         raise WrongError(str(error)) from error
     for intent in intents:

@@ -14,9 +14,9 @@ def show(intent: Intent) -> None:
     choose_settings(StripeSettings)
     from ops.commands.subscription_rehearsal import Rehearsal  # noqa: PLC0415 - stripe is slow to load, and only this needs it
     from pipeline.providers.stripe_api import Refused, StripeApiError  # noqa: PLC0415 - as above
-    from pipeline.subscription_changes.kinds import KINDS  # noqa: PLC0415 - as above
+    from pipeline.subscription_changes.kinds import CHANGE_KINDS  # noqa: PLC0415 - as above
 
-    kind, api = KINDS[intent.kind], Rehearsal(load(StripeSettings))
+    kind, api = CHANGE_KINDS[intent.kind], Rehearsal(load(StripeSettings))
     say(f"{intent.kind} of {intent.stripe_id}, nothing is sent:")
     try:
         it = api.get_subscription(intent.stripe_id)

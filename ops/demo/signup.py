@@ -88,7 +88,7 @@ def _add(engine: Engine, members: Sequence[Member]) -> list[int]:
     ids = []
     with engine.begin() as connection:
         for member in members:
-            business_id = registration.add(
+            business_id = registration.add_business(
                 connection,
                 name=member.name,
                 plan=member.plan,

@@ -12,7 +12,7 @@ from pipeline.providers import stripe_api
 from pipeline.providers.stripe_api import StripeApi, StripeApiError, Unreachable
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
 from pipeline.shared.settings import PublicSettings, StripeSettings, TwilioSettings, load
-from pipeline.stripe_mirror import prices as stripe_mirror_prices
+from pipeline.stripe_mirror.prices import read_price
 
 STRIPE_PATH = "/webhooks/stripe"
 TWILIO_PATH = "/webhooks/twilio/voice"
@@ -101,7 +101,7 @@ def _counts(price: Json, meter_id: str) -> bool:
 
 
 def _plan_of(price: Json) -> str | None:
-    read = stripe_mirror_prices.read(price)
+    read = read_price(price)
     return None if read is None else read.plan_code
 
 

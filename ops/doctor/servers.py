@@ -64,7 +64,7 @@ def sources() -> Iterator[Finding]:
     """When each source was last heard, and whether it has been silent for longer than it usually is."""
     try:
         with transaction() as connection:
-            found = heartbeats.read(connection, business_clock().now())
+            found = heartbeats.read_heartbeats(connection, business_clock().now())
     except (WrongError, ClockError):
         return  # other looks have told it
     for source in found:

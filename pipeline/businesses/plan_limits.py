@@ -71,7 +71,7 @@ def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> Non
         connection.exec_driver_sql(
             _ALERT_OF_RECORDS, {"record_ids": record_ids, "kinds": kinds, "values": values, "now": now}
         )
-    service_status.settle(connection, crossed, now, "minutes used")
+    service_status.settle_service(connection, crossed, now, "minutes used")
 
 
 def check_counts(connection: Connection, business_id: int, now: datetime) -> None:

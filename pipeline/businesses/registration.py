@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits
 from pipeline.events import fetch_requests
-from pipeline.usage.records import lock_businesses
+from pipeline.shared.business_locks import lock_businesses
 
 _E164 = re.compile(r"\+[1-9][0-9]{1,14}")
 _CUSTOMER = re.compile(r"cus_[0-9A-Za-z_]{1,250}")
@@ -68,7 +68,7 @@ class BusinessError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class NumberHeld:
     """A number that was given to a business: from when on (None: ever since), and who had it until then."""
 
     number: str
@@ -78,7 +78,7 @@ class Held:
     """Calls from then on that were counted for the former one; they stay there."""
 
 
-def add(
+def add_business(
     connection: Connection, *, name: str, plan: str, time_zone: str, stripe_customer: str | None, now: datetime
 ) -> int:
     """Add a business; returns its id. ``plan`` is a plan's code or name. Raises BusinessError."""
@@ -119,10 +119,12 @@ def link_customer(connection: Connection, business_id: int, customer: str) -> No
                 f"business {business_id} ({name}) has subscriptions of {present}: its minutes are billed there"
             )
     connection.exec_driver_sql("update businesses set stripe_customer_id = %s where id = %s", (customer, business_id))
-    fetch_requests.request(connection, "customer", customer, "linked")
+    fetch_requests.request_fetch(connection, "customer", customer, "linked")
 
 
-def add_number(connection: Connection, business_id: int, number: str, since: datetime | None, now: datetime) -> Held:
+def add_number(
+    connection: Connection, business_id: int, number: str, since: datetime | None, now: datetime
+) -> NumberHeld:
     """Give a number to a business, from ``since`` on; whoever holds it then ends holding it.
 
     Without ``since`` from now on where somebody holds it, else from the end of the last holder, else for ever
@@ -153,7 +155,7 @@ def add_number(connection: Connection, business_id: int, number: str, since: dat
     counted = connection.exec_driver_sql(
         _ALREADY_COUNTED, {"former": holder, "since": since, "number": number}
     ).scalar_one()
-    return Held(number, since, holder, counted)
+    return NumberHeld(number, since, holder, counted)
 
 
 @dataclass(frozen=True, slots=True)

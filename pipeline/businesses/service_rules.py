@@ -81,12 +81,12 @@ RULES: Final = (
 )
 
 
-def decide(facts: Facts) -> Rule:
+def deciding_rule(facts: Facts) -> Rule:
     """The rule that decides."""
     return next(rule for rule in RULES if rule.holds(facts))
 
 
-def status(
+def status_at(
     *, limited_until: datetime | None, grace_until: datetime | None, suspended_at: datetime | None, now: datetime
 ) -> str:
     """Whether a business may take calls at ``now``: suspended and limited may not, active and grace may."""

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline.businesses.service_rules import Facts, Rule, decide, status
+from pipeline.businesses.service_rules import Facts, Rule, deciding_rule, status_at
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
 
@@ -68,7 +68,7 @@ _GRACE_IS_OVER = "select id from businesses where grace_until <= %(now)s and sus
 _log = structlog.get_logger(__name__)
 
 
-def settle(connection: Connection, business_ids: Collection[int], now: datetime, cause: str) -> None:
+def settle_service(connection: Connection, business_ids: Collection[int], now: datetime, cause: str) -> None:
     """Decide by the rules for these businesses, whose locks are held. ``cause`` says what was looked at."""
     if not business_ids:
         return
@@ -81,12 +81,12 @@ def settle(connection: Connection, business_ids: Collection[int], now: datetime,
             grace_days=row.grace_days,
             limited_until=row.used_up_until,
         )
-        _store(connection, row, facts, decide(facts), cause)
+        _store(connection, row, facts, deciding_rule(facts), cause)
 
 
 def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: str) -> None:
     now = facts.now
-    before = status(
+    before = status_at(
         limited_until=row.limited_until, grace_until=row.grace_until, suspended_at=row.suspended_at, now=now
     )
     connection.exec_driver_sql(
@@ -104,17 +104,17 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: st
     connection.exec_driver_sql(_TRANSITION, {**about, "cause": cause, "now": now})
     _log.info("service", business_id=row.id, before=before, after=rule.status, rule=rule.name, cause=cause)
     if rule.name in {"unpaid", "payment-overdue"}:
-        planning.want(connection, row.id, "pause-collection", f"rule {rule.name}", now)
+        planning.want_change(connection, row.id, "pause-collection", f"rule {rule.name}", now)
     elif before == "suspended":
-        planning.want(connection, row.id, "resume-collection", f"rule {rule.name}", now)
-    planning.want(connection, row.id, "metadata", f"service {rule.status}", now)
+        planning.want_change(connection, row.id, "resume-collection", f"rule {rule.name}", now)
+    planning.want_change(connection, row.id, "metadata", f"service {rule.status}", now)
 
 
-def settle_due(engine: Engine, now: datetime) -> Counter[str]:
+def settle_due_services(engine: Engine, now: datetime) -> Counter[str]:
     """Suspend the businesses whose days of grace have passed; counts those that were ``settled``."""
 
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
-        settle(connection, ids, now, "the days of grace have passed")
+        settle_service(connection, ids, now, "the days of grace have passed")
         return Counter(settled=len(ids))
 
     return under_locks(engine, _GRACE_IS_OVER, {"now": now}, work, seconds=SECONDS)

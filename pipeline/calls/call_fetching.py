@@ -4,7 +4,7 @@ from sqlalchemy import Engine
 
 from pipeline.calls import calls_from_api
 from pipeline.events import fetch_requests
-from pipeline.events.fetch_requests import Due, FetchError
+from pipeline.events.fetch_requests import FetchError, FetchRequest
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
 from pipeline.shared.clock import Clock, machine_now
 
@@ -25,7 +25,7 @@ class CallFetcher:
         """Fetch what is due; returns how many calls were ``fetched`` and how many ``failed``."""
         return fetch_requests.fetch_due(self._engine, {"call": self._call})
 
-    def _call(self, due: Due) -> None:
+    def _call(self, due: FetchRequest) -> None:
         asked_at = machine_now()
         try:
             call = self._api.fetch_call(due.object_id)
@@ -40,6 +40,6 @@ class CallFetcher:
                 now=self._clock.now(),
                 recovered=False,
             )
-            fetch_requests.settle(connection, due)
-            if fetch_requests.release(connection, AWAITING_CALL, f"{due.object_id}:") or stored:
+            fetch_requests.mark_fetched(connection, due)
+            if fetch_requests.release_events(connection, AWAITING_CALL, f"{due.object_id}:") or stored:
                 self.follow_ups.add("events.drain")

@@ -60,7 +60,7 @@ def fold(reports: list[CallReport]) -> dict[str, Candidate]:
     return candidates
 
 
-def resolve(connection: Connection, candidates: dict[str, Candidate]) -> None:
+def find_owners(connection: Connection, candidates: dict[str, Candidate]) -> None:
     """Find each candidate's business, where it can be told; adds the orphans that were waiting for one of them."""
     sids = {sid: candidate.report.parent_sid for sid, candidate in candidates.items()}
     holders = _holders(connection, {number for each in candidates.values() for number, _ in each.numbers})
@@ -111,6 +111,6 @@ def _resolve_one(
     candidate.business_id = known.get(candidate.report.sid)
 
 
-def fetched_before(connection: Connection, sids: list[str]) -> set[str]:
+def calls_fetched_before(connection: Connection, sids: list[str]) -> set[str]:
     """Which of these calls have been fetched from Twilio already."""
     return {sid for (sid,) in connection.exec_driver_sql(_FETCHED, (sids,))}

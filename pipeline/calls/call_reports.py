@@ -89,7 +89,7 @@ class CallReport:
         return (self.status, self.seconds, None if self.estimated else self.ended_at)
 
 
-def rank(*, terminal: bool, from_api: bool, order: int) -> int:
+def report_rank(*, terminal: bool, from_api: bool, order: int) -> int:
     """The order of reports of a call: terminal ones first, the API over callbacks, then the later one.
 
     ``order`` is a callback's sequence number, or the instant of a fetch in microseconds. The sequence number alone
@@ -98,7 +98,7 @@ def rank(*, terminal: bool, from_api: bool, order: int) -> int:
     return (terminal << 61) | (from_api << 60) | max(0, min(order, (1 << 60) - 1))
 
 
-def decode(
+def decode_report(
     event_id: int, key: str, content_type: str, body: bytes, received_at: datetime, account_sid: str
 ) -> CallReport | Outcome:
     """Read one stored Twilio event; an Outcome where it can't or needn't be applied."""
@@ -166,7 +166,7 @@ def _from_callback(
         direction=_clean(params.get("Direction")),
         from_number=_clean(params.get("From")),
         to_number=_clean(params.get("To")),
-        rank=rank(terminal=terminal, from_api=False, order=_whole(params.get("SequenceNumber")) or 0),
+        rank=report_rank(terminal=terminal, from_api=False, order=_whole(params.get("SequenceNumber")) or 0),
         started_at=at - timedelta(seconds=seconds or 0),
         ended_at=at if terminal else None,
         estimated=terminal and stated is None,
@@ -214,7 +214,7 @@ def _from_api(
         direction=_clean(call.get("direction")),
         from_number=_clean(call.get("from")),
         to_number=_clean(call.get("to")),
-        rank=rank(terminal=terminal, from_api=True, order=_whole(key.rpartition(":")[2], limit=1 << 60) or 0),
+        rank=report_rank(terminal=terminal, from_api=True, order=_whole(key.rpartition(":")[2], limit=1 << 60) or 0),
         started_at=started or (ended or received_at) - timedelta(seconds=seconds or 0),
         ended_at=ended,
         estimated=estimated,

@@ -92,7 +92,7 @@ def news(
     found: dict[str, News] = {}
     for call in calls:
         key = f"{call['sid']}:api:{instant}"
-        report = call_reports.decode(0, key, "application/json", orjson.dumps(call), now, account_sid)
+        report = call_reports.decode_report(0, key, "application/json", orjson.dumps(call), now, account_sid)
         if isinstance(report, CallReport):
             body = orjson.dumps({name: call[name] for name in FIELDS if name in call})
             found[report.sid] = News(key, report, body)

@@ -60,7 +60,7 @@ class Batch:
         self._follow_ups: set[str] = set()
         self._candidates = call_owner.fold(reports)
         if self._candidates:
-            call_owner.resolve(connection, self._candidates)
+            call_owner.find_owners(connection, self._candidates)
             self._set_aside_the_unknown()
             for candidate in self._candidates.values():
                 self.outcomes += [Outcome(event_id, "processed") for event_id in candidate.event_ids]
@@ -102,7 +102,7 @@ class Batch:
         ]
         if not unknown:
             return
-        fetched = call_owner.fetched_before(self._connection, [sid for sid, _ in unknown])
+        fetched = call_owner.calls_fetched_before(self._connection, [sid for sid, _ in unknown])
         for sid, candidate in unknown:
             del self._candidates[sid]
             number = next((number for number, _ in candidate.numbers), None)
@@ -198,13 +198,13 @@ class Batch:
                 if each.record is not None and each.record.part_of_month
             }
         )
-        if cut and monthly_allowance.share(self._connection, cut):
-            service_status.settle(self._connection, cut, now, "minutes used")
+        if cut and monthly_allowance.share_allowance(self._connection, cut):
+            service_status.settle_service(self._connection, cut, now, "minutes used")
 
     def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
         for record_id, minutes, sid in late:
             event_id = self._candidates[sid].report.event_id
-            late_minutes.carry(
+            late_minutes.carry_minutes(
                 self._connection,
                 origin_record_id=record_id,
                 minutes=minutes,
@@ -230,5 +230,5 @@ class Batch:
                 self._request_fetch(sid, "no-timestamp")
 
     def _request_fetch(self, sid: str, reason: str) -> None:
-        fetch_requests.request(self._connection, "call", sid, reason)
+        fetch_requests.request_fetch(self._connection, "call", sid, reason)
         self._follow_ups.add("twilio.fetch-calls")

@@ -18,9 +18,8 @@ from pipeline.events.heartbeats import TWILIO_CALLS
 from pipeline.providers.twilio_api import TwilioApi
 from pipeline.shared import drifts
 from pipeline.shared.clock import machine_now
+from pipeline.shared.drifts import DriftKind
 
-KIND = "twilio-day"
-UNKNOWN_KIND = "unknown-at-twilio"
 #: The name under which ``listings`` holds up to when days have been compared.
 SOURCE = "twilio-days"
 DAY = timedelta(days=1)
@@ -75,7 +74,7 @@ class DayDifference:
     news: int = 0
 
 
-def compare_due(engine: Engine, api: TwilioApi, now: datetime) -> Counter[str]:
+def compare_due_days(engine: Engine, api: TwilioApi, now: datetime) -> Counter[str]:
     """Compare the days that are due by the business clock, and those that differed; counts ``agree`` and ``differ``.
 
     ``stored`` are events that this brought in. Raises TwilioApiError; the days that are left are due again. Running it
@@ -84,7 +83,7 @@ def compare_due(engine: Engine, api: TwilioApi, now: datetime) -> Counter[str]:
     counts: Counter[str] = Counter()
     _look_again_at_unknown(engine, api, now)
     for day in days_due(engine, now):
-        difference = compare(engine, api, day, now, store=True)
+        difference = compare_day(engine, api, day, now, store=True)
         with engine.begin() as connection:
             _note(connection, day, difference, now)
         counts["agree" if difference is None else "differ"] += 1
@@ -104,7 +103,10 @@ def days_due(engine: Engine, now: datetime) -> list[date]:
         if compared is None:
             connection.exec_driver_sql(_COMPARED, {"source": SOURCE, "until": today + DAY})
             return []
-        again = [date.fromisoformat(evidence["day"]) for _, evidence in connection.exec_driver_sql(_OPEN, (KIND,))]
+        again = [
+            date.fromisoformat(evidence["day"])
+            for _, evidence in connection.exec_driver_sql(_OPEN, (DriftKind.TWILIO_DAY,))
+        ]
     fresh: list[date] = []
     while listed is not None and compared + DAY + LONGEST_CALL + SLACK <= min(now, listed) and len(fresh) < MOST_DAYS:
         fresh.append(compared.astimezone(UTC).date())
@@ -112,7 +114,7 @@ def days_due(engine: Engine, now: datetime) -> list[date]:
     return [*again[:MOST_DAYS], *(day for day in fresh if day not in again)]
 
 
-def compare(engine: Engine, api: TwilioApi, day: date, now: datetime, *, store: bool) -> DayDifference | None:
+def compare_day(engine: Engine, api: TwilioApi, day: date, now: datetime, *, store: bool) -> DayDifference | None:
     """Compare one GMT day; None where it agrees. With ``store``, calls that we don't hold come in as events.
 
     Raises TwilioApiError.
@@ -151,11 +153,13 @@ def compare(engine: Engine, api: TwilioApi, day: date, now: datetime, *, store: 
 def _look_again_at_unknown(engine: Engine, api: TwilioApi, now: datetime) -> None:
     """End the drifts of calls that Twilio knows after all."""
     with engine.connect() as connection:
-        subjects = [subject for subject, _ in connection.exec_driver_sql(_OPEN, (UNKNOWN_KIND,))][:MOST_CALLS]
+        subjects = [subject for subject, _ in connection.exec_driver_sql(_OPEN, (DriftKind.UNKNOWN_AT_TWILIO,))][
+            :MOST_CALLS
+        ]
     for subject in subjects:
         if api.fetch_call(subject.removeprefix("call:")) is not None:
             with engine.begin() as connection:
-                drifts.resolve(connection, UNKNOWN_KIND, subject, now)
+                drifts.resolve(connection, DriftKind.UNKNOWN_AT_TWILIO, subject, now)
 
 
 def _note(connection: Connection, day: date, difference: DayDifference | None, now: datetime) -> None:
@@ -163,11 +167,11 @@ def _note(connection: Connection, day: date, difference: DayDifference | None, n
     connection.exec_driver_sql(_COMPARED, {"source": SOURCE, "until": until})
     subject = f"day:{day.isoformat()}"
     if difference is None:
-        drifts.resolve(connection, KIND, subject, now)
+        drifts.resolve(connection, DriftKind.TWILIO_DAY, subject, now)
         return
     drifts.report(
         connection,
-        KIND,
+        DriftKind.TWILIO_DAY,
         subject,
         expected="; ".join(_words(total.category, total.twilio) for total in difference.totals),
         actual="; ".join(_words(total.category, total.ours) for total in difference.totals),
@@ -184,7 +188,7 @@ def _note(connection: Connection, day: date, difference: DayDifference | None, n
         ).one()
         drifts.report(
             connection,
-            UNKNOWN_KIND,
+            DriftKind.UNKNOWN_AT_TWILIO,
             f"call:{sid}",
             business_id=business_id,
             expected="Twilio knows every call that we hold",

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from pipeline.calls import calls_from_api
 from pipeline.calls.call_reports import TERMINAL
 from pipeline.events import heartbeats
-from pipeline.providers.twilio_api import TwilioApi, instant
+from pipeline.providers.twilio_api import TwilioApi, rfc2822_instant
 from pipeline.shared.clock import Clock, machine_now
 
 log = structlog.get_logger()
@@ -130,7 +130,7 @@ def _list(engine: Engine, api: TwilioApi, start: datetime, until: datetime, now:
 
 def _over(call: dict[str, Any], until: datetime) -> bool:
     """Whether the call had ended by then; one that nobody answered has no end, and no length either."""
-    ended = instant(call["end_time"] or call["start_time"] or call["date_created"])
+    ended = rfc2822_instant(call["end_time"] or call["start_time"] or call["date_created"])
     return call["status"] in TERMINAL and (ended is None or ended <= until)
 
 

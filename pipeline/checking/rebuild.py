@@ -15,7 +15,8 @@ from sqlalchemy import Connection, Engine
 from pipeline.checking import rebuild_sums
 from pipeline.checking.rebuild_calls import CallCheck, Difference, Rules, check_calls
 from pipeline.events import queue
-from pipeline.usage import records
+from pipeline.shared.business_locks import lock_businesses
+from pipeline.shared.drifts import DriftKind
 from pipeline.usage.periods import add_months
 
 CHUNK = 1_000
@@ -180,7 +181,7 @@ def _take_sums(connection: Connection, rebuilt: Rebuilt, settled: Mapping[int, i
     """
     ids = sorted({rebuilt.record.id, *settled})
     rebuilt.differences += rebuild_sums.stray_adjustments(connection, ids)
-    for each in rebuild_sums.sums(connection, ids):
+    for each in rebuild_sums.record_sums(connection, ids):
         own = each.record_id == rebuilt.record.id
         rebuilt.tally.records += own
         if settled.get(each.record_id):
@@ -206,7 +207,7 @@ def rebuild_all(engine: Engine, rules: Rules, now: datetime, tally: Tally) -> It
                 return
             queue.plan_by_index(connection)
             yield from rebuild_sums.stray_adjustments(connection, ids)
-            for each in rebuild_sums.sums(connection, ids):
+            for each in rebuild_sums.record_sums(connection, ids):
                 tally.records += 1
                 tally.old += each.period_start < kept_since(now)
                 yield from each.differences
@@ -225,7 +226,7 @@ def reapply(connection: Connection, rebuilt: Rebuilt) -> int:
             f"record {record.id} is closed, and stays as it was frozen; what became known since is carried by"
             " adjustments. --dry-run shows what differs"
         )
-    if any(each.kind in {"record-sum", "adjustment"} for each in rebuilt.differences):
+    if any(each.kind in {DriftKind.RECORD_SUM, "adjustment"} for each in rebuilt.differences):
         raise NotRebuiltError(
             f"record {record.id} is not the sum of its calls and adjustments: applying events again moves it by"
             " differences and would not repair it. Stop worker-stripe, and show this to whoever maintains it"
@@ -235,7 +236,7 @@ def reapply(connection: Connection, rebuilt: Rebuilt) -> int:
     if not sids:
         return 0
     holders = connection.exec_driver_sql(_HOLDERS, (sids,)).scalars()
-    records.lock_businesses(connection, {record.business_id, *holders})
+    lock_businesses(connection, {record.business_id, *holders})
     connection.exec_driver_sql(_UNRANK, {"sids": sids})
     return queue.replay(connection, [event_id for each in differing for event_id in each.event_ids])
 

@@ -240,7 +240,7 @@ def check_calls(connection: Connection, sids: Collection[str], rules: Rules) -> 
         check = checks[event.sid]
         check.event_ids = [*check.event_ids, event.id]
         check.waiting = check.waiting or event.state == "pending"
-        report = call_reports.decode(
+        report = call_reports.decode_report(
             event.id, event.key, event.content_type, bytes(event.body), event.received_at, rules.twilio_account_sid
         )
         if isinstance(report, CallReport):
@@ -250,7 +250,7 @@ def check_calls(connection: Connection, sids: Collection[str], rules: Rules) -> 
     candidates = call_owner.fold([report for each in told.values() for report in each])
     for sid, candidate in candidates.items():
         candidate.report = _applied(candidate.report, told[sid], checks[sid].stored)
-    call_owner.resolve(connection, candidates)
+    call_owner.find_owners(connection, candidates)
     for sid, check in checks.items():
         if sid in candidates:
             candidate = candidates[sid]

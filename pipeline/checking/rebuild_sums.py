@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.checking.rebuild_calls import Difference
+from pipeline.shared.drifts import DriftKind
 
 # Sums: a record beside its calls and adjustments; what its settlement carried beside what it should have.
 _SUMS = """
@@ -62,14 +63,16 @@ def stray_adjustments(connection: Connection, ids: Sequence[int]) -> list[Differ
     ]
 
 
-def sums(connection: Connection, ids: Sequence[int]) -> Iterator[RecordSums]:
+def record_sums(connection: Connection, ids: Sequence[int]) -> Iterator[RecordSums]:
     """Each of these records beside the sums of its parts."""
     for row in connection.exec_driver_sql(_SUMS, {"ids": list(ids)}):
         found = []
         stored = (row.calls, row.seconds, row.minutes, row.adjustment_minutes)
         summed = (row.calls_sum, row.seconds_sum, row.minutes_sum, row.adjustments_sum)
         if stored != summed:
-            found.append(Difference("record-sum", row.id, None, _figures(stored), f"{_figures(summed)}, by its calls"))
+            found.append(
+                Difference(DriftKind.RECORD_SUM, row.id, None, _figures(stored), f"{_figures(summed)}, by its calls")
+            )
         if row.settlement != row.to_settle:
             carried = f"{row.settlement:+} minutes carried by adjustments without a call"
             found.append(Difference("adjustment", row.id, None, carried, f"{row.to_settle:+} by its settlement"))

@@ -19,9 +19,10 @@ from pipeline.checking import record_sums
 from pipeline.meter import push_planning, sum_comparison, unknown_pushes
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.providers.twilio_api import TwilioApi
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import machine_now
-from pipeline.shared.drifts import REPAIRS
-from pipeline.usage import late_minutes, records
+from pipeline.shared.drifts import DriftKind
+from pipeline.usage import late_minutes
 from pipeline.usage.periods import billable_minutes
 
 _VALUES = """
@@ -54,7 +55,7 @@ class Finding:
     apply: Callable[[Connection], object] | None = None
 
 
-def find(
+def find_differences(
     engine: Engine,
     twilio: TwilioApi,
     stripe: StripeApi,
@@ -73,19 +74,19 @@ def find(
     return found
 
 
-def apply(engine: Engine, findings: list[Finding]) -> int:
+def repair_findings(engine: Engine, findings: list[Finding]) -> int:
     """Do the safe repairs, each in a transaction of its own; returns how many. What changed meanwhile is left alone."""
     done = 0
     for finding in findings:
         if finding.apply is not None:
             with engine.begin() as connection:
-                records.lock_businesses(connection, [] if finding.business_id is None else [finding.business_id])
+                lock_businesses(connection, [] if finding.business_id is None else [finding.business_id])
                 finding.apply(connection)
             done += 1
     return done
 
 
-def values(engine: Engine) -> dict[int, Decimal]:
+def minute_values(engine: Engine) -> dict[int, Decimal]:
     """What a minute of each business is worth, in cents: its plan's price by the minutes that are included."""
     with engine.connect() as connection:
         return dict(connection.exec_driver_sql(_VALUES).all())
@@ -93,35 +94,39 @@ def values(engine: Engine) -> dict[int, Decimal]:
 
 def _own_sums(engine: Engine, business_id: int | None) -> Iterator[Finding]:
     with engine.connect() as connection:
-        rows = record_sums.differences(connection, business_id)
+        rows = record_sums.sum_differences(connection, business_id)
     for row in rows:
         wrong = {name for name in row.stored if row.stored[name] != row.summed[name]}
         only_pushed = wrong == {"pushed"}
         name = "pushed" if only_pushed else "minutes"
         yield Finding(
-            record_sums.KIND,
+            DriftKind.RECORD_SUM,
             f"record:{row.id}",
             row.business_id,
             Decimal(row.summed[name] - row.stored[name]),
             "; ".join(f"{each}: stored {row.stored[each]}, summed {row.summed[each]}" for each in sorted(wrong)),
-            "sum its pushes anew" if only_pushed else REPAIRS[record_sums.KIND],
+            "sum its pushes anew" if only_pushed else DriftKind.RECORD_SUM.repair,
             partial(push_planning.recount, record_ids=[row.id]) if only_pushed else None,
         )
 
 
 def _held(engine: Engine, now: datetime, business_id: int | None) -> Iterator[Finding]:
     with engine.connect() as connection:
-        held = late_minutes.held(connection, business_id)
+        held = late_minutes.held_minutes(connection, business_id)
     for each in held:
         yield Finding(
-            late_minutes.LATE_MINUTES,
+            DriftKind.LATE_MINUTES,
             f"record:{each.origin_record_id}",
             each.business_id,
             Decimal(each.minutes),
             f"{each.minutes} late minutes are held",
             "carry them into the open period",
             partial(
-                late_minutes.decide, what=each, verdict="carry", now=now, note="carried by altiora reconcile --apply"
+                late_minutes.decide_held,
+                what=each,
+                verdict="carry",
+                now=now,
+                note="carried by altiora reconcile --apply",
             ),
         )
 
@@ -170,7 +175,9 @@ def _refused(engine: Engine, business_id: int | None) -> Iterator[Finding]:
         refused = connection.exec_driver_sql(_REFUSED, {"business_id": business_id}).all()
     for identifier, owner, minutes, answer in refused:
         words = f"{minutes} minutes, which Stripe refused: {answer}"
-        yield Finding("push-refused", f"push:{identifier}", owner, Decimal(minutes), words, REPAIRS["push-refused"])
+        yield Finding(
+            DriftKind.PUSH_REFUSED, f"push:{identifier}", owner, Decimal(minutes), words, DriftKind.PUSH_REFUSED.repair
+        )
 
 
 def _unknown(
@@ -182,14 +189,14 @@ def _unknown(
     business_id: int | None,
 ) -> Iterator[Finding]:
     with engine.connect() as connection:
-        asked = unknown_pushes.due(connection, timedelta(0), business_id, timedelta(0))
-        minutes = unknown_pushes.due(connection, settling, business_id, timedelta(0))
+        asked = unknown_pushes.minutes_due(connection, timedelta(0), business_id, timedelta(0))
+        minutes = unknown_pushes.minutes_due(connection, settling, business_id, timedelta(0))
     for minute in asked:
         with engine.connect() as connection:
             before = unknown_pushes.pushes_of(connection, minute, settling)
-        if minute not in minutes or not unknown_pushes.settled(before):
+        if minute not in minutes or not unknown_pushes.all_settled(before):
             yield Finding(
-                "unknown-push",
+                DriftKind.UNKNOWN_PUSH,
                 f"minute:{minute.timestamp.isoformat()}",
                 minute.business_id,
                 Decimal(0),
@@ -198,20 +205,25 @@ def _unknown(
             )
             continue
         summed = unknown_pushes.sum_of(api, meters, minute)
-        for answer in unknown_pushes.decide(before, summed):
+        for answer in unknown_pushes.verdicts_of(before, summed):
             push = answer.held.push
             repair = None
             if answer.verdict is not None:
                 repair = partial(
-                    unknown_pushes.apply, minute=minute, before=before, summed=summed, now=now, settling=settling
+                    unknown_pushes.apply_verdicts,
+                    minute=minute,
+                    before=before,
+                    summed=summed,
+                    now=now,
+                    settling=settling,
                 )
             yield Finding(
-                "unknown-push",
+                DriftKind.UNKNOWN_PUSH,
                 push.subject,
                 push.business_id,
                 Decimal(0 if answer.verdict == "sent" else push.minutes),
                 f"{push.minutes} minutes; Stripe's sum of the minute is {summed}, {answer.others} without it",
-                REPAIRS["unknown-push"] if answer.verdict is None else f"it is {answer.verdict}",
+                DriftKind.UNKNOWN_PUSH.repair if answer.verdict is None else f"it is {answer.verdict}",
                 repair,
             )
 
@@ -225,19 +237,19 @@ def _stripe_sums(
     business_id: int | None,
 ) -> Iterator[Finding]:
     with engine.connect() as connection:
-        due = sum_comparison.due(connection, now, business_id, timedelta(0))
+        due = sum_comparison.records_due(connection, now, business_id, timedelta(0))
     for record in due:
         with engine.connect() as connection:
-            told = sum_comparison.sent(connection, record, settling)
+            told = sum_comparison.sent_minutes(connection, record, settling)
         if told is None:
             continue
-        comparison = sum_comparison.compare(api, meters, record, told)
+        comparison = sum_comparison.compare_record(api, meters, record, told)
         if comparison.missing:
             yield Finding(
-                sum_comparison.KIND,
+                DriftKind.STRIPE_SUM,
                 f"record:{record.record_id}",
                 record.business_id,
                 comparison.missing,
                 f"{told.minutes} minutes sent, {comparison.summed} by Stripe's sum",
-                REPAIRS[sum_comparison.KIND],
+                DriftKind.STRIPE_SUM.repair,
             )

@@ -12,9 +12,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine
 
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 
 CHUNK = 2_000
-KIND = "record-sum"
 SECONDS = 40.0
 
 # One statement reads one moment: counting changes calls, adjustments and records in one transaction.
@@ -62,7 +62,7 @@ where kind = %(kind)s and resolved_at is null and not subject = any(%(wrong)s::t
 """
 
 
-def resum(engine: Engine, now: datetime) -> dict[str, int]:
+def check_sums(engine: Engine, now: datetime) -> dict[str, int]:
     """Compare all records, the latest first; returns how many were ``checked`` and how many ``differ``.
 
     A record that differs is a drift, which the check that finds it right again resolves. ``unchecked`` is 1 when the
@@ -80,7 +80,7 @@ def resum(engine: Engine, now: datetime) -> dict[str, int]:
     return {"checked": checked, "differ": differ, "unchecked": 1}
 
 
-def differences(connection: Connection, business_id: int | None = None) -> list[Any]:
+def sum_differences(connection: Connection, business_id: int | None = None) -> list[Any]:
     """The records that differ, as rows with ``id``, ``business_id``, ``stored`` and ``summed``; nothing is written."""
     found: list[Any] = []
     before = 2**63 - 1
@@ -103,7 +103,7 @@ def _check_chunk(connection: Connection, before: int, now: datetime) -> tuple[li
     for row in wrong:
         drifts.report(
             connection,
-            KIND,
+            DriftKind.RECORD_SUM,
             f"record:{row.id}",
             business_id=row.business_id,
             expected=str(row.summed),
@@ -113,7 +113,7 @@ def _check_chunk(connection: Connection, before: int, now: datetime) -> tuple[li
         )
     agreed = {
         "now": now,
-        "kind": KIND,
+        "kind": DriftKind.RECORD_SUM,
         "wrong": [f"record:{row.id}" for row in wrong],
         "before": before,
         "last": rows[-1].id,

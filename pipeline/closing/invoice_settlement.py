@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from pipeline.meter.push_sending import COLUMNS, Push, mark_sent
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes
 from pipeline.usage.billing_window import INVOICE
 
@@ -69,7 +70,7 @@ where id = %s and state = 'unknown'
 _log = structlog.get_logger(__name__)
 
 
-def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -> int:
+def settle_records(connection: Connection, business_ids: Sequence[int], now: datetime) -> int:
     """Settle what has its final invoice, for businesses whose locks are held; returns how many records."""
     settled = 0
     for record in connection.exec_driver_sql(_FINAL, (list(business_ids),)).all():
@@ -84,7 +85,7 @@ def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -
             kind = "unbillable"
             _report_lost(connection, record, now)
         # Also for a negative sum: Stripe bills 0, and what is below is carried on as a credit.
-        late_minutes.carry(
+        late_minutes.carry_minutes(
             connection,
             origin_record_id=record.id,
             minutes=missing,
@@ -94,7 +95,7 @@ def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -
             kind=kind,
         )
         connection.exec_driver_sql(_SETTLE, {"id": record.id, "invoiced": record.metered_quantity, "now": now})
-        for kind in ("no-invoice", "unusable-invoice"):
+        for kind in (DriftKind.NO_INVOICE, DriftKind.UNUSABLE_INVOICE):
             drifts.resolve(connection, kind, f"record:{record.id}", now)
         settled += 1
     _answer_unknown(connection, business_ids, now)
@@ -104,7 +105,7 @@ def settle(connection: Connection, business_ids: Sequence[int], now: datetime) -
 def _report_lost(connection: Connection, record: Any, now: datetime) -> None:
     new = drifts.report(
         connection,
-        "lost-usage",
+        DriftKind.LOST_USAGE,
         f"record:{record.id}",
         business_id=record.business_id,
         expected=f"{record.minutes} minutes billed for {record.period_start.isoformat()} to"
@@ -121,7 +122,7 @@ def _report_unusable(connection: Connection, record: Any, now: datetime) -> None
     """A void invoice bills nothing: whether its minutes are to be billed at all is for a person to say."""
     new = drifts.report(
         connection,
-        "unusable-invoice",
+        DriftKind.UNUSABLE_INVOICE,
         f"record:{record.id}",
         business_id=record.business_id,
         expected=f"{record.minutes} minutes on a final invoice",
@@ -141,4 +142,4 @@ def _answer_unknown(connection: Connection, business_ids: Sequence[int], now: da
             mark_sent(connection, push, "on the finalised invoice", now)
         elif invoiced == sent:
             connection.exec_driver_sql(_NOT_ON_INVOICE, (push.id,))
-            drifts.resolve(connection, "unknown-push", push.subject, now)
+            drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)

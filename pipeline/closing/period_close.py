@@ -15,7 +15,8 @@ from pipeline.closing.statement import OF_CALLS, STATEMENT
 from pipeline.events import fetch_requests
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
-from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, deadline
+from pipeline.shared.drifts import DriftKind
+from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, billing_deadline
 
 SECONDS = 40.0
 
@@ -117,20 +118,20 @@ def close_due(engine: Engine, now: datetime) -> Counter[str]:
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
         return close(connection, ids, now)
 
-    about = {"now": now, "deadline": deadline(now)}
+    about = {"now": now, "deadline": billing_deadline(now)}
     counts = under_locks(engine, _DUE, about, work, seconds=SECONDS)
     with engine.begin() as connection:
         counts["requested"] += _request_missing(connection, now)
-        source_gaps.resolve(connection, now)
+        source_gaps.resolve_gaps(connection, now)
     return +counts
 
 
 def close(connection: Connection, business_ids: Sequence[int], now: datetime) -> Counter[str]:
     """Do what is due for these businesses, whose locks are held."""
-    about = {"ids": list(business_ids), "now": now, "deadline": deadline(now)}
-    facts = source_gaps.facts(connection)
+    about = {"ids": list(business_ids), "now": now, "deadline": billing_deadline(now)}
+    facts = source_gaps.source_facts(connection)
     closed = connection.exec_driver_sql(_CLOSE, about | facts).all()  # also what comes so late that both steps are due
-    source_gaps.report(connection, closed, facts, now)
+    source_gaps.report_gaps(connection, closed, facts, now)
     begun = connection.exec_driver_sql(_BEGIN, about).rowcount
     paid = [record.id for record in closed if record.paid]
     if paid:
@@ -139,18 +140,18 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
         if record.no_invoice:
             drifts.report(
                 connection,
-                "no-invoice",
+                DriftKind.NO_INVOICE,
                 f"record:{record.id}",
                 business_id=record.business_id,
                 expected="an invoice that bills this period, within 72 hours of its end",
                 actual=f"none, for {record.minutes} minutes",
                 now=now,
             )
-    settled = invoice_settlement.settle(connection, business_ids, now)
+    settled = invoice_settlement.settle_records(connection, business_ids, now)
     return Counter(closing=begun, closed=len(closed), settled=settled)
 
 
 def _request_missing(connection: Connection, now: datetime) -> int:
     missing = connection.exec_driver_sql(_MISSING, {"now": now}).all()
-    fetch_requests.request_all(connection, {(row.kind, row.object_id): row.reason for row in missing})
+    fetch_requests.request_fetches(connection, {(row.kind, row.object_id): row.reason for row in missing})
     return len(missing)

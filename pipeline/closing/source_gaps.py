@@ -17,8 +17,8 @@ from sqlalchemy import Connection
 
 from pipeline.events import heartbeats
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 
-KIND = "incomplete-source"
 #: What the listing past a period's end brings in, or a callback that was slow, has arrived so long after the end.
 ARRIVES_WITHIN = timedelta(hours=1)
 #: A period that closes this shortly after its end, as a change of plan makes it, could not have been listed yet.
@@ -76,7 +76,7 @@ DEAD_OF_NOBODY = """
 _OPEN = "select subject, evidence from drifts where kind = %s and resolved_at is null"
 
 
-def facts(connection: Connection) -> dict[str, Any]:
+def source_facts(connection: Connection) -> dict[str, Any]:
     """What has arrived and been processed by now, as the parameters of the SQL above."""
     dead = [
         (row.received_at, _numbers(row.reason, bytes(row.body)))
@@ -105,7 +105,7 @@ def _numbers(reason: str, body: bytes) -> set[str]:
     return set(_NUMBER.findall(unquote(body.decode(errors="replace"))))
 
 
-def report(connection: Connection, closed: Iterable[Any], facts: dict[str, Any], now: datetime) -> None:
+def report_gaps(connection: Connection, closed: Iterable[Any], facts: dict[str, Any], now: datetime) -> None:
     """Open a drift for each source that was not complete when these records were closed.
 
     ``closed``: rows with ``id``, ``business_id``, ``period_end`` and ``source_gaps``.
@@ -123,7 +123,7 @@ def report(connection: Connection, closed: Iterable[Any], facts: dict[str, Any],
         words = "listed until" if gap == "twilio-not-listed" else "events wait since"
         drifts.report(
             connection,
-            KIND,
+            DriftKind.INCOMPLETE_SOURCE,
             f"source:{gap}",
             expected=f"all that belongs before {until.isoformat()}, when periods that end by then are closed",
             actual=f"{words} {'never' if is_at is None else is_at.isoformat()}; {len(records)} records closed without",
@@ -135,7 +135,7 @@ def report(connection: Connection, closed: Iterable[Any], facts: dict[str, Any],
 def _report_dead(connection: Connection, record: Any, now: datetime) -> None:
     drifts.report(
         connection,
-        KIND,
+        DriftKind.INCOMPLETE_SOURCE,
         f"record:{record.id}",
         business_id=record.business_id,
         expected="every event on the business's numbers applied when its period is closed",
@@ -145,12 +145,12 @@ def _report_dead(connection: Connection, record: Any, now: datetime) -> None:
     )
 
 
-def resolve(connection: Connection, now: datetime) -> None:
+def resolve_gaps(connection: Connection, now: datetime) -> None:
     """End the drifts of sources that have caught up since; what came late has been carried."""
-    found = connection.exec_driver_sql(_OPEN, (KIND,)).all()
+    found = connection.exec_driver_sql(_OPEN, (DriftKind.INCOMPLETE_SOURCE,)).all()
     if not found:
         return
-    known = facts(connection)
+    known = source_facts(connection)
     for subject, evidence in found:
         if subject.startswith("record:"):
             behind = evidence["business"] in known["dead_of"]
@@ -162,4 +162,4 @@ def resolve(connection: Connection, now: datetime) -> None:
                 waiting = [at for at in (known["pending_since"], *known["recovered"]) if at is not None]
                 behind = any(at < until + ARRIVES_WITHIN for at in waiting)
         if not behind:
-            drifts.resolve(connection, KIND, subject, now)
+            drifts.resolve(connection, DriftKind.INCOMPLETE_SOURCE, subject, now)

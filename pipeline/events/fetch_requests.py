@@ -70,7 +70,7 @@ where id in (select id from webhook_events
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class FetchRequest:
     """One object to fetch, and the mark that stood when it was claimed."""
 
     kind: str
@@ -86,7 +86,7 @@ class FetchError(Exception):
         self.costs_attempt = costs_attempt
 
 
-def request(connection: Connection, kind: str, object_id: str, reason: str, *, due_in_seconds: int = 0) -> None:
+def request_fetch(connection: Connection, kind: str, object_id: str, reason: str, *, due_in_seconds: int = 0) -> None:
     """Have an object fetched, and no sooner than in so many seconds of machine time.
 
     ``kind`` is call, customer, subscription, invoice, price or event; ``reason`` says why, for whoever reads the
@@ -97,12 +97,12 @@ def request(connection: Connection, kind: str, object_id: str, reason: str, *, d
     )
 
 
-def request_all(
+def request_fetches(
     connection: Connection,
     wanted: Mapping[tuple[str, str], str],
     *,
     delays: Mapping[tuple[str, str], int] | None = None,
-    settled: Due | None = None,
+    settled: FetchRequest | None = None,
 ) -> None:
     """Have objects fetched: ``(kind, object_id)`` to reason, some only after a delay; and settle one that was.
 
@@ -112,9 +112,9 @@ def request_all(
     own = {} if settled is None else {(settled.kind, settled.object_id): settled}
     for key in sorted({*wanted, *own}):
         if key in own:
-            settle(connection, own[key])
+            mark_fetched(connection, own[key])
         if key in wanted:
-            request(connection, *key, wanted[key], due_in_seconds=(delays or {}).get(key, 0))
+            request_fetch(connection, *key, wanted[key], due_in_seconds=(delays or {}).get(key, 0))
 
 
 def fetched_before(connection: Connection, kind: str, object_ids: Collection[str]) -> set[str]:
@@ -122,24 +122,24 @@ def fetched_before(connection: Connection, kind: str, object_ids: Collection[str
     return {found for (found,) in connection.exec_driver_sql(_FETCHED, (kind, list(object_ids)))}
 
 
-def claim(engine: Engine, kinds: Collection[str]) -> Due | None:
+def claim_request(engine: Engine, kinds: Collection[str]) -> FetchRequest | None:
     """Take a lease on the object that has been due for the longest."""
     with engine.begin() as connection:
         row = connection.exec_driver_sql(_CLAIM, {"kinds": list(kinds), "lease": LEASE_SECONDS}).first()
-    return None if row is None else Due(*row)
+    return None if row is None else FetchRequest(*row)
 
 
-def settle(connection: Connection, due: Due) -> None:
+def mark_fetched(connection: Connection, due: FetchRequest) -> None:
     """Record that the object was fetched, as of the mark that stood before; a later mark stays due."""
     connection.exec_driver_sql(_SETTLE, {"kind": due.kind, "object_id": due.object_id, "mark": due.mark})
 
 
-def release(connection: Connection, reason: str, key_prefix: str = "") -> bool:
+def release_events(connection: Connection, reason: str, key_prefix: str = "") -> bool:
     """Make the events due that wait for this reason, and whose keys begin so; returns whether there were any."""
     return connection.exec_driver_sql(_RELEASE, {"reason": reason, "prefix": key_prefix}).rowcount > 0
 
 
-def fetch_due(engine: Engine, handlers: Mapping[str, Callable[[Due], None]]) -> dict[str, int]:
+def fetch_due(engine: Engine, handlers: Mapping[str, Callable[[FetchRequest], None]]) -> dict[str, int]:
     """Fetch what is due, each object by the handler of its kind, until nothing is left or MAX_SECONDS have passed.
 
     A handler fetches outside any transaction, applies and settles in one, and raises FetchError when its provider
@@ -150,7 +150,7 @@ def fetch_due(engine: Engine, handlers: Mapping[str, Callable[[Due], None]]) -> 
     counts: Counter[str] = Counter()
 
     def work(_: int) -> None:
-        while time.monotonic() < deadline and (due := claim(engine, handlers.keys())) is not None:
+        while time.monotonic() < deadline and (due := claim_request(engine, handlers.keys())) is not None:
             try:
                 handlers[due.kind](due)
                 counts["fetched"] += 1
@@ -163,7 +163,7 @@ def fetch_due(engine: Engine, handlers: Mapping[str, Callable[[Due], None]]) -> 
     return dict(counts)
 
 
-def _fail(engine: Engine, due: Due, error: Exception) -> None:
+def _fail(engine: Engine, due: FetchRequest, error: Exception) -> None:
     expected = isinstance(error, FetchError)
     log.warning("fetch-failed", kind=due.kind, object_id=due.object_id, error=str(error), exc_info=not expected)
     with engine.begin() as connection:

@@ -77,14 +77,14 @@ def heard(events: Iterable[StoredEvent]) -> dict[str, datetime]:
     return latest
 
 
-def hear(engine: Engine, latest: dict[str, datetime]) -> None:
+def note_heard(engine: Engine, latest: dict[str, datetime]) -> None:
     """Note these signs of life, each in a transaction of its own: nobody waits for the row of a source."""
     for source, at in sorted(latest.items()):
         with engine.begin() as connection:
             connection.exec_driver_sql(_HEAR, {"source": source, "at": at, "every": EVERY})
 
 
-def read(connection: Connection, now: datetime) -> list[Source]:
+def read_heartbeats(connection: Connection, now: datetime) -> list[Source]:
     """All sources; ``now`` is business time."""
     rows = connection.exec_driver_sql(SOURCES_SQL, {"business_now": now})
     return [

@@ -17,7 +17,7 @@ delete from webhook_events where id in (
 """
 
 
-def prune(engine: Engine, now: datetime) -> int:
+def prune_events(engine: Engine, now: datetime) -> int:
     """Delete processed and ignored events of more than 13 months ago, in small batches; returns how many."""
     until = time.monotonic() + SECONDS
     pruned = 0

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from pipeline.meter import push_planning
 from pipeline.providers.stripe_fields import below, identifier, whole
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ class MeterErrors:
     summary: str
 
 
-def read(event: Mapping[str, Any]) -> MeterErrors:
+def read_error_report(event: Mapping[str, Any]) -> MeterErrors:
     """The report in a fetched thin event. Samples name ``request.identifier``, or an idempotency key."""
     data = event.get("data")
     named: dict[str, str] = {}
@@ -100,12 +101,12 @@ def read(event: Mapping[str, Any]) -> MeterErrors:
     )
 
 
-def businesses_of(connection: Connection, errors: MeterErrors) -> Sequence[int]:
+def businesses_of_report(connection: Connection, errors: MeterErrors) -> Sequence[int]:
     """The businesses whose pushes the report names, to be locked before ``apply``."""
     return connection.exec_driver_sql(_BUSINESSES, (sorted(errors.named),)).scalars().all()
 
 
-def apply(connection: Connection, event_id: str, errors: MeterErrors, now: datetime) -> None:
+def apply_error_report(connection: Connection, event_id: str, errors: MeterErrors, now: datetime) -> None:
     """Fail the pushes that the report names; when it counts more than it names, all others of its time are in doubt.
 
     The locks of ``businesses_of`` must be held; a doubt moves no figure and needs none. Raises UndecidedError.
@@ -114,13 +115,13 @@ def apply(connection: Connection, event_id: str, errors: MeterErrors, now: datet
     if undecided:
         raise UndecidedError(f"{', '.join(undecided)}: still being sent")
     for name, words in sorted(errors.named.items()):
-        fail(connection, name, words, now)
+        fail_push(connection, name, words, now)
     known = connection.exec_driver_sql(_KNOWN, (sorted(errors.named),)).scalar_one()
     if known < errors.count:
         doubted = _doubt(connection, event_id, errors)
         drifts.report(
             connection,
-            "meter-errors",
+            DriftKind.METER_ERRORS,
             f"event:{event_id}",
             expected=f"every meter event from {errors.window_start} to {errors.window_end} counted",
             actual=f"{errors.count} were not, {known} of ours are named; {doubted} pushes of that time are in doubt",
@@ -142,10 +143,10 @@ def _doubt(connection: Connection, event_id: str, errors: MeterErrors) -> int:
 def resolve_verified(connection: Connection, event_id: str, now: datetime) -> None:
     """End a report's drift once no push is in doubt because of it."""
     if not connection.exec_driver_sql(_DOUBTED, (event_id,)).scalar_one():
-        drifts.resolve(connection, "meter-errors", f"event:{event_id}", now)
+        drifts.resolve(connection, DriftKind.METER_ERRORS, f"event:{event_id}", now)
 
 
-def fail(connection: Connection, name: str, words: str, now: datetime) -> None:
+def fail_push(connection: Connection, name: str, words: str, now: datetime) -> None:
     """Stripe does not count this push after all: refused, until an operator releases it. Its business is locked."""
     failed = connection.exec_driver_sql(_FAIL, {"identifier": name, "words": words}).first()
     if failed is None:
@@ -154,10 +155,10 @@ def fail(connection: Connection, name: str, words: str, now: datetime) -> None:
     log.error("push-invalid", push=name, business_id=business_id, answer=words)
     about = {"business_id": business_id, "timestamp": timestamp}
     push_planning.recount(connection, connection.exec_driver_sql(_RECORD, about).scalars().all())
-    drifts.resolve(connection, "unknown-push", f"push:{name}", now)
+    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{name}", now)
     drifts.report(
         connection,
-        "push-refused",
+        DriftKind.PUSH_REFUSED,
         f"push:{name}",
         business_id=business_id,
         expected=f"Stripe counts {minutes} minutes",

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
-from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, deadline
+from pipeline.shared.drifts import DriftKind
+from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, billing_deadline
 from pipeline.usage.periods import minute_ceil, minute_floor
 
 #: Stripe takes events of the last 35 days; an hour is for sending it.
@@ -107,18 +108,20 @@ def push_timestamp(period_start: datetime, period_end: datetime, now: datetime) 
     return closest
 
 
-def plan_due(engine: Engine, event_name: str, now: datetime) -> Counter[str]:
+def plan_due_pushes(engine: Engine, event_name: str, now: datetime) -> Counter[str]:
     """Plan a push for each business that has minutes to push and no unsettled push; counts those ``planned``."""
 
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
-        return Counter(planned=plan(connection, ids, event_name, now))
+        return Counter(planned=plan_pushes(connection, ids, event_name, now))
 
-    return under_locks(engine, _DUE, {"now": now, "deadline": deadline(now)}, work, seconds=SECONDS)
+    return under_locks(engine, _DUE, {"now": now, "deadline": billing_deadline(now)}, work, seconds=SECONDS)
 
 
-def plan(connection: Connection, business_ids: Sequence[int], event_name: str, now: datetime) -> int:
+def plan_pushes(connection: Connection, business_ids: Sequence[int], event_name: str, now: datetime) -> int:
     """Plan what these businesses, whose locks are held, have not pushed: each one's oldest period first."""
-    found = connection.exec_driver_sql(_CANDIDATES, {"ids": list(business_ids), "now": now, "deadline": deadline(now)})
+    found = connection.exec_driver_sql(
+        _CANDIDATES, {"ids": list(business_ids), "now": now, "deadline": billing_deadline(now)}
+    )
     planned = {}
     for row in found:
         timestamp = push_timestamp(row.period_start, row.period_end, now)
@@ -156,7 +159,7 @@ def recount(connection: Connection, record_ids: Sequence[int]) -> None:
     connection.exec_driver_sql(_RECOUNT, (list(record_ids),))
 
 
-def settle(connection: Connection, push_id: int, verdict: str, now: datetime) -> None:
+def settle_unknown(connection: Connection, push_id: int, verdict: str, now: datetime) -> None:
     """A person says what became of an unknown push, whose business is locked: ``sent``, or ``void`` to plan it anew.
 
     Raises ValueError when there is no such unknown push.
@@ -165,12 +168,12 @@ def settle(connection: Connection, push_id: int, verdict: str, now: datetime) ->
     if settled is None:
         raise ValueError(f"meter push {push_id} is not unknown: only an unknown one needs a word")
     recount(connection, connection.exec_driver_sql(_RECORD_OF, (push_id,)).scalars().all())
-    drifts.resolve(connection, "unknown-push", f"push:{settled.identifier}", now)
+    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{settled.identifier}", now)
 
 
-def release(connection: Connection, push_id: int, now: datetime) -> None:
+def release_refused(connection: Connection, push_id: int, now: datetime) -> None:
     """Let the minutes of a refused push be planned anew. Raises ValueError when there is no such refused push."""
     identifier = connection.exec_driver_sql(_RELEASE, (push_id,)).scalar()
     if identifier is None:
         raise ValueError(f"meter push {push_id} is not failed: only a failed one can be released")
-    drifts.resolve(connection, "push-refused", f"push:{identifier}", now)
+    drifts.resolve(connection, DriftKind.PUSH_REFUSED, f"push:{identifier}", now)

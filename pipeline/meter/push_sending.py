@@ -13,11 +13,12 @@ from datetime import datetime
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline.providers.outbox_sender import LEASE_SECONDS, SECONDS, Answer, Kind, backoff_seconds, send_all
+from pipeline.providers.outbox_sender import LEASE_SECONDS, SECONDS, AnswerKind, SendAnswer, backoff_seconds, send_all
 from pipeline.providers.stripe_api import Refused, StripeApi
 from pipeline.shared import drifts
-from pipeline.usage.billing_window import INVOICE, TOO_LATE, deadline
-from pipeline.usage.records import lock_businesses
+from pipeline.shared.business_locks import lock_businesses
+from pipeline.shared.drifts import DriftKind
+from pipeline.usage.billing_window import INVOICE, TOO_LATE, billing_deadline
 
 BATCH = 100
 #: Stripe's words for an identifier that it has seen in the last 24 hours; they have no code.
@@ -129,7 +130,7 @@ class Push:
         return self.identifier if self.server_errors == 0 else f"{self.identifier}:{self.server_errors + 1}"
 
 
-def send_due(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
+def send_due_pushes(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
     """Send what is due until nothing is left or ``seconds`` (machine time) have passed; counts by outcome."""
     until = time.monotonic() + seconds
     counts: Counter[str] = Counter()
@@ -137,14 +138,14 @@ def send_due(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = 
     def attempt(push: Push) -> str:
         return _attempt(api, push)
 
-    def settle(push: Push, answer: Answer) -> None:
+    def settle(push: Push, answer: SendAnswer) -> None:
         with engine.begin() as connection:
             _settle(connection, push, answer, now)
         counts[answer.kind.value] += 1
 
     while time.monotonic() < until:
         with engine.begin() as connection:
-            claimed = claim(connection, now)
+            claimed = claim_pushes(connection, now)
         counts.update(push.state for push in claimed if push.state != "sending")
         send_all([push for push in claimed if push.state == "sending"], attempt, settle, until=until)
         if len(claimed) < BATCH:
@@ -152,16 +153,16 @@ def send_due(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = 
     return counts
 
 
-def claim(connection: Connection, now: datetime) -> Sequence[Push]:
+def claim_pushes(connection: Connection, now: datetime) -> Sequence[Push]:
     """Take up to BATCH due pushes. Those in state ``sending`` are ours to send; the others came too late."""
-    rows = connection.exec_driver_sql(_CLAIM, {"now": now, "deadline": deadline(now), "limit": BATCH})
+    rows = connection.exec_driver_sql(_CLAIM, {"now": now, "deadline": billing_deadline(now), "limit": BATCH})
     claimed = [Push(*row) for row in rows]
     for push in claimed:
         if push.state == "unknown":
             _log.error("push-unknown", push=push.identifier, business_id=push.business_id, answer=push.answer)
             drifts.report(
                 connection,
-                "unknown-push",
+                DriftKind.UNKNOWN_PUSH,
                 push.subject,
                 business_id=push.business_id,
                 expected=f"to know whether Stripe has these {push.minutes} minutes",
@@ -189,19 +190,19 @@ def _attempt(api: StripeApi, push: Push) -> str:
     return "accepted"
 
 
-def _settle(connection: Connection, push: Push, answer: Answer, now: datetime) -> None:
+def _settle(connection: Connection, push: Push, answer: SendAnswer, now: datetime) -> None:
     about = {"id": push.id, "attempts": push.attempts, "words": answer.words}
     match answer.kind:
-        case Kind.DONE:
+        case AnswerKind.DONE:
             mark_sent(connection, push, answer.words, now)
-        case Kind.REFUSED:
+        case AnswerKind.REFUSED:
             _refuse(connection, push, answer.words, now)
-        case Kind.LIMITED:
+        case AnswerKind.LIMITED:
             connection.exec_driver_sql(_GIVE_BACK, {**about, "wait": backoff_seconds(1)})
-        case Kind.NOT_TRIED:
+        case AnswerKind.NOT_TRIED:
             connection.exec_driver_sql(_GIVE_BACK, {**about, "wait": 0.0})
-        case Kind.SERVER_ERROR | Kind.UNREACHABLE:
-            server_error = int(answer.kind is Kind.SERVER_ERROR)
+        case AnswerKind.SERVER_ERROR | AnswerKind.UNREACHABLE:
+            server_error = int(answer.kind is AnswerKind.SERVER_ERROR)
             wait = backoff_seconds(push.attempts)
             connection.exec_driver_sql(_AGAIN, {**about, "wait": wait, "server_error": server_error})
 
@@ -212,7 +213,7 @@ def mark_sent(connection: Connection, push: Push, words: str, now: datetime) -> 
     if connection.exec_driver_sql(_SENT, {"id": push.id, "words": words}).rowcount:
         about = {"minutes": push.minutes, "business_id": push.business_id, "timestamp": push.timestamp}
         connection.exec_driver_sql(_ADD_PUSHED, about)
-        drifts.resolve(connection, "unknown-push", push.subject, now)
+        drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)
 
 
 def _refuse(connection: Connection, push: Push, words: str, now: datetime) -> None:
@@ -224,7 +225,7 @@ def _refuse(connection: Connection, push: Push, words: str, now: datetime) -> No
     _log.error("push-refused", push=push.identifier, business_id=push.business_id, state=state, answer=words)
     drifts.report(
         connection,
-        "push-refused" if state == "failed" else "unknown-push",
+        DriftKind.PUSH_REFUSED if state == "failed" else DriftKind.UNKNOWN_PUSH,
         push.subject,
         business_id=push.business_id,
         expected=f"Stripe takes {push.minutes} minutes",

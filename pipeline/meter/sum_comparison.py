@@ -13,12 +13,12 @@ from decimal import Decimal
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline.meter.unknown_pushes import MOST_IN_DOUBT, meters_by_event_name, sums_of, total
+from pipeline.meter.unknown_pushes import MOST_IN_DOUBT, meters_by_event_name, summed_by_stripe, sums_of
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 from pipeline.usage.periods import minute_ceil, minute_floor
 
-KIND = "stripe-sum"
 #: Records that one run compares at most, and seconds after which it begins no more.
 LIMIT = 500
 SECONDS = 25.0
@@ -28,12 +28,12 @@ UNTIL = timedelta(days=4)
 #: One that differs is looked at again after so long.
 AGAIN_DIFFERENT = timedelta(hours=1)
 
-_DUE = f"""
+_DUE = """
 select r.id, r.business_id, r.period_start, r.period_end, s.stripe_customer_id
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
 left join stripe_sums compared on compared.usage_record_id = r.id
-left join drifts d on d.kind = '{KIND}' and d.subject = 'record:' || r.id and d.resolved_at is null
+left join drifts d on d.kind = 'stripe-sum' and d.subject = 'record:' || r.id and d.resolved_at is null
 where r.subscription_id is not null and not r.provisional
   and (%(business_id)s::bigint is null or r.business_id = %(business_id)s)
   and (r.state <> 'closed' or r.period_end > %(now)s - %(until)s::interval or d.id is not null)
@@ -46,7 +46,7 @@ where r.subscription_id is not null and not r.provisional
       and p.state = 'sent')
 order by compared.compared_at nulls first, r.id
 limit %(limit)s
-"""  # noqa: S608 - put together from constants of ours
+"""
 
 # The first minute with a push of which Stripe's sum may not tell yet, or of which nobody knows whether it should.
 _OPEN_FROM = """
@@ -88,7 +88,7 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Due:
+class ComparedRecord:
     """A record to compare."""
 
     record_id: int
@@ -99,7 +99,7 @@ class Due:
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentMinutes:
     """What Stripe was sent of a record's whole minutes in ``[start, until)``."""
 
     start: datetime
@@ -113,8 +113,8 @@ class Sent:
 class Comparison:
     """A record's sent minutes beside Stripe's sum of them."""
 
-    due: Due
-    sent: Sent
+    due: ComparedRecord
+    sent: SentMinutes
     summed: Decimal
 
     @property
@@ -124,7 +124,9 @@ class Comparison:
         return Decimal(0) if -missing in sums_of(self.sent.too_late) else missing
 
 
-def due(connection: Connection, now: datetime, business_id: int | None = None, again: timedelta = AGAIN) -> list[Due]:
+def records_due(
+    connection: Connection, now: datetime, business_id: int | None = None, again: timedelta = AGAIN
+) -> list[ComparedRecord]:
     """The records to compare, the longest waiting first; ``again`` is of machine time."""
     about = {
         "now": now,
@@ -134,10 +136,10 @@ def due(connection: Connection, now: datetime, business_id: int | None = None, a
         "again_different": AGAIN_DIFFERENT,
         "limit": LIMIT,
     }
-    return [Due(*row) for row in connection.exec_driver_sql(_DUE, about)]
+    return [ComparedRecord(*row) for row in connection.exec_driver_sql(_DUE, about)]
 
 
-def sent(connection: Connection, record: Due, settling: timedelta) -> Sent | None:
+def sent_minutes(connection: Connection, record: ComparedRecord, settling: timedelta) -> SentMinutes | None:
     """What has settled of a record; None where nothing has."""
     start, end = minute_ceil(record.period_start), minute_floor(record.period_end)
     about = {"business_id": record.business_id, "customer": record.customer, "start": start, "end": end}
@@ -148,16 +150,16 @@ def sent(connection: Connection, record: Due, settling: timedelta) -> Sent | Non
         return None
     minutes = connection.exec_driver_sql(_SENT, {**about, "until": until}).scalar_one()
     late = connection.exec_driver_sql(_TOO_LATE, {**about, "until": until, "limit": MOST_IN_DOUBT}).scalars()
-    return Sent(start, until, int(minutes), tuple(late), event_name)
+    return SentMinutes(start, until, int(minutes), tuple(late), event_name)
 
 
-def compare(api: StripeApi, meters: dict[str, str], record: Due, told: Sent) -> Comparison:
+def compare_record(api: StripeApi, meters: dict[str, str], record: ComparedRecord, told: SentMinutes) -> Comparison:
     """Ask Stripe. Raises StripeApiError, and LookupError where no meter has the event's name."""
-    summed = total(api, meters[told.event_name], record.customer, told.start, told.until)
+    summed = summed_by_stripe(api, meters[told.event_name], record.customer, told.start, told.until)
     return Comparison(record, told, summed)
 
 
-def compare_due(engine: Engine, api: StripeApi, now: datetime, settling: timedelta) -> Counter[str]:
+def compare_due_records(engine: Engine, api: StripeApi, now: datetime, settling: timedelta) -> Counter[str]:
     """Compare what is due; counts records that ``agree`` and ``differ``, and looks that ``failed``.
 
     ``settling`` is of machine time. Asks outside any transaction; run twice at once, it notes the same twice.
@@ -165,43 +167,43 @@ def compare_due(engine: Engine, api: StripeApi, now: datetime, settling: timedel
     until = time.monotonic() + SECONDS
     counts: Counter[str] = Counter()
     with engine.connect() as connection:
-        records = due(connection, now)
+        records = records_due(connection, now)
     meters: dict[str, str] = {}
     for record in records:
         if time.monotonic() > until:
             break
         with engine.connect() as connection:
-            told = sent(connection, record, settling)
+            told = sent_minutes(connection, record, settling)
         if told is None:
             continue
         try:
             meters = meters or meters_by_event_name(api)
-            comparison = compare(api, meters, record, told)
+            comparison = compare_record(api, meters, record, told)
         except (StripeApiError, LookupError) as error:
             log.warning("comparing-failed", record_id=record.record_id, error=str(error), next="the next run")
             counts["failed"] += 1
             continue
         with engine.begin() as connection:
-            if note(connection, comparison, now, settling):
+            if note_comparison(connection, comparison, now, settling):
                 counts["differ" if comparison.missing else "agree"] += 1
     return counts
 
 
-def note(connection: Connection, comparison: Comparison, now: datetime, settling: timedelta) -> bool:
+def note_comparison(connection: Connection, comparison: Comparison, now: datetime, settling: timedelta) -> bool:
     """Write a comparison down, unless what was sent is not the same any more; returns whether it was written."""
     record, told = comparison.due, comparison.sent
-    again = sent(connection, record, settling)
+    again = sent_minutes(connection, record, settling)
     if again is None or again.until < told.until or _sent_until(connection, record, told) != told.minutes:
         return False
     about = {"record_id": record.record_id, "until": told.until, "sent": told.minutes, "summed": comparison.summed}
     connection.exec_driver_sql(_NOTE, about)
     subject = f"record:{record.record_id}"
     if not comparison.missing:
-        drifts.resolve(connection, KIND, subject, now)
+        drifts.resolve(connection, DriftKind.STRIPE_SUM, subject, now)
         return True
     drifts.report(
         connection,
-        KIND,
+        DriftKind.STRIPE_SUM,
         subject,
         business_id=record.business_id,
         expected=f"{told.minutes} minutes, which were sent for {told.start.isoformat()} to {told.until.isoformat()}",
@@ -212,6 +214,6 @@ def note(connection: Connection, comparison: Comparison, now: datetime, settling
     return True
 
 
-def _sent_until(connection: Connection, record: Due, told: Sent) -> int:
+def _sent_until(connection: Connection, record: ComparedRecord, told: SentMinutes) -> int:
     about = {"business_id": record.business_id, "customer": record.customer, "start": told.start, "until": told.until}
     return int(connection.exec_driver_sql(_SENT, about).scalar_one())

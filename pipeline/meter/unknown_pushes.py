@@ -21,7 +21,8 @@ from pipeline.meter import error_reports
 from pipeline.meter.push_sending import COLUMNS, Push, mark_sent
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
 from pipeline.shared import drifts
-from pipeline.usage.records import lock_businesses
+from pipeline.shared.business_locks import lock_businesses
+from pipeline.shared.drifts import DriftKind
 
 #: Minutes that one run asks about at most, and seconds after which it asks about no more.
 LIMIT = 500
@@ -84,7 +85,7 @@ class Minute:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldPush:
     """A push of such a minute, with what is known of it by now."""
 
     push: Push
@@ -114,16 +115,16 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Verdict:
     """What the sum of its minute says of a push: ``sent``, ``void``, or None where it fits neither or both."""
 
-    held: Held
+    held: HeldPush
     verdict: str | None
     summed: Decimal
     others: int
 
 
-def due(
+def minutes_due(
     connection: Connection, settling: timedelta, business_id: int | None = None, again: timedelta = AGAIN
 ) -> list[Minute]:
     """The minutes to ask about, the longest waiting first."""
@@ -131,20 +132,20 @@ def due(
     return [Minute(*row) for row in connection.exec_driver_sql(_DUE, about)]
 
 
-def pushes_of(connection: Connection, minute: Minute, settling: timedelta) -> list[Held]:
+def pushes_of(connection: Connection, minute: Minute, settling: timedelta) -> list[HeldPush]:
     """All pushes of the customer with that minute."""
     rows = connection.exec_driver_sql(_OF_MINUTE, {**_about(minute), "settling": settling})
-    return [Held(Push(*columns), doubt, attempted, settled) for *columns, doubt, attempted, settled in rows]
+    return [HeldPush(Push(*columns), doubt, attempted, settled) for *columns, doubt, attempted, settled in rows]
 
 
-def settled(pushes: Sequence[Held]) -> bool:
+def all_settled(pushes: Sequence[HeldPush]) -> bool:
     """Whether the sum of their minute can be right by now about each of these."""
     return not any(held.underway or ((held.attempted or held.asked) and not held.settled) for held in pushes)
 
 
-def decide(pushes: Sequence[Held], summed: Decimal) -> list[Answer]:
+def verdicts_of(pushes: Sequence[HeldPush], summed: Decimal) -> list[Verdict]:
     """What a minute's sum says of each push in question; nothing while one of them has not settled."""
-    if not settled(pushes):
+    if not all_settled(pushes):
         return []
     certain = sum(held.push.minutes for held in pushes if held.certain)
     answers = []
@@ -152,7 +153,7 @@ def decide(pushes: Sequence[Held], summed: Decimal) -> list[Answer]:
         if held.asked:
             others = [other.push.minutes for other in pushes if other.possible and other is not held]
             verdict = _verdict(summed - certain, held.push.minutes, others)
-            answers.append(Answer(held, verdict, summed, certain))
+            answers.append(Verdict(held, verdict, summed, certain))
     return answers
 
 
@@ -177,10 +178,12 @@ def sums_of(minutes: Sequence[int]) -> set[int]:
 
 def sum_of(api: StripeApi, meters: dict[str, str], minute: Minute) -> Decimal:
     """Stripe's sum of the minute. Raises StripeApiError, and LookupError where no meter has the event's name."""
-    return total(api, meters[minute.event_name], minute.customer, minute.timestamp, minute.timestamp + MINUTE)
+    return summed_by_stripe(
+        api, meters[minute.event_name], minute.customer, minute.timestamp, minute.timestamp + MINUTE
+    )
 
 
-def total(api: StripeApi, meter: str, customer: str, start: datetime, end: datetime) -> Decimal:
+def summed_by_stripe(api: StripeApi, meter: str, customer: str, start: datetime, end: datetime) -> Decimal:
     """Stripe's sum of a customer's minutes in ``[start, end)``. Raises StripeApiError."""
     rows = api.event_summaries(meter, customer=customer, start=start, end=end)
     return sum((Decimal(str(row["aggregated_value"])) for row in rows), Decimal(0))
@@ -201,7 +204,7 @@ def verify_due(engine: Engine, api: StripeApi, now: datetime, settling: timedelt
     until = time.monotonic() + SECONDS
     counts: Counter[str] = Counter()
     with engine.connect() as connection:
-        minutes = due(connection, settling)
+        minutes = minutes_due(connection, settling)
     if not minutes:
         return counts
     try:
@@ -221,32 +224,37 @@ def verify_due(engine: Engine, api: StripeApi, now: datetime, settling: timedelt
             counts["failed"] += 1
             continue
         with engine.begin() as connection:
-            counts += apply(connection, minute, before, summed, now, settling)
+            counts += apply_verdicts(connection, minute, before, summed, now, settling)
     return counts
 
 
-def apply(
-    connection: Connection, minute: Minute, before: Sequence[Held], summed: Decimal, now: datetime, settling: timedelta
+def apply_verdicts(
+    connection: Connection,
+    minute: Minute,
+    before: Sequence[HeldPush],
+    summed: Decimal,
+    now: datetime,
+    settling: timedelta,
 ) -> Counter[str]:
     """Write what the sum says, unless the minute's pushes are not those any more that stood ``before`` it was asked."""
     counts: Counter[str] = Counter()
     lock_businesses(connection, [minute.business_id])
     if pushes_of(connection, minute, settling) != list(before):
         return counts
-    for answer in decide(before, summed):
+    for answer in verdicts_of(before, summed):
         _write(connection, answer, now)
         counts[answer.verdict or "unclear"] += 1
     connection.exec_driver_sql(_LOOKED, _about(minute))
     return counts
 
 
-def _write(connection: Connection, answer: Answer, now: datetime) -> None:
+def _write(connection: Connection, answer: Verdict, now: datetime) -> None:
     push, doubt = answer.held.push, answer.held.doubt
     words = f"Stripe's sum of its minute is {answer.summed}, {answer.others} without it"
     if answer.verdict is None:
         drifts.report(
             connection,
-            "unknown-push",
+            DriftKind.UNKNOWN_PUSH,
             push.subject,
             business_id=push.business_id,
             expected=f"to know whether Stripe has these {push.minutes} minutes",
@@ -262,8 +270,8 @@ def _write(connection: Connection, answer: Answer, now: datetime) -> None:
     elif push.state == "unknown":
         connection.exec_driver_sql(_VOID, (push.id,))
     elif answer.verdict == "void":
-        error_reports.fail(connection, push.identifier, f"reported invalid by {doubt}: {words}", now)
-    drifts.resolve(connection, "unknown-push", push.subject, now)
+        error_reports.fail_push(connection, push.identifier, f"reported invalid by {doubt}: {words}", now)
+    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)
     if doubt is not None:
         error_reports.resolve_verified(connection, doubt, now)
 

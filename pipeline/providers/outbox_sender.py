@@ -23,7 +23,7 @@ LONGEST_PAUSE_SECONDS = 2.0
 Row = TypeVar("Row")
 
 
-class Kind(Enum):
+class AnswerKind(Enum):
     """What an attempt came to."""
 
     DONE = "done"
@@ -35,10 +35,10 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SendAnswer:
     """What became of one row, with Stripe's words."""
 
-    kind: Kind
+    kind: AnswerKind
     words: str
 
 
@@ -60,15 +60,15 @@ class _Pace:
         if self._seconds:
             time.sleep(self._seconds * random.uniform(0.5, 1.0))
 
-    def learn(self, answer: Answer) -> None:
-        if answer.kind is Kind.LIMITED:
+    def learn(self, answer: SendAnswer) -> None:
+        if answer.kind is AnswerKind.LIMITED:
             self._seconds = min(LONGEST_PAUSE_SECONDS, max(0.1, self._seconds * 2))
         else:
             self._seconds = self._seconds / 2 if self._seconds > 0.05 else 0.0
 
 
 def send_all(
-    rows: Sequence[Row], attempt: Callable[[Row], str], settle: Callable[[Row, Answer], None], *, until: float
+    rows: Sequence[Row], attempt: Callable[[Row], str], settle: Callable[[Row, SendAnswer], None], *, until: float
 ) -> None:
     """Attempt every row in a few threads and settle each answer at once; rows past ``until`` are not tried.
 
@@ -80,7 +80,7 @@ def send_all(
     def one(row: Row) -> None:
         pace.wait()
         if time.monotonic() > until:
-            settle(row, Answer(Kind.NOT_TRIED, ""))
+            settle(row, SendAnswer(AnswerKind.NOT_TRIED, ""))
             return
         answer = _answer(attempt, row)
         pace.learn(answer)
@@ -92,14 +92,14 @@ def send_all(
         each.result()
 
 
-def _answer(attempt: Callable[[Row], str], row: Row) -> Answer:
+def _answer(attempt: Callable[[Row], str], row: Row) -> SendAnswer:
     try:
-        return Answer(Kind.DONE, attempt(row))
+        return SendAnswer(AnswerKind.DONE, attempt(row))
     except Refused as refused:
-        return Answer(Kind.REFUSED, str(refused))
+        return SendAnswer(AnswerKind.REFUSED, str(refused))
     except Limited as limited:
-        return Answer(Kind.LIMITED, limited.words)
+        return SendAnswer(AnswerKind.LIMITED, limited.words)
     except ServerError as error:
-        return Answer(Kind.SERVER_ERROR, error.words)
+        return SendAnswer(AnswerKind.SERVER_ERROR, error.words)
     except Unreachable as error:
-        return Answer(Kind.UNREACHABLE, error.words)
+        return SendAnswer(AnswerKind.UNREACHABLE, error.words)

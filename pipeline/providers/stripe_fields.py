@@ -38,7 +38,7 @@ def word(value: Any) -> str | None:
     return value if isinstance(value, str) and _WORD.fullmatch(value) else None
 
 
-def instant(value: Any) -> datetime | None:
+def unix_instant(value: Any) -> datetime | None:
     """Seconds since the epoch as UTC."""
     seconds = whole(value)
     return datetime.fromtimestamp(seconds, UTC) if seconds is not None and 0 <= seconds <= _LATEST else None

@@ -39,7 +39,7 @@ class TwilioApiError(Exception):
         self.status = status
 
 
-def instant(value: str | None) -> datetime | None:
+def rfc2822_instant(value: str | None) -> datetime | None:
     """A time as the API writes it, ``Fri, 18 Oct 2019 17:02:00 +0000``; None where there is none yet."""
     return parsedate_to_datetime(value) if value else None
 
@@ -72,7 +72,7 @@ class TwilioApi:
             "PageSize": PAGE,
         }
         for call in self._pages("calls", f"{self._account}/Calls.json", params):
-            started = instant(call["start_time"])
+            started = rfc2822_instant(call["start_time"])
             if started is None or started_after <= started < started_before:
                 yield call
 

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from pipeline.reading import explanation_calls
 from pipeline.reading.explanation_bounds import bounds, subscription_of
-from pipeline.reading.explanation_calls import crossing, groups, listed, total
+from pipeline.reading.explanation_calls import call_groups, crossing_call, listed_calls, total_of
 
 _RECORD = """
 select r.*, b.name as business, b.time_zone, p.code as plan, p.name as plan_name, p.price_cents, p.increment_seconds,
@@ -177,26 +177,28 @@ def _history(record: Any, changes: Collection[dict[str, Any]]) -> list[dict[str,
 
 
 def _calls(connection: Connection, record: Any, limit: int) -> dict[str, Any]:
-    found = groups(connection, record)
-    shown = {name: listed(connection, record, limit, counted=name == "counted") for name in ("counted", "others")}
+    found = call_groups(connection, record)
+    shown = {name: listed_calls(connection, record, limit, counted=name == "counted") for name in ("counted", "others")}
     return {
-        "groups": [{**each, "said": explanation_calls.said(each["why"])} for each in found],
+        "groups": [{**each, "said": explanation_calls.said_of(each["why"])} for each in found],
         **shown,
-        "counted_more": total(found, "calls", counted=True) - len(shown["counted"]),
-        "others_more": total(found, "calls", counted=False) - len(shown["others"]),
+        "counted_more": total_of(found, "calls", counted=True) - len(shown["counted"]),
+        "others_more": total_of(found, "calls", counted=False) - len(shown["others"]),
     }
 
 
 def _sums_of_minutes(record: Any, found: Sequence[dict[str, Any]], adjustments: Sequence[dict[str, Any]]) -> list[Sum]:
-    counted = total(found, "calls", counted=True)
+    counted = total_of(found, "calls", counted=True)
     carried = sum(each["minutes"] for each in adjustments if each["into_this"])
     of_calls = f"of {counted:,} {'call' if counted == 1 else 'calls'}"
     sums = [
-        Sum("minutes", record.minutes, [(total(found, "minutes"), of_calls), (carried, "carried")]),
+        Sum("minutes", record.minutes, [(total_of(found, "minutes"), of_calls), (carried, "carried")]),
         Sum("carried", record.adjustment_minutes, [(carried, "by adjustments")]),
         Sum("calls", record.calls, [(counted, "that are counted")]),
-        Sum("seconds", record.seconds, [(total(found, "seconds"), of_calls)]),
-        Sum("rounding", counted, [(total(found, "rounded"), f"rounded up in steps of {record.increment_seconds} s")]),
+        Sum("seconds", record.seconds, [(total_of(found, "seconds"), of_calls)]),
+        Sum(
+            "rounding", counted, [(total_of(found, "rounded"), f"rounded up in steps of {record.increment_seconds} s")]
+        ),
     ]
     since = sum(each["since"] for each in found if each["why"] != "nowhere")
     out = sum(each["minutes"] for each in adjustments if each["origin_record_id"] == record.id and each["call_sid"])
@@ -255,5 +257,5 @@ def _alert(connection: Connection, record_id: int, alert: dict[str, Any]) -> dic
     """An alert with the threshold it stands for and, of minutes, the call that crossed it."""
     shares = {"minutes-80": -(-alert["limit"] * 4 // 5), "minutes-100": alert["limit"]}
     threshold = shares.get(alert["kind"])
-    call = crossing(connection, record_id, threshold) if threshold is not None else None
+    call = crossing_call(connection, record_id, threshold) if threshold is not None else None
     return {**alert, "threshold": threshold, "crossed_by": call}

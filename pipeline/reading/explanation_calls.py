@@ -74,7 +74,7 @@ order by after limit 1
 """
 
 
-def groups(connection: Connection, record: Any) -> list[dict[str, Any]]:
+def call_groups(connection: Connection, record: Any) -> list[dict[str, Any]]:
     """The calls that ended in the period or count in the record, summed by why they do or do not.
 
     ``since`` is what became known after it was counted; ``rounded`` how many are their seconds rounded as they should.
@@ -83,27 +83,27 @@ def groups(connection: Connection, record: Any) -> list[dict[str, Any]]:
     return [dict(row) for row in rows.mappings()]
 
 
-def listed(connection: Connection, record: Any, limit: int, *, counted: bool) -> list[dict[str, Any]]:
+def listed_calls(connection: Connection, record: Any, limit: int, *, counted: bool) -> list[dict[str, Any]]:
     """The first ``limit`` of the counted calls, or of the others, each with its stored events."""
     about = {**_about(record), "limit": limit, "counted": counted}
     return [
-        {**row, "rounding": _rounding(row, record.increment_seconds), "said": said(row["why"])}
+        {**row, "rounding": _rounding(row, record.increment_seconds), "said": said_of(row["why"])}
         for row in connection.exec_driver_sql(_LISTED, about).mappings()
     ]
 
 
-def crossing(connection: Connection, record_id: int, threshold: int) -> dict[str, Any] | None:
+def crossing_call(connection: Connection, record_id: int, threshold: int) -> dict[str, Any] | None:
     """The call that brought the record's own minutes to the threshold; None when its calls don't reach it (now)."""
     row = connection.exec_driver_sql(_CROSSING, {"id": record_id, "threshold": threshold}).mappings().first()
     return dict(row) if row else None
 
 
-def said(why: str) -> str:
+def said_of(why: str) -> str:
     """The reason in words."""
     return WHYS.get(why, f"not counted: {why}")
 
 
-def total(groups: Sequence[dict[str, Any]], name: str, *, counted: bool | None = None) -> int:
+def total_of(groups: Sequence[dict[str, Any]], name: str, *, counted: bool | None = None) -> int:
     """The sum of one of the groups' figures; ``counted`` chooses the counted calls or the others."""
     return sum(each[name] for each in groups if counted is None or (each["why"] == "counted") is counted)
 

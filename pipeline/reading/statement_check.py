@@ -79,7 +79,7 @@ class Verification:
         return self.frozen == self.counted and all(each.explained for each in self.since)
 
 
-def read(connection: Connection, record_id: int) -> Any:
+def read_statement(connection: Connection, record_id: int) -> Any:
     """The usage record with its statement, which is None while the record has not been closed."""
     return connection.exec_driver_sql(_STATEMENT, (record_id,)).one()
 
@@ -95,7 +95,7 @@ def by_number(connection: Connection, record_id: int) -> list[dict[str, Any]]:
     return [dict(row) for row in connection.exec_driver_sql(_BY_NUMBER, {"id": record_id}).mappings()]
 
 
-def verify(connection: Connection, record_id: int, frozen: str) -> Verification:
+def verify_statement(connection: Connection, record_id: int, frozen: str) -> Verification:
     """Hash the record's calls anew, and find what has become known of them since it was closed."""
     counted, present = connection.exec_driver_sql(_HASHES, (record_id,)).one()
     since = [Since(*row) for row in connection.exec_driver_sql(_SINCE, (record_id,))]

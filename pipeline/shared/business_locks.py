@@ -1,18 +1,33 @@
-"""Work on many businesses: a transaction for each chunk of them, under their locks, until a time is up."""
+"""The lock of a business: who changes anything that is counted for one holds it until the commit.
+
+And work on many businesses: a transaction for each chunk of them, under their locks, until a time is up.
+"""
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import structlog
 from sqlalchemy import Connection, Engine
 
 CHUNK = 500
 
-_LOCK_FREE = "select id from businesses where id = any(%s::bigint[]) order by id for no key update skip locked"
+# Sorted, so that two who lock the same businesses don't deadlock; not against each other's foreign keys.
 _LOCK = "select id from businesses where id = any(%s::bigint[]) order by id for no key update"
+_LOCK_FREE = f"{_LOCK} skip locked"
 
 _log = structlog.get_logger(__name__)
+
+
+def lock_businesses(connection: Connection, business_ids: Collection[int]) -> None:
+    """Take the locks of these businesses, in the one order; every change of a record begins here."""
+    if business_ids:
+        connection.exec_driver_sql(_LOCK, (sorted(business_ids),))
+
+
+def free_businesses(connection: Connection, business_ids: Collection[int]) -> set[int]:
+    """Which of these businesses nobody holds: those are locked now, without waiting for the others."""
+    return set(connection.exec_driver_sql(_LOCK_FREE, (sorted(business_ids),)).scalars())
 
 
 def under_locks(
@@ -40,7 +55,7 @@ def under_locks(
             return counts
         try:
             with engine.begin() as connection:
-                locked = list(connection.exec_driver_sql(_LOCK_FREE, (ids,)).scalars())
+                locked = sorted(free_businesses(connection, ids))
                 done = work(connection, locked) if locked else Counter()
         except Exception:  # noqa: BLE001 - whatever it is, each business gets its own turn below
             _log.exception("chunk-failed", businesses=len(ids), next="each of them alone")
@@ -57,7 +72,7 @@ def under_locks(
             continue
         try:
             with engine.begin() as connection:
-                connection.exec_driver_sql(_LOCK, (ids,))
+                lock_businesses(connection, ids)
                 counts += work(connection, ids)
         except Exception:  # noqa: BLE001 - whatever it is, it must not keep the other businesses waiting
             _log.exception("business-failed", business_id=ids[0], next="the next run tries it again")

@@ -3,31 +3,64 @@
 import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, Self
 
 import structlog
 from sqlalchemy import Connection, text
 
-#: What is proposed to be done about each kind; docs/operations.md says more.
-REPAIRS = {
-    "push-refused": "repair what Stripe names, then `altiora pushes release ID`",
-    "unknown-push": "`altiora pushes settle ID sent`, or void, once it is known whether Stripe has it",
-    "meter-errors": "nothing: the pushes of that time are verified by Stripe's sums",
-    "stripe-sum": "look for other programs that write to the meter, and for Stripe's reports of invalid events",
-    "unmapped-price": "set metadata[altiora_plan] on the price in Stripe",
-    "second-metered-subscription": "cancel all but one in Stripe",
-    "no-invoice": "look at the subscription in Stripe",
-    "unusable-invoice": "decide whether to bill its minutes by hand",
-    "unbillable": "decide whether to bill these minutes by hand",
-    "late-minutes": "`altiora drifts resolve ID --carry` bills them in the open period, without it writes them off",
-    "lost-usage": "decide whether to bill these minutes by hand",
-    "change-refused": "make the change in Stripe's dashboard",
-    "gone-at-stripe": "see that the API key is this account's",
-    "record-sum": "stop worker-stripe, keep the database as it is, and find out why",
-    "incomplete-source": "bring in what is missing; it is carried then",
-    "twilio-day": "add the numbers that nobody holds, and replay their events; otherwise wait an hour",
-    "unknown-at-twilio": "find out who signed it: was the auth token told to somebody?",
-}
+
+class DriftKind(StrEnum):
+    """What may differ. Each has the word that is stored, what it is ``about``, and the ``repair`` that is proposed.
+
+    docs/operations.md says more of each.
+    """
+
+    about: tuple[str, ...]
+    """What stands before the colon of its subjects."""
+    repair: str
+
+    def __new__(cls, word: str, about: str, repair: str) -> Self:
+        kind = str.__new__(cls, word)
+        kind._value_ = word
+        kind.about = tuple(about.split())
+        kind.repair = repair
+        return kind
+
+    PUSH_REFUSED = "push-refused", "push", "repair what Stripe names, then `altiora pushes release ID`"
+    UNKNOWN_PUSH = (
+        "unknown-push",
+        "push",
+        "`altiora pushes settle ID sent`, or void, once it is known whether Stripe has it",
+    )
+    METER_ERRORS = "meter-errors", "event", "nothing: the pushes of that time are verified by Stripe's sums"
+    STRIPE_SUM = (
+        "stripe-sum",
+        "record",
+        "look for other programs that write to the meter, and for Stripe's reports of invalid events",
+    )
+    UNMAPPED_PRICE = "unmapped-price", "price", "set metadata[altiora_plan] on the price in Stripe"
+    SECOND_METERED_SUBSCRIPTION = "second-metered-subscription", "business", "cancel all but one in Stripe"
+    NO_INVOICE = "no-invoice", "record", "look at the subscription in Stripe"
+    UNUSABLE_INVOICE = "unusable-invoice", "record", "decide whether to bill its minutes by hand"
+    UNBILLABLE = "unbillable", "record", "decide whether to bill these minutes by hand"
+    LATE_MINUTES = (
+        "late-minutes",
+        "record",
+        "`altiora drifts resolve ID --carry` bills them in the open period, without it writes them off",
+    )
+    LOST_USAGE = "lost-usage", "record", "decide whether to bill these minutes by hand"
+    CHANGE_REFUSED = "change-refused", "change", "make the change in Stripe's dashboard"
+    GONE_AT_STRIPE = "gone-at-stripe", "customer subscription invoice price", "see that the API key is this account's"
+    RECORD_SUM = "record-sum", "record", "stop worker-stripe, keep the database as it is, and find out why"
+    INCOMPLETE_SOURCE = "incomplete-source", "source record", "bring in what is missing; it is carried then"
+    TWILIO_DAY = (
+        "twilio-day",
+        "day",
+        "add the numbers that nobody holds, and replay their events; otherwise wait an hour",
+    )
+    UNKNOWN_AT_TWILIO = "unknown-at-twilio", "call", "find out who signed it: was the auth token told to somebody?"
+
 
 _REPORT = text("""
     insert into drifts (kind, subject, business_id, expected, actual, evidence, repair, found_at)
@@ -48,7 +81,7 @@ log = structlog.get_logger(__name__)
 
 def report(
     connection: Connection,
-    kind: str,
+    kind: DriftKind,
     subject: str,
     *,
     business_id: int | None = None,
@@ -63,6 +96,7 @@ def report(
     ``subject`` says what it is about, as ``price:price_1`` or ``record:12``; ``evidence`` must be JSON. ``repair`` is
     what is proposed to be done, the kind's own unless given.
     """
+    assert subject.partition(":")[0] in kind.about, f"{kind} is about {kind.about}, not {subject}"
     new = bool(
         connection.execute(
             _REPORT,
@@ -73,7 +107,7 @@ def report(
                 "expected": expected,
                 "actual": actual,
                 "evidence": json.dumps(dict(evidence or {})),
-                "repair": repair or REPAIRS.get(kind),
+                "repair": repair or kind.repair,
                 "now": now,
             },
         ).scalar_one()
@@ -83,6 +117,6 @@ def report(
     return new
 
 
-def resolve(connection: Connection, kind: str, subject: str, now: datetime, *, note: str | None = None) -> None:
+def resolve(connection: Connection, kind: DriftKind, subject: str, now: datetime, *, note: str | None = None) -> None:
     """Close the open drift of this kind and subject, if there is one; ``note`` where a person did."""
     connection.execute(_RESOLVE, {"kind": kind, "subject": subject, "now": now, "note": note})

@@ -59,7 +59,7 @@ class UnlinkedError(Exception):
         self.reason = reason
 
 
-def read(customer: Any) -> Customer | None:
+def read_customer(customer: Any) -> Customer | None:
     """A customer; a fetched one that was deleted shows ``deleted`` and little else."""
     customer_id = identifier(customer)
     if not isinstance(customer, Mapping) or customer_id is None:
@@ -67,7 +67,7 @@ def read(customer: Any) -> Customer | None:
     return Customer(customer_id, named_business(customer), customer.get("deleted") is True)
 
 
-def apply(connection: Connection, customer: Customer, snapshot_at: datetime) -> None:
+def store_customer(connection: Connection, customer: Customer, snapshot_at: datetime) -> None:
     """Make the mirror what this newer snapshot says."""
     connection.exec_driver_sql(
         _REPLACE,

@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.events import fetch_requests
-from pipeline.events.fetch_requests import Due
+from pipeline.events.fetch_requests import FetchRequest
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 
 _OPEN = "select kind, subject from drifts where resolved_at is null and subject = any(%s::text[])"
 
@@ -37,7 +38,7 @@ class Effects:
     """Customers were mirrored: events that wait for one may go on."""
     _stale: dict[tuple[str, str], str] = field(default_factory=dict)
     _delays: dict[tuple[str, str], int] = field(default_factory=dict)
-    _drifts: dict[tuple[str, str], _Report | None] = field(default_factory=dict)
+    _drifts: dict[tuple[DriftKind, str], _Report | None] = field(default_factory=dict)
 
     def stale(self, kind: str, object_id: str, reason: str, *, due_in_seconds: int = 0) -> None:
         """Have this object fetched, and no sooner than in so many seconds of machine time."""
@@ -46,16 +47,22 @@ class Effects:
         self.follow_ups.add("stripe.refresh")
 
     def report(
-        self, kind: str, subject: str, business_id: int | None, expected: str, actual: str, evidence: Mapping[str, Any]
+        self,
+        kind: DriftKind,
+        subject: str,
+        business_id: int | None,
+        expected: str,
+        actual: str,
+        evidence: Mapping[str, Any],
     ) -> None:
         """Open a drift, or bring it up to date."""
         self._drifts[kind, subject] = _Report(business_id, expected, actual, evidence)
 
-    def resolve(self, kind: str, subject: str) -> None:
+    def resolve(self, kind: DriftKind, subject: str) -> None:
         """Close a drift, if it is open."""
         self._drifts[kind, subject] = None
 
-    def write(self, connection: Connection, now: datetime, *, settled: Due | None = None) -> None:
+    def write(self, connection: Connection, now: datetime, *, settled: FetchRequest | None = None) -> None:
         """Write all of it; ``settled`` is the object that was fetched, if this came of a fetch."""
         subjects = [subject for _, subject in self._drifts]
         standing = {tuple(row) for row in connection.exec_driver_sql(_OPEN, (subjects,))} if subjects else set()
@@ -73,6 +80,6 @@ class Effects:
                 )
             elif (kind, subject) in standing:
                 drifts.resolve(connection, kind, subject, now)
-        fetch_requests.request_all(connection, self._stale, delays=self._delays, settled=settled)
-        if self.customers_known and fetch_requests.release(connection, AWAITING_CUSTOMER):
+        fetch_requests.request_fetches(connection, self._stale, delays=self._delays, settled=settled)
+        if self.customers_known and fetch_requests.release_events(connection, AWAITING_CUSTOMER):
             self.follow_ups.add("events.drain")

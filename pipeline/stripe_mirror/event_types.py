@@ -11,12 +11,11 @@ import orjson
 from sqlalchemy import Connection
 
 from pipeline.events.outcomes import Applied, Outcome
-from pipeline.providers.stripe_fields import below, identifier, instant
+from pipeline.providers.stripe_fields import below, identifier, unix_instant
 from pipeline.stripe_mirror import customers, invoices, prices, subscriptions
-from pipeline.stripe_mirror import snapshots as stripe_mirror_snapshots
 from pipeline.stripe_mirror.customers import UnlinkedError
 from pipeline.stripe_mirror.effects import AWAITING_CUSTOMER, Effects
-from pipeline.stripe_mirror.snapshots import Content, Mirror, Snapshot
+from pipeline.stripe_mirror.snapshots import Content, Mirror, Snapshot, businesses_of_snapshots, place
 from pipeline.subscription_changes import planning
 
 #: An event whose customer must be fetched first is tried again after so many seconds, or when that is done.
@@ -61,7 +60,7 @@ _OTHER_MODE = _Nothing("ignored", "other-mode")
 _UNREADABLE = _Nothing("dead", "unreadable")
 
 
-def decode(row_id: int, key: str, type: str | None, body: bytes, received_at: datetime) -> StripeEvent | Outcome:  # noqa: A002 - the column's name
+def decode_event(row_id: int, key: str, type: str | None, body: bytes, received_at: datetime) -> StripeEvent | Outcome:  # noqa: A002 - the column's name
     """Read a stored body, without SQL; an Outcome where nobody can. Never raises, whatever the body."""
     try:
         document = orjson.loads(body)
@@ -73,15 +72,13 @@ def decode(row_id: int, key: str, type: str | None, body: bytes, received_at: da
     return StripeEvent(row_id, key, type or stated, document, received_at)
 
 
-def businesses_of(connection: Connection, events: Sequence[StripeEvent]) -> set[int]:
+def businesses_of_events(connection: Connection, events: Sequence[StripeEvent]) -> set[int]:
     """The businesses that applying these events may touch, as far as can be told before the locks."""
     meanings = [_meaning(event) for event in events]
-    return stripe_mirror_snapshots.businesses_of(
-        connection, [meant for meant in meanings if isinstance(meant, Snapshot)]
-    )
+    return businesses_of_snapshots(connection, [meant for meant in meanings if isinstance(meant, Snapshot)])
 
 
-def apply(
+def apply_events(
     connection: Connection, events: Sequence[StripeEvent], locked: AbstractSet[int], now: datetime, *, livemode: bool
 ) -> Applied:
     """Apply the events under the locks of ``locked``, whatever their order, and tell how each of them ends.
@@ -103,9 +100,9 @@ def apply(
     if snapshots:
         batch = [snapshot for snapshot, _ in snapshots]
         target = Mirror(connection, batch, locked=locked, effects=effects, now=now)
-        for snapshot, event in sorted(snapshots, key=lambda pair: stripe_mirror_snapshots.place(pair[0])):
+        for snapshot, event in sorted(snapshots, key=lambda pair: place(pair[0])):
             applied.outcomes.append(_apply_one(target, snapshot, event))
-    planning.recognise(connection, [key for event in events if isinstance(key := _own_key(event), str)])
+    planning.recognise_ours(connection, [key for event in events if isinstance(key := _own_key(event), str)])
     effects.write(connection, now)
     applied.follow_ups |= effects.follow_ups
     return applied
@@ -132,10 +129,10 @@ def _meaning(event: StripeEvent) -> Snapshot | _Look | _Nothing:
     match event.type:
         # Occurs when a customer is made or changed: by us, by a checkout or in the dashboard.
         case "customer.created" | "customer.updated":
-            return _snapshot(event, customers.read(subject))
+            return _snapshot(event, customers.read_customer(subject))
         # Occurs when a customer is deleted; Stripe cancels its subscriptions first and tells so.
         case "customer.deleted":
-            customer = customers.read(subject)
+            customer = customers.read_customer(subject)
             return _snapshot(event, customer and dataclasses.replace(customer, deleted=True))
         # Occurs when a subscription begins, renews, changes in any way, or ends ("deleted"); the trial's end is
         # announced with the subscription as it is.
@@ -149,7 +146,7 @@ def _meaning(event: StripeEvent) -> Snapshot | _Look | _Nothing:
             | "customer.subscription.pending_update_applied"
             | "customer.subscription.pending_update_expired"
         ):
-            return _snapshot(event, subscriptions.read(subject))
+            return _snapshot(event, subscriptions.read_subscription(subject))
         # Occurs when a draft is made (at a renewal: the period can be billed until it finalises), when it changes,
         # finalises, is sent, and whenever its payment takes a turn.
         case (
@@ -169,15 +166,15 @@ def _meaning(event: StripeEvent) -> Snapshot | _Look | _Nothing:
             | "invoice.marked_uncollectible"
             | "invoice.voided"
         ):
-            invoice = invoices.read(subject)
+            invoice = invoices.read_invoice(subject)
             return _NOT_NEEDED if invoice is None else _snapshot(event, invoice)
         # Occurs when somebody deletes a draft: it bills nothing, as a void one.
         case "invoice.deleted":
-            invoice = invoices.read(subject)
+            invoice = invoices.read_invoice(subject)
             return _NOT_NEEDED if invoice is None else _snapshot(event, dataclasses.replace(invoice, status="void"))
         # Occurs when a price is made, changed (its metadata may map it to a plan) or deleted.
         case "price.created" | "price.updated" | "price.deleted":
-            return _snapshot(event, prices.read(subject))
+            return _snapshot(event, prices.read_price(subject))
         # Occurs when a product changes, whose metadata may map its prices to a plan.
         case "product.created" | "product.updated" | "product.deleted":
             product_id = identifier(subject)
@@ -196,6 +193,6 @@ def _snapshot(event: StripeEvent, content: Content | None) -> Snapshot | _Nothin
     api_version = event.body.get("api_version")
     return Snapshot(
         content,
-        at=instant(event.body.get("created")),
+        at=unix_instant(event.body.get("created")),
         api_version=api_version if isinstance(api_version, str) else None,
     )

@@ -12,21 +12,30 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline.events import fetch_requests
-from pipeline.events.fetch_requests import Due, FetchError
+from pipeline.events.fetch_requests import FetchError, FetchRequest
 from pipeline.events.outcomes import MoreBusinesses
 from pipeline.meter import error_reports
 from pipeline.providers import stripe_fields
 from pipeline.providers.stripe_api import Limited, Refused, StripeApi, StripeApiError
 from pipeline.shared import drifts
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import Clock
+from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror import customers, invoices, prices, subscriptions
-from pipeline.stripe_mirror import snapshots as stripe_mirror_snapshots
 from pipeline.stripe_mirror.customers import UnlinkedError
 from pipeline.stripe_mirror.effects import Effects
 from pipeline.stripe_mirror.invoices import Invoice
-from pipeline.stripe_mirror.snapshots import Content, Mirror, Snapshot
+from pipeline.stripe_mirror.snapshots import (
+    Content,
+    Key,
+    Mirror,
+    Snapshot,
+    businesses_of_snapshots,
+    key_of,
+    place,
+    stored_at,
+)
 from pipeline.stripe_mirror.subscriptions import Subscription
-from pipeline.usage import records
 
 log = structlog.get_logger()
 
@@ -63,7 +72,7 @@ class StripeFetcher:
 
     def run(self) -> dict[str, int]:
         """Fetch what is due; returns how many objects were ``fetched`` and how many ``failed``."""
-        handlers: dict[str, Callable[[Due], None]] = {
+        handlers: dict[str, Callable[[FetchRequest], None]] = {
             "customer": self._customer,
             "subscription": self._subscription,
             "invoice": self._invoice,
@@ -72,30 +81,30 @@ class StripeFetcher:
         }
         return fetch_requests.fetch_due(self._engine, handlers)
 
-    def _customer(self, due: Due) -> None:
+    def _customer(self, due: FetchRequest) -> None:
         """A customer with its subscriptions: linking one by hand brings in what it already has."""
         with self._engine.connect() as connection:
             own = connection.exec_driver_sql(_SUBSCRIPTIONS_OF, (due.object_id,)).scalars()
             keys = {("customer", due.object_id)} | {("subscription", stripe_id) for stripe_id in own}
-            fetch = _Fetch(self._clock.now(), stripe_mirror_snapshots.stored_at(connection, keys))
+            fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
         customer = _ask(self._api.get_customer, due.object_id)
         if customer is not None:
-            fetch.add(customers.read(customer))
+            fetch.add(customers.read_customer(customer))
             if customer.get("deleted") is not True:
                 listed = _ask(self._api.list_subscriptions, due.object_id) or []
-                fetch.add_all(self._with_swap(subscriptions.read(each)) for each in listed)
+                fetch.add_all(self._with_swap(subscriptions.read_subscription(each)) for each in listed)
         self._apply(due, fetch)
 
-    def _subscription(self, due: Due) -> None:
+    def _subscription(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
             own = connection.exec_driver_sql(_INVOICES_OF, (due.object_id,)).scalars()
             keys = {("subscription", due.object_id)} | {("invoice", invoice_id) for invoice_id in own}
-            fetch = _Fetch(self._clock.now(), stripe_mirror_snapshots.stored_at(connection, keys))
-        subscription = subscriptions.read(_ask(self._api.get_subscription, due.object_id))
+            fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
+        subscription = subscriptions.read_subscription(_ask(self._api.get_subscription, due.object_id))
         fetch.add(self._with_swap(subscription))
         if fetch.contents:
             listed = _ask(self._api.list_invoices, due.object_id, limit=INVOICES) or []
-            fetch.add_all(map(invoices.read, listed))
+            fetch.add_all(map(invoices.read_invoice, listed))
             self._add_unknown_prices(fetch)
         self._apply(due, fetch)
 
@@ -124,34 +133,32 @@ class StripeFetcher:
         ]
         return dataclasses.replace(subscription, swapped_at=max(starts, default=None), swap_looked_up=True)
 
-    def _invoice(self, due: Due) -> None:
+    def _invoice(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
-            fetch = _Fetch(
-                self._clock.now(), stripe_mirror_snapshots.stored_at(connection, {("invoice", due.object_id)})
-            )
-        fetch.add(invoices.read(_ask(self._api.get_invoice, due.object_id)))
+            fetch = _Fetch(self._clock.now(), stored_at(connection, {("invoice", due.object_id)}))
+        fetch.add(invoices.read_invoice(_ask(self._api.get_invoice, due.object_id)))
         self._add_unknown_prices(fetch)
         self._apply(due, fetch)
 
-    def _price(self, due: Due) -> None:
+    def _price(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
-            fetch = _Fetch(self._clock.now(), stripe_mirror_snapshots.stored_at(connection, {("price", due.object_id)}))
-        fetch.add(prices.read(_ask(self._api.get_price, due.object_id)))
+            fetch = _Fetch(self._clock.now(), stored_at(connection, {("price", due.object_id)}))
+        fetch.add(prices.read_price(_ask(self._api.get_price, due.object_id)))
         self._apply(due, fetch)
 
-    def _event(self, due: Due) -> None:
+    def _event(self, due: FetchRequest) -> None:
         """A thin event of the meters' errors, for its data."""
         event = _ask(self._api.get_event_v2, due.object_id)
         now = self._clock.now()
         with self._engine.begin() as connection:
             if event is not None:
-                errors = error_reports.read(event)
-                records.lock_businesses(connection, error_reports.businesses_of(connection, errors))
+                errors = error_reports.read_error_report(event)
+                lock_businesses(connection, error_reports.businesses_of_report(connection, errors))
                 try:
-                    error_reports.apply(connection, due.object_id, errors, now)
+                    error_reports.apply_error_report(connection, due.object_id, errors, now)
                 except error_reports.UndecidedError as error:
                     raise FetchError(str(error)) from error
-            fetch_requests.settle(connection, due)
+            fetch_requests.mark_fetched(connection, due)
 
     def _add_unknown_prices(self, fetch: "_Fetch") -> None:
         """Fetch the prices of invoice lines that neither the lines nor the mirror tell whether they are metered."""
@@ -161,19 +168,19 @@ class StripeFetcher:
                 if isinstance(invoice, Invoice):
                     unknown |= invoices.unknown_prices(connection, invoice)
         for price_id in sorted(unknown - fetch.price_ids):
-            fetch.add(prices.read(_ask(self._api.get_price, price_id)))
+            fetch.add(prices.read_price(_ask(self._api.get_price, price_id)))
 
-    def _apply(self, due: Due, fetch: "_Fetch") -> None:
+    def _apply(self, due: FetchRequest, fetch: "_Fetch") -> None:
         """Apply what was fetched, and settle, in one transaction."""
         now = self._clock.now()
-        snapshots = sorted(fetch.snapshots(), key=stripe_mirror_snapshots.place)
+        snapshots = sorted(fetch.snapshots(), key=place)
         more: frozenset[int] = frozenset()
         for _ in range(MAX_LOCKINGS):
             effects = Effects()
             try:
                 with self._engine.begin() as connection:
-                    locked = stripe_mirror_snapshots.businesses_of(connection, snapshots) | more
-                    records.lock_businesses(connection, locked)
+                    locked = businesses_of_snapshots(connection, snapshots) | more
+                    lock_businesses(connection, locked)
                     target = Mirror(connection, snapshots, locked=locked, effects=effects, now=now)
                     for snapshot in snapshots:
                         _apply_one(target, snapshot)
@@ -190,7 +197,7 @@ class StripeFetcher:
 class _Fetch:
     """What one fetch brought: since when, on top of which state of the mirror, and the objects."""
 
-    def __init__(self, began: datetime, seen: dict[stripe_mirror_snapshots.Key, datetime]) -> None:
+    def __init__(self, began: datetime, seen: dict[Key, datetime]) -> None:
         self.contents: list[Content] = []
         self._began = began
         self._seen = seen
@@ -216,7 +223,7 @@ class _Fetch:
                 at=self._began,
                 api_version=None,
                 fetched=True,
-                seen=self._seen.get(stripe_mirror_snapshots.key_of(each)),
+                seen=self._seen.get(key_of(each)),
             )
             for each in self.contents
         ]
@@ -242,15 +249,17 @@ def _apply_one(target: Mirror, snapshot: Snapshot) -> None:
         log.info("fetched-for-nobody", kind=kind, object_id=object_id, reason=error.reason)
 
 
-def _look_at_what_is_missing(connection: Connection, due: Due, fetch: _Fetch, effects: Effects, now: datetime) -> None:
+def _look_at_what_is_missing(
+    connection: Connection, due: FetchRequest, fetch: _Fetch, effects: Effects, now: datetime
+) -> None:
     """Report an object that is mirrored and gone at Stripe; look again for a renewal that is not there yet."""
     subject = f"{due.kind}:{due.object_id}"
     if fetch.contents:
-        drifts.resolve(connection, "gone-at-stripe", subject, now)
-    elif stripe_mirror_snapshots.stored_at(connection, {(due.kind, due.object_id)}):
+        drifts.resolve(connection, DriftKind.GONE_AT_STRIPE, subject, now)
+    elif stored_at(connection, {(due.kind, due.object_id)}):
         drifts.report(
             connection,
-            "gone-at-stripe",
+            DriftKind.GONE_AT_STRIPE,
             subject,
             expected="Stripe still has what is mirrored here",
             actual="404: was the API key changed for another account's, or test data deleted?",

@@ -9,7 +9,16 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.businesses import service_status
-from pipeline.providers.stripe_fields import below, has_more, identifier, instant, named_business, rows, whole, word
+from pipeline.providers.stripe_fields import (
+    below,
+    has_more,
+    identifier,
+    named_business,
+    rows,
+    unix_instant,
+    whole,
+    word,
+)
 from pipeline.stripe_mirror.customers import Owned
 from pipeline.stripe_mirror.effects import Effects
 from pipeline.stripe_mirror.prices import usage_type_shown
@@ -89,7 +98,7 @@ class Invoice:
     currency: str
 
 
-def read(invoice: Any) -> Invoice | None:
+def read_invoice(invoice: Any) -> Invoice | None:
     """A subscription's invoice in the shapes of 2020 to 2026; None for any other, and for a preview without an id."""
     invoice_id, customer_id = identifier(invoice), identifier(below(invoice, "customer"))
     details = below(invoice, "parent", "subscription_details") or below(invoice, "subscription_details")
@@ -99,16 +108,16 @@ def read(invoice: Any) -> Invoice | None:
         return None
     if invoice_id is None or customer_id is None or subscription_id is None or status not in STATUSES:
         return None
-    start, end = instant(invoice.get("period_start")), instant(invoice.get("period_end"))
+    start, end = unix_instant(invoice.get("period_start")), unix_instant(invoice.get("period_end"))
     return Invoice(
         id=invoice_id,
         owned=Owned(customer_id, named_business(details)),
         subscription_id=subscription_id,
         status=status,
         billing_reason=word(invoice.get("billing_reason")),
-        created_at=instant(invoice.get("created")),
-        finalizes_at=instant(invoice.get("automatically_finalizes_at")),
-        finalized_at=instant(below(invoice, "status_transitions", "finalized_at")),
+        created_at=unix_instant(invoice.get("created")),
+        finalizes_at=unix_instant(invoice.get("automatically_finalizes_at")),
+        finalized_at=unix_instant(below(invoice, "status_transitions", "finalized_at")),
         attempt_count=max(0, min(whole(invoice.get("attempt_count")) or 0, 1_000)),
         period=(start, end) if start is not None and end is not None and start < end else None,
         lines=tuple(line for row in rows(invoice.get("lines")) if (line := read_line(row)) is not None),
@@ -122,7 +131,7 @@ def read_line(row: Mapping[str, Any]) -> Line | None:
     """A line in the shapes of 2020 to 2026; None for one without a stretch of time."""
     price = row.get("price") or row.get("plan") or below(row, "pricing", "price_details", "price")
     usage_type = usage_type_shown(price)
-    start, end = instant(below(row, "period", "start")), instant(below(row, "period", "end"))
+    start, end = unix_instant(below(row, "period", "start")), unix_instant(below(row, "period", "end"))
     if start is None or end is None:
         return None
     return Line(
@@ -159,7 +168,7 @@ def _metered(connection: Connection, price_ids: set[str]) -> dict[str, bool]:
     return dict(connection.exec_driver_sql(_METERED, (sorted(price_ids),)).all())
 
 
-def apply(
+def store_invoice(
     connection: Connection,
     invoice: Invoice,
     business_id: int,
@@ -203,7 +212,7 @@ def apply(
             },
         )
         effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
-    service_status.settle(connection, [business_id], now, f"invoice {invoice.id} is {invoice.status}")
+    service_status.settle_service(connection, [business_id], now, f"invoice {invoice.id} is {invoice.status}")
 
 
 Spans = set[tuple[datetime, datetime]]

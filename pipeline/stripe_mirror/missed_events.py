@@ -89,10 +89,12 @@ def sweep_subscriptions(engine: Engine, api: StripeApi) -> int:
     """
     count = 0
     for objects in _chunks(api.all_subscriptions(), CHUNK):
-        found = [read for each in objects if (read := subscriptions.read(each)) is not None]
+        found = [read for each in objects if (read := subscriptions.read_subscription(each)) is not None]
         with engine.begin() as connection:
             different = _different(connection, found)
-            fetch_requests.request_all(connection, {("subscription", stripe_id): "swept" for stripe_id in different})
+            fetch_requests.request_fetches(
+                connection, {("subscription", stripe_id): "swept" for stripe_id in different}
+            )
         count += len(different)
     if count:
         log.warning("subscriptions-swept", different=count)

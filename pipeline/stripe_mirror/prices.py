@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.providers.stripe_fields import below, identifier, word
+from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.effects import Effects
 
 _LOOKUP_KEY = re.compile(r"altiora_([a-z]+)(_.*)?", re.DOTALL)
@@ -63,7 +64,7 @@ class Price:
         return self.usage_type == "metered"
 
 
-def read(price: Any) -> Price | None:
+def read_price(price: Any) -> Price | None:
     """A price in any shape: today's, or a plan's of the years before, whose ``usage_type`` is at the top."""
     price_id = identifier(price)
     if not isinstance(price, Mapping) or price_id is None:
@@ -106,7 +107,7 @@ def ensure(
             effects.stale("price", price.id, "plan-unknown")
 
 
-def apply(
+def store_price(
     connection: Connection, price: Price, snapshot_at: datetime, plans: Mapping[str, int], effects: Effects
 ) -> None:
     """Make the mirror what this newer snapshot says, and have subscriptions looked at that it gives another plan."""
@@ -116,7 +117,7 @@ def apply(
         effects.stale("price", price.id, "plan-unknown")
         return
     if plan_id is not None:
-        effects.resolve("unmapped-price", f"price:{price.id}")
+        effects.resolve(DriftKind.UNMAPPED_PRICE, f"price:{price.id}")
     affected = connection.exec_driver_sql(_OTHERWISE_PLANNED, {"id": price.id, "plan_id": plan_id})
     for (subscription_id,) in affected:
         effects.stale("subscription", subscription_id, "price-mapped")

@@ -16,13 +16,11 @@ from sqlalchemy import Connection
 
 from pipeline.events.outcomes import MoreBusinesses
 from pipeline.stripe_mirror import customers, invoices
-from pipeline.stripe_mirror import prices as stripe_mirror_prices
-from pipeline.stripe_mirror import subscriptions as stripe_mirror_subscriptions
 from pipeline.stripe_mirror.customers import Customer, Links, Owned, UnlinkedError
 from pipeline.stripe_mirror.effects import Effects
 from pipeline.stripe_mirror.invoices import Invoice
-from pipeline.stripe_mirror.prices import Price
-from pipeline.stripe_mirror.subscriptions import Subscription
+from pipeline.stripe_mirror.prices import Price, ensure, plan_ids, store_price
+from pipeline.stripe_mirror.subscriptions import Subscription, store_subscription
 
 #: Shapes that we read: the dated ones from 2020-08-27 on, and the releases with these names.
 OLDEST_VERSION = "2020-08-27"
@@ -105,7 +103,7 @@ def stored_at(connection: Connection, keys: Collection[Key]) -> dict[Key, dateti
     return found
 
 
-def businesses_of(connection: Connection, snapshots: Collection[Snapshot]) -> set[int]:
+def businesses_of_snapshots(connection: Connection, snapshots: Collection[Snapshot]) -> set[int]:
     """The businesses that applying these may touch, to be locked before."""
     owned = [snapshot.owned for snapshot in snapshots if snapshot.owned is not None]
     # A customer that comes along may name a business for them.
@@ -137,7 +135,7 @@ class Mirror:
         self._batch = batch
         self._locked = locked
         self._now = now
-        self._plans = stripe_mirror_prices.plan_ids(connection)
+        self._plans = plan_ids(connection)
         self._stored = stored_at(connection, {snapshot.key for snapshot in batch})
         self._links: Links | None = None
         self._owners: dict[str, int] = {}
@@ -159,13 +157,13 @@ class Mirror:
             at = max(at, snapshot.seen)
         match snapshot.content:
             case Customer() as customer:
-                customers.apply(self._connection, customer, at)
+                customers.store_customer(self._connection, customer, at)
                 self._effects.customers_known = True
             case Price() as price:
-                stripe_mirror_prices.apply(self._connection, price, at, self._plans, self._effects)
+                store_price(self._connection, price, at, self._plans, self._effects)
             case Subscription() as subscription:
                 assert business_id is not None
-                stripe_mirror_subscriptions.apply(
+                store_subscription(
                     self._connection,
                     subscription,
                     business_id,
@@ -177,7 +175,7 @@ class Mirror:
                 )
             case Invoice() as invoice:
                 assert business_id is not None
-                invoices.apply(
+                invoices.store_invoice(
                     self._connection, invoice, business_id, snapshot_at=at, effects=self._effects, now=self._now
                 )
         self._stored[snapshot.key] = at
@@ -222,6 +220,6 @@ class Mirror:
             assert isinstance(each.content, Subscription)
             if each.at is not None and (each.fetched or known_version(each.api_version)):
                 prices = [item.price for item in each.content.items]
-                stripe_mirror_prices.ensure(self._connection, prices, each.at, self._plans, self._effects)
+                ensure(self._connection, prices, each.at, self._plans, self._effects)
         self._links = links
         return links

@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits
-from pipeline.providers.stripe_fields import below, identifier, instant, named_business, rows, word
-from pipeline.stripe_mirror import prices as stripe_mirror_prices
+from pipeline.providers.stripe_fields import below, identifier, named_business, rows, unix_instant, word
+from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.customers import Owned
 from pipeline.stripe_mirror.effects import Effects
-from pipeline.stripe_mirror.prices import Price
+from pipeline.stripe_mirror.prices import Price, read_price
 from pipeline.subscription_changes import planning
 from pipeline.usage import record_alignment
 
@@ -88,7 +88,7 @@ class Subscription:
     swap_looked_up: bool = False
 
 
-def read(subscription: Any) -> Subscription | None:
+def read_subscription(subscription: Any) -> Subscription | None:
     """A subscription in the shapes of 2020 to 2026; None where it lacks its id, customer or status."""
     stripe_id = identifier(subscription)
     customer_id = identifier(below(subscription, "customer"))
@@ -97,20 +97,20 @@ def read(subscription: Any) -> Subscription | None:
         return None
     pause = subscription.get("pause_collection")
     started = subscription.get("start_date") or subscription.get("start") or subscription.get("created")
-    ended_at = instant(subscription.get("ended_at"))
+    ended_at = unix_instant(subscription.get("ended_at"))
     if status == "canceled" and ended_at is None:
-        ended_at = instant(subscription.get("canceled_at"))
+        ended_at = unix_instant(subscription.get("canceled_at"))
     return Subscription(
         stripe_id=stripe_id,
         owned=Owned(customer_id, named_business(subscription)),
         status=status,
         items=tuple(_items(subscription)),
         period=_period(subscription),
-        anchor=instant(subscription.get("billing_cycle_anchor")),
-        started_at=instant(started),
-        trial_end=instant(subscription.get("trial_end")),
+        anchor=unix_instant(subscription.get("billing_cycle_anchor")),
+        started_at=unix_instant(started),
+        trial_end=unix_instant(subscription.get("trial_end")),
         cancel_at_period_end=subscription.get("cancel_at_period_end") is True,
-        canceled_at=instant(subscription.get("canceled_at")),
+        canceled_at=unix_instant(subscription.get("canceled_at")),
         ended_at=ended_at,
         pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,
     )
@@ -119,7 +119,7 @@ def read(subscription: Any) -> Subscription | None:
 def _items(subscription: Mapping[str, Any]) -> list[Item]:
     items = []
     for row in rows(subscription.get("items")):
-        price = stripe_mirror_prices.read(row.get("price")) or stripe_mirror_prices.read(row.get("plan"))
+        price = read_price(row.get("price")) or read_price(row.get("plan"))
         item_id = identifier(row)
         if price is not None and item_id is not None:
             items.append(Item(item_id, price, _period(row)))
@@ -127,7 +127,7 @@ def _items(subscription: Mapping[str, Any]) -> list[Item]:
 
 
 def _period(holder: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
-    start, end = instant(holder.get("current_period_start")), instant(holder.get("current_period_end"))
+    start, end = unix_instant(holder.get("current_period_start")), unix_instant(holder.get("current_period_end"))
     return (start, end) if start is not None and end is not None and start < end else None
 
 
@@ -136,11 +136,11 @@ def _pause(pause: Mapping[str, Any]) -> str:
 
 
 def _instant_text(value: Any) -> str | None:
-    moment = instant(value)
+    moment = unix_instant(value)
     return None if moment is None else moment.isoformat()
 
 
-def apply(
+def store_subscription(
     connection: Connection,
     subscription: Subscription,
     business_id: int,
@@ -198,7 +198,7 @@ def apply(
     record_alignment.align_records(connection, business_id, now)
     if has_another_plan:
         plan_limits.check_counts(connection, business_id, now)
-        planning.want(connection, business_id, "metadata", "another plan", now)
+        planning.want_change(connection, business_id, "metadata", "another plan", now)
     effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
 
 
@@ -243,7 +243,7 @@ def _report_unmapped(
 ) -> None:
     for price_id in sorted(price_plans):
         effects.report(
-            "unmapped-price",
+            DriftKind.UNMAPPED_PRICE,
             f"price:{price_id}",
             business_id,
             "a plan: metadata altiora_plan on the price or its product, or a lookup key altiora_<plan>",
@@ -268,7 +268,7 @@ def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, ef
     subject = f"business:{business_id}"
     if len(metered) > 1:
         effects.report(
-            "second-metered-subscription",
+            DriftKind.SECOND_METERED_SUBSCRIPTION,
             subject,
             business_id,
             "one living subscription with a metered item",
@@ -276,5 +276,5 @@ def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, ef
             {"subscriptions": metered},
         )
     else:
-        effects.resolve("second-metered-subscription", subject)
+        effects.resolve(DriftKind.SECOND_METERED_SUBSCRIPTION, subject)
     return has_another_plan

@@ -14,7 +14,7 @@ Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class ChangeKind:
     """One kind. ``wanted`` is the change's own ``params``; ``it`` the subscription as Stripe shows it now."""
 
     in_effect: Callable[[StripeApi, Json, Json], bool]
@@ -137,38 +137,38 @@ def _metadata(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
     api.modify_subscription(it["id"], {"metadata": wanted["metadata"]}, key)
 
 
-KINDS: Final[Mapping[str, Kind]] = {
-    "cancel-at-period-end": Kind(
+CHANGE_KINDS: Final[Mapping[str, ChangeKind]] = {
+    "cancel-at-period-end": ChangeKind(
         lambda _api, it, _wanted: bool(it["cancel_at_period_end"]) or it["status"] == "canceled",
         _cancel_at_period_end,
         preview=lambda _it, _wanted: {"cancel_at_period_end": True},
     ),
     # Undoes a cancellation or a downgrade that has not come yet.
-    "keep": Kind(_kept, _keep),
-    "cancel-now": Kind(
+    "keep": ChangeKind(_kept, _keep),
+    "cancel-now": ChangeKind(
         lambda _api, it, _wanted: it["status"] == "canceled",
         _cancel_now,
         after_last_push=True,
         preview=lambda _it, _wanted: {"cancel_now": True},
     ),
-    "upgrade": Kind(
+    "upgrade": ChangeKind(
         _has_prices,
         _upgrade,
         after_last_push=True,
         preview=lambda it, wanted: {"items": _swapped(it, wanted), **_FROM_NOW},
     ),
-    "downgrade": Kind(_downgraded, _downgrade),
+    "downgrade": ChangeKind(_downgraded, _downgrade),
     # Drafts are kept: nothing is collected, and nothing is given away either.
-    "pause-collection": Kind(
+    "pause-collection": ChangeKind(
         lambda _api, it, _wanted: it.get("pause_collection") is not None,
         _modify({"pause_collection": {"behavior": "keep_as_draft"}}),
     ),
-    "resume-collection": Kind(lambda _api, it, _wanted: it.get("pause_collection") is None, _resume_collection),
+    "resume-collection": ChangeKind(lambda _api, it, _wanted: it.get("pause_collection") is None, _resume_collection),
     # What Altiora knows, for whoever looks at the subscription in Stripe's dashboard.
-    "metadata": Kind(
+    "metadata": ChangeKind(
         lambda _api, it, wanted: wanted["metadata"].items() <= dict(it.get("metadata") or {}).items(), _metadata
     ),
 }
 
 #: Of these every later usage is counted anew.
-AFTER_LAST_PUSH: Final = tuple(name for name, kind in KINDS.items() if kind.after_last_push)
+AFTER_LAST_PUSH: Final = tuple(name for name, kind in CHANGE_KINDS.items() if kind.after_last_push)

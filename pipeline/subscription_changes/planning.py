@@ -74,7 +74,7 @@ def intend(connection: Connection, business_id: int, kind: str, plan: str | None
     return Intent(found.id, found.stripe_id, kind, params)
 
 
-def plan(connection: Connection, business_id: int, intent: Intent, reason: str, now: datetime) -> int:
+def plan_change(connection: Connection, business_id: int, intent: Intent, reason: str, now: datetime) -> int:
     """Plan a change; returns its id, or that of the same one which waits already. ``reason``: who or what wants it.
 
     Raises ChangeError when one of this kind waits that wants something else.
@@ -104,14 +104,14 @@ def plan(connection: Connection, business_id: int, intent: Intent, reason: str, 
     return int(waiting.id)
 
 
-def want(connection: Connection, business_id: int, kind: str, reason: str, now: datetime) -> None:
+def want_change(connection: Connection, business_id: int, kind: str, reason: str, now: datetime) -> None:
     """Plan a change that a rule wants, where the business has a living subscription."""
     found = connection.exec_driver_sql(_SUBSCRIPTION, (business_id,)).first()
     if found is not None:
-        plan(connection, business_id, Intent(found.id, found.stripe_id, kind, {}), reason, now)
+        plan_change(connection, business_id, Intent(found.id, found.stripe_id, kind, {}), reason, now)
 
 
-def recognise(connection: Connection, idempotency_keys: Collection[str]) -> None:
+def recognise_ours(connection: Connection, idempotency_keys: Collection[str]) -> None:
     """Our own writes come back as events, which name our idempotency keys: their changes are done."""
     ours = {key.partition(":")[0] for key in idempotency_keys if key.startswith(PREFIX)}
     if ours:

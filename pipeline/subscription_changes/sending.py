@@ -15,10 +15,11 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline.events import fetch_requests
-from pipeline.providers.outbox_sender import LEASE_SECONDS, SECONDS, Answer, Kind, backoff_seconds, send_all
+from pipeline.providers.outbox_sender import LEASE_SECONDS, SECONDS, AnswerKind, SendAnswer, backoff_seconds, send_all
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.shared import drifts
-from pipeline.subscription_changes.kinds import AFTER_LAST_PUSH, KINDS
+from pipeline.shared.drifts import DriftKind
+from pipeline.subscription_changes.kinds import AFTER_LAST_PUSH, CHANGE_KINDS
 
 BATCH = 50
 
@@ -94,7 +95,7 @@ class Change:
     server_errors: int
 
 
-def send_due(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
+def send_due_changes(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
     """Send the changes that are due until nothing is left or ``seconds`` (machine time) have passed."""
     until = time.monotonic() + seconds
     counts: Counter[str] = Counter()
@@ -102,28 +103,28 @@ def send_due(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = 
     def attempt(change: Change) -> str:
         return _attempt(api, change)
 
-    def settle(change: Change, answer: Answer) -> None:
+    def settle(change: Change, answer: SendAnswer) -> None:
         with engine.begin() as connection:
             _settle(connection, change, answer, now)
         counts[answer.kind.value] += 1
 
     while time.monotonic() < until:
         with engine.begin() as connection:
-            claimed = claim(connection, now)
+            claimed = claim_changes(connection, now)
         send_all(claimed, attempt, settle, until=until)
         if not claimed:
             break
     return counts
 
 
-def claim(connection: Connection, now: datetime) -> Sequence[Change]:
+def claim_changes(connection: Connection, now: datetime) -> Sequence[Change]:
     """Take up to BATCH changes that are due, of each subscription its first; they are ours for LEASE_SECONDS."""
     rows = connection.exec_driver_sql(_CLAIM, {"after_last_push": list(AFTER_LAST_PUSH), "now": now})
     return [Change(*row) for row in rows]
 
 
 def _attempt(api: StripeApi, change: Change) -> str:
-    kind = KINDS[change.kind]
+    kind = CHANGE_KINDS[change.kind]
     it = api.get_subscription(change.stripe_id)
     if kind.in_effect(api, it, change.params):
         return "in effect already"
@@ -133,28 +134,28 @@ def _attempt(api: StripeApi, change: Change) -> str:
     return "accepted"
 
 
-def _settle(connection: Connection, change: Change, answer: Answer, now: datetime) -> None:
+def _settle(connection: Connection, change: Change, answer: SendAnswer, now: datetime) -> None:
     about: dict[str, Any] = {"id": change.id, "attempts": change.attempts, "words": answer.words}
     match answer.kind:
-        case Kind.DONE:
+        case AnswerKind.DONE:
             connection.exec_driver_sql(_SETTLE, {**about, "state": "done"})
-            fetch_requests.request(connection, "subscription", change.stripe_id, "changed-by-us")
-        case Kind.REFUSED:
+            fetch_requests.request_fetch(connection, "subscription", change.stripe_id, "changed-by-us")
+        case AnswerKind.REFUSED:
             connection.exec_driver_sql(_SETTLE, {**about, "state": "failed"})
             _log.error("change-refused", change=change.identifier, business_id=change.business_id, answer=answer.words)
             drifts.report(
                 connection,
-                "change-refused",
+                DriftKind.CHANGE_REFUSED,
                 f"change:{change.id}",
                 business_id=change.business_id,
                 expected=f"{change.kind} of {change.stripe_id}",
                 actual=answer.words,
                 now=now,
             )
-        case Kind.LIMITED | Kind.NOT_TRIED:
-            wait = backoff_seconds(1) if answer.kind is Kind.LIMITED else 0.0
+        case AnswerKind.LIMITED | AnswerKind.NOT_TRIED:
+            wait = backoff_seconds(1) if answer.kind is AnswerKind.LIMITED else 0.0
             connection.exec_driver_sql(_AGAIN, {**about, "given_back": 1, "server_error": 0, "wait": wait})
-        case Kind.SERVER_ERROR | Kind.UNREACHABLE:
-            server_error = int(answer.kind is Kind.SERVER_ERROR)
+        case AnswerKind.SERVER_ERROR | AnswerKind.UNREACHABLE:
+            server_error = int(answer.kind is AnswerKind.SERVER_ERROR)
             wait = backoff_seconds(change.attempts)
             connection.exec_driver_sql(_AGAIN, {**about, "given_back": 0, "server_error": server_error, "wait": wait})

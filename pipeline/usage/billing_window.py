@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 MARGIN = timedelta(minutes=2)
 
 
-def deadline(now: datetime) -> datetime:
+def billing_deadline(now: datetime) -> datetime:
     """An invoice that finalises by this instant takes nothing more."""
     return now + MARGIN
 

@@ -13,10 +13,10 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 from pipeline.usage import records
 
 #: The drift that says how many minutes of a period are held.
-LATE_MINUTES = "late-minutes"
 
 _ADJUST = """
 insert into usage_adjustments
@@ -53,7 +53,7 @@ where id = %(record_id)s
 """
 
 
-def carry(
+def carry_minutes(
     connection: Connection,
     *,
     origin_record_id: int,
@@ -101,7 +101,7 @@ def carry(
     elif kind is None and not written_off:
         drifts.report(
             connection,
-            "unbillable",
+            DriftKind.UNBILLABLE,
             f"record:{origin_record_id}:{call_sid or 'settlement'}",
             business_id=business_id,
             expected=f"{minutes} minutes billed on plan {plan}",
@@ -112,10 +112,12 @@ def carry(
 
 
 def _report_held(connection: Connection, origin_record_id: int, business_id: int, limit: int, now: datetime) -> None:
-    (minutes,) = (each.minutes for each in held(connection, business_id) if each.origin_record_id == origin_record_id)
+    (minutes,) = (
+        each.minutes for each in held_minutes(connection, business_id) if each.origin_record_id == origin_record_id
+    )
     drifts.report(
         connection,
-        LATE_MINUTES,
+        DriftKind.LATE_MINUTES,
         f"record:{origin_record_id}",
         business_id=business_id,
         expected=f"at most {limit} late minutes of one period",
@@ -126,7 +128,7 @@ def _report_held(connection: Connection, origin_record_id: int, business_id: int
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldMinutes:
     """Late minutes of one period that wait for a person."""
 
     origin_record_id: int
@@ -134,14 +136,18 @@ class Held:
     minutes: int
 
 
-def held(connection: Connection, business_id: int | None = None) -> Sequence[Held]:
+def held_minutes(connection: Connection, business_id: int | None = None) -> Sequence[HeldMinutes]:
     """What is held, of one business or of all."""
     rows = connection.exec_driver_sql(_HELD, {"business_id": business_id})
-    return [Held(origin, business, int(minutes)) for origin, business, minutes in rows]
+    return [HeldMinutes(origin, business, int(minutes)) for origin, business, minutes in rows]
 
 
-def decide(
-    connection: Connection, what: Held, verdict: Literal["carry", "write-off"], now: datetime, note: str | None = None
+def decide_held(
+    connection: Connection,
+    what: HeldMinutes,
+    verdict: Literal["carry", "write-off"],
+    now: datetime,
+    note: str | None = None,
 ) -> int:
     """Carry held minutes into the open record, or write them off; returns how many. The business must be locked.
 
@@ -166,5 +172,5 @@ def decide(
     minutes = sum(int(each) for each in decided.scalars())
     if target is not None and minutes:
         connection.exec_driver_sql(_ADD_ADJUSTMENT, {"minutes": minutes, "record_id": target.id})
-    drifts.resolve(connection, LATE_MINUTES, f"record:{what.origin_record_id}", now, note=note)
+    drifts.resolve(connection, DriftKind.LATE_MINUTES, f"record:{what.origin_record_id}", now, note=note)
     return minutes

@@ -25,6 +25,6 @@ returning r.id
 """
 
 
-def share(connection: Connection, business_ids: Collection[int]) -> set[int]:
+def share_allowance(connection: Connection, business_ids: Collection[int]) -> set[int]:
     """Give each record that is not closed what its month has left, under the businesses' locks; those that changed."""
     return set(connection.exec_driver_sql(_SHARE, (list(business_ids),)).scalars())

@@ -132,12 +132,12 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
     changed |= _move_misplaced_calls(connection, business_id, now)
     if changed:
         uses = _sum(connection, changed)
-        shared = monthly_allowance.share(connection, [business_id])
+        shared = monthly_allowance.share_allowance(connection, [business_id])
         if shared:
             uses = _sum(connection, changed | shared)
         plan_limits.check_use(connection, uses, now)
         push_planning.recount(connection, sorted(changed))
-    service_status.settle(connection, [business_id], now, "subscription changed")
+    service_status.settle_service(connection, [business_id], now, "subscription changed")
 
 
 def _sum(connection: Connection, record_ids: set[int]) -> list[plan_limits.Use]:
@@ -239,7 +239,7 @@ def _move(
     ).all()
     for sid, record_id, minutes, late in sorted(tuple(row) for row in moved):
         if late:
-            late_minutes.carry(
+            late_minutes.carry_minutes(
                 connection, origin_record_id=record_id, minutes=minutes, call_sid=sid, event_id=None, now=now
             )
     return {target.id for target in to}

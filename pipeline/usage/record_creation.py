@@ -42,7 +42,7 @@ on conflict do nothing
 Bounds = tuple[datetime, datetime]
 
 
-def make(
+def make_records(
     connection: Connection,
     missing: Mapping[int, Collection[datetime]],
     known: Mapping[int, Sequence[Bounds]],
@@ -111,7 +111,7 @@ class NewRecords:
     def request_confirmations(self) -> None:
         """Have Stripe asked about the periods that were worked out by anchor arithmetic."""
         wanted = {("subscription", stripe_id): "provisional-period" for stripe_id in self._unconfirmed}
-        fetch_requests.request_all(self._connection, wanted)
+        fetch_requests.request_fetches(self._connection, wanted)
 
     def around(self, business_id: int, instant: datetime, bounds: Sequence[Bounds]) -> NewRecord:
         """The record around ``instant``, beside records with these bounds."""

@@ -38,24 +38,6 @@ class Record:
     """Whether it is one of several records of a calendar month, which share its included minutes."""
 
 
-def lock_businesses(connection: Connection, business_ids: Collection[int]) -> None:
-    """Take the locks of these businesses, in the one order; every change of a record begins here."""
-    if business_ids:
-        connection.exec_driver_sql(
-            "select id from businesses where id = any(%s::bigint[]) order by id for no key update",
-            (sorted(business_ids),),
-        )
-
-
-def free_businesses(connection: Connection, business_ids: Collection[int]) -> set[int]:
-    """Which of these businesses nobody holds: those are locked now, without waiting for the others."""
-    rows = connection.exec_driver_sql(
-        "select id from businesses where id = any(%s::bigint[]) order by id for no key update skip locked",
-        (sorted(business_ids),),
-    )
-    return {business_id for (business_id,) in rows}
-
-
 def records_around(
     connection: Connection, business_ids: Collection[int], earliest: datetime, latest: datetime
 ) -> dict[int, list[Record]]:
@@ -92,7 +74,7 @@ def records_for(
         business_id: [(record.period_start, record.period_end) for record in found.get(business_id, ())]
         for business_id in missing
     }
-    record_creation.make(connection, missing, bounds, now)
+    record_creation.make_records(connection, missing, bounds, now)
     found |= records_around(connection, missing, earliest, latest)
     for business_id, each in missing.items():
         for instant in each:

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sandbox.control import instant
+from sandbox.control import instant_of
 from sandbox.faults import Faults
 from sandbox.stripe.api.errors import StripeError
 
@@ -52,7 +52,7 @@ def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
         return await stripe.create_customer(body.get("metadata", {}), body["name"])
 
     async def subscriptions(body: Body) -> Any:
-        start = instant(body["start"]) if "start" in body else stripe.state.timeline.now
+        start = instant_of(body["start"]) if "start" in body else stripe.state.timeline.now
         return await stripe.create_subscription(body["customer"], body["prices"], start, body.get("metadata", {}))
 
     async def cancel(body: Body) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sandbox.delivery import Delivery
 from sandbox.timeline import Timeline
-from sandbox.twilio.calls import DIRECTIONS, FINAL_STATUSES, LONGEST_SECONDS, RINGING, Call
+from sandbox.twilio.calls import DIRECTIONS, FINAL_STATUSES, LONGEST_SECONDS, RINGING, TwilioCall
 
 STATUS_CALLBACK_PATH = "/webhooks/twilio/voice"
 
@@ -43,8 +43,8 @@ class TwilioAccount:
         self.numbers: dict[str, Number] = {}
         self._delivery = delivery
         self._random = Random(seed)
-        self._calls: dict[str, Call] = {}
-        self._by_start: list[Call] = []
+        self._calls: dict[str, TwilioCall] = {}
+        self._by_start: list[TwilioCall] = []
 
     def add_number(self, phone_number: str, status_callback: str | None = None) -> Number:
         """Buy a number, or change its status callback; None means the receiver's own address."""
@@ -67,7 +67,7 @@ class TwilioAccount:
         events: Iterable[str] = ("completed",),
         without: Iterable[str] = (),
         late_seconds: int = 0,
-    ) -> Call:
+    ) -> TwilioCall:
         """Plan a call on ``number`` that starts at ``at`` and lasts ``seconds``, with ``other`` on the far end.
 
         ``seconds`` of a call that is not completed are those of its ringing. ``child_of`` is the parent leg's SID and
@@ -88,7 +88,7 @@ class TwilioAccount:
         at = at.astimezone(UTC).replace(microsecond=0)
         end = at + timedelta(seconds=seconds)
         inbound = direction == "inbound"
-        call = Call(
+        call = TwilioCall(
             sid=self._sid("CA"),
             account_sid=self.account_sid,
             number=number,
@@ -109,7 +109,7 @@ class TwilioAccount:
         self._plan_callbacks(call, events)
         return call
 
-    def correct_call(self, sid: str, seconds: int) -> Call:
+    def correct_call(self, sid: str, seconds: int) -> TwilioCall:
         """Let Twilio find out later that a completed call lasted ``seconds``; it sends no callback about that.
 
         Raises KeyError for a call that does not exist and ValueError for one that has not completed.
@@ -121,16 +121,16 @@ class TwilioAccount:
         call.end = call.start + timedelta(seconds=seconds)
         return call
 
-    def call(self, sid: str) -> Call | None:
+    def call(self, sid: str) -> TwilioCall | None:
         """The call with this SID, once it exists."""
         call = self._calls.get(sid)
         return call if call is not None and call.start - RINGING <= self.timeline.now and self._shown(call) else None
 
-    def calls(self, since: datetime | None = None) -> list[Call]:
+    def calls(self, since: datetime | None = None) -> list[TwilioCall]:
         """The calls that are shown by now, newest first; ``since`` leaves out those that started before it."""
         return [call for call in self._existing(since) if self._shown(call)]
 
-    def _existing(self, since: datetime | None = None) -> list[Call]:
+    def _existing(self, since: datetime | None = None) -> list[TwilioCall]:
         first = 0 if since is None else bisect.bisect_left(self._by_start, since, key=_start)
         return self._by_start[first : bisect.bisect_right(self._by_start, self.timeline.now + RINGING, key=_start)][
             ::-1
@@ -160,10 +160,10 @@ class TwilioAccount:
             for call in reversed(self._existing())
         ]
 
-    def _shown(self, call: Call) -> bool:
+    def _shown(self, call: TwilioCall) -> bool:
         return call.shown_from is None or call.shown_from <= self.timeline.now
 
-    def _plan_callbacks(self, call: Call, events: frozenset[str]) -> None:
+    def _plan_callbacks(self, call: TwilioCall, events: frozenset[str]) -> None:
         happens = {"initiated": call.start - RINGING, "ringing": call.start - RINGING + timedelta(seconds=1)}
         if call.status == "completed":
             happens["answered"] = call.start
@@ -180,7 +180,7 @@ class TwilioAccount:
                 max(at, call.shown_from or at), partial(self._send, call, status, at, numbered.index(event))
             )
 
-    async def _send(self, call: Call, status: str, at: datetime, sequence: int) -> None:
+    async def _send(self, call: TwilioCall, status: str, at: datetime, sequence: int) -> None:
         url = self.numbers[call.number].status_callback
         if not url:
             return
@@ -198,5 +198,5 @@ class TwilioAccount:
         return f"{prefix}{self._random.getrandbits(128):032x}"
 
 
-def _start(call: Call) -> datetime:
+def _start(call: TwilioCall) -> datetime:
     return call.start

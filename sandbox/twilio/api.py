@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sandbox.twilio.account import Number, TwilioAccount
-from sandbox.twilio.calls import API_VERSION, LONGEST_SECONDS, Call
+from sandbox.twilio.calls import API_VERSION, LONGEST_SECONDS, TwilioCall
 from sandbox.twilio.usage import CATEGORIES, UsageDay, usage_days
 
 DEFAULT_PAGE_SIZE, LARGEST_PAGE_SIZE = 50, 1000
@@ -34,7 +34,7 @@ MESSAGES = {
 }
 
 
-Listed = TypeVar("Listed", Call, Number, UsageDay)
+Listed = TypeVar("Listed", TwilioCall, Number, UsageDay)
 
 
 class TwilioError(Exception):
@@ -94,12 +94,12 @@ class TwilioApi:
         started, ended = self._window(request, "StartTime"), self._window(request, "EndTime")
         earliest = max(started[0], ended[0] - timedelta(seconds=LONGEST_SECONDS)) if ended[0] > EVER[0] else started[0]
         now = self._account.timeline.now
-        tests: list[Callable[[Call], bool]] = []
+        tests: list[Callable[[TwilioCall], bool]] = []
         if started != EVER:
             tests.append(lambda call: started[0] <= call.start < started[1])
         if ended != EVER:  # a call that did not complete has no EndTime
             tests.append(lambda call: call.status_at(now) == "completed" and ended[0] <= call.end < ended[1])
-        shows: dict[str, Callable[[Call], str | None]] = {
+        shows: dict[str, Callable[[TwilioCall], str | None]] = {
             "To": lambda call: call.to,
             "From": lambda call: call.from_,
             "ParentCallSid": lambda call: call.parent_sid,
@@ -217,7 +217,7 @@ class TwilioApi:
             }
         )
 
-    def _shown(self, call: Call) -> dict[str, object]:
+    def _shown(self, call: TwilioCall) -> dict[str, object]:
         number = self._account.numbers[call.number]
         return call.resource(self._account.timeline.now, number.sid)
 

@@ -38,7 +38,7 @@ NOWHERE = {"City": "", "State": "", "Zip": "", "Country": "US"}
 
 
 @dataclass(slots=True)
-class Call:
+class TwilioCall:
     """One call leg. ``number`` is the account's own number on it; ``seconds`` is how long people talked."""
 
     sid: str

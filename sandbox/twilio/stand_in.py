@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sandbox.control import instant, steering
+from sandbox.control import instant_of, steering
 from sandbox.delivery import Delivery
 from sandbox.faults import Faults, FaultyDoor
 from sandbox.timeline import Timeline
@@ -54,7 +54,7 @@ class TwilioSandbox(TwilioAccount):
         return self.ledger()
 
     async def _place_call(self, given: dict[str, Any]) -> object:
-        at = instant(given["at"]) if "at" in given else self.timeline.now
+        at = instant_of(given["at"]) if "at" in given else self.timeline.now
         call = self.place_call(**given | {"at": at})
         return {"sid": call.sid, "start": call.start.isoformat(), "end": call.end.isoformat()}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 
-from sandbox.twilio.calls import API_VERSION, Call, started_minutes
+from sandbox.twilio.calls import API_VERSION, TwilioCall, started_minutes
 
 #: The categories that calls fall into, each with the directions that it counts.
 CATEGORIES = {
@@ -58,7 +58,7 @@ class UsageDay:
 
 
 def usage_days(
-    calls: Iterable[Call], categories: Iterable[str], first: date, last: date, now: datetime
+    calls: Iterable[TwilioCall], categories: Iterable[str], first: date, last: date, now: datetime
 ) -> list[UsageDay]:
     """The records of these categories from ``first`` to ``last``, the latest day first; days to come have none."""
     last = min(last, now.astimezone(UTC).date())

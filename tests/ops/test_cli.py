@@ -503,7 +503,13 @@ def test_what_simulates_may_not_be_installed(altiora, monkeypatch, command):
 def test_a_difference_is_shown_and_resolved_with_a_note(altiora, world):
     with world.engine.begin() as connection:
         drifts.report(
-            connection, "unbillable", "record:1", expected="x", actual="y", evidence={"minutes": 3}, now=world.now
+            connection,
+            drifts.DriftKind.UNBILLABLE,
+            "record:1",
+            expected="x",
+            actual="y",
+            evidence={"minutes": 3},
+            now=world.now,
         )
     assert "unbillable" in altiora("drifts", "list")
     said = altiora("drifts", "show", "1")

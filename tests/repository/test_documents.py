@@ -164,5 +164,5 @@ def test_the_sql_for_a_person_does_what_it_says(engine):
     ledger.run(statement.replace(":record", str(record)).replace(":minutes", "25"))
     assert ledger.row("usage_records", record).pushed_minutes == 65
     with engine.begin() as connection:
-        push_planning.plan(connection, [ledger.row("usage_records", record).business_id], EVENT_NAME, NOON)
+        push_planning.plan_pushes(connection, [ledger.row("usage_records", record).business_id], EVENT_NAME, NOON)
     assert ledger.one("select minutes from meter_pushes where state = 'planned'") == 35

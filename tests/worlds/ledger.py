@@ -160,7 +160,7 @@ class Ledger:
         return str(self._insert("calls", "sid", given))
 
     def plan(self, now: datetime = NOON) -> int:
-        return push_planning.plan_due(self.engine, EVENT_NAME, now)["planned"]
+        return push_planning.plan_due_pushes(self.engine, EVENT_NAME, now)["planned"]
 
     def insert(self, table: str, **columns: Any) -> int:
         """Insert a row; returns its id, a number."""

@@ -6,7 +6,7 @@ import signal
 from pipeline.calls import call_reports
 
 LETHAL = b"kill-the-worker"
-_decode = call_reports.decode
+_decode = call_reports.decode_report
 
 
 def _lethal(event_id, key, content_type, body, received_at, account_sid):
@@ -15,4 +15,4 @@ def _lethal(event_id, key, content_type, body, received_at, account_sid):
     return _decode(event_id, key, content_type, body, received_at, account_sid)
 
 
-call_reports.decode = _lethal
+call_reports.decode_report = _lethal

@@ -202,7 +202,7 @@ class Books:
         missed_events.sweep_subscriptions(self.engine, self.api)
         with self.engine.begin() as connection:
             known = connection.exec_driver_sql("select stripe_id from subscriptions order by 1").scalars().all()
-            fetch_requests.request_all(connection, {("subscription", stripe_id): "test" for stripe_id in known})
+            fetch_requests.request_fetches(connection, {("subscription", stripe_id): "test" for stripe_id in known})
         self.refresh()
         self.refresh()
 

@@ -56,7 +56,7 @@ class Customers:
         self.it.faults.script(METER_EVENTS, list(faults))
 
     def send(self, now: datetime = NOON) -> dict[str, int]:
-        return dict(push_sending.send_due(self.ledger.engine, self.api, now))
+        return dict(push_sending.send_due_pushes(self.ledger.engine, self.api, now))
 
     def send_until_quiet(self) -> None:
         for _ in range(10):

@@ -35,10 +35,10 @@ class Works(Books):
 
     def _work(self, now: datetime) -> bool:
         counts = (
-            service_status.settle_due(self.engine, now),
-            push_planning.plan_due(self.engine, EVENT_NAME, now),
-            push_sending.send_due(self.engine, self.api, now),
-            sending.send_due(self.engine, self.api, now),
+            service_status.settle_due_services(self.engine, now),
+            push_planning.plan_due_pushes(self.engine, EVENT_NAME, now),
+            push_sending.send_due_pushes(self.engine, self.api, now),
+            sending.send_due_changes(self.engine, self.api, now),
             period_close.close_due(self.engine, now),
         )
         return any(sum(each.values()) for each in counts)
@@ -61,7 +61,7 @@ class Works(Books):
         """What `altiora subscription` plans."""
         with self.engine.begin() as connection:
             intent = planning.intend(connection, self.business_id, kind, plan)
-            planning.plan(connection, self.business_id, intent, "a test", self.clock.now())
+            planning.plan_change(connection, self.business_id, intent, "a test", self.clock.now())
 
     def status(self) -> list[tuple[str, str, str]]:
         """The transitions of the service: from, to, by which rule."""

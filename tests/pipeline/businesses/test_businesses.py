@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from pipeline.businesses import plan_limits, registration
-from pipeline.businesses.registration import BusinessError, Held
+from pipeline.businesses.registration import BusinessError, NumberHeld
 from pipeline.events import queue
-from pipeline.usage.records import lock_businesses
+from pipeline.shared.business_locks import lock_businesses
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
 NEW = "+15550000009"
@@ -23,7 +23,7 @@ def world(engine, tmp_path):
 
 def add(world, name="Bakery", plan="starter", time_zone="Europe/London", customer=None):
     with world.engine.begin() as connection:
-        return registration.add(
+        return registration.add_business(
             connection, name=name, plan=plan, time_zone=time_zone, stripe_customer=customer, now=world.now
         )
 
@@ -119,7 +119,7 @@ def test_11_a_number_that_nobody_held_is_held_since_ever(world):
     key = world.callback(To=NEW, CallDuration=70)
     world.drain()
     assert world.event(key) == ("dead", f"unknown-number {NEW}")
-    assert give(world, world.b, NEW) == Held(NEW, None, None, 0)
+    assert give(world, world.b, NEW) == NumberHeld(NEW, None, None, 0)
     with world.engine.begin() as connection:
         queue.replay(connection, connection.exec_driver_sql("select id from webhook_events").scalars().all())
     world.drain()
@@ -146,7 +146,7 @@ def test_12_a_number_that_moves_leaves_its_earlier_calls_behind(world):
     with world.engine.begin() as connection:
         connection.exec_driver_sql("update phone_numbers set business_id = null where number = %s", (NUMBER_OF_F,))
     world.now = at("20 Nov 12:00")
-    assert give(world, world.f, NUMBER_OF_B) == Held(NUMBER_OF_B, world.now, world.b, 0)
+    assert give(world, world.f, NUMBER_OF_B) == NumberHeld(NUMBER_OF_B, world.now, world.b, 0)
     assert held(world, NUMBER_OF_B) == [(world.b, None, world.now), (world.f, world.now, None)]
     assert world.rows("select business_id from phone_numbers where number = %s", NUMBER_OF_B) == [(world.f,)]
     world.callback("before", ended=at("20 Nov 12:03"), CallDuration=300)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.businesses.service_rules import RULES, Facts, decide
+from pipeline.businesses.service_rules import RULES, Facts, deciding_rule
 from tests.worlds.lives import Call, Life
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import Works, billed
@@ -33,7 +33,7 @@ def facts(**given: object) -> Facts:
     ],
 )
 def test_the_first_rule_that_holds_decides(given, rule, status):
-    decided = decide(facts(**given))
+    decided = deciding_rule(facts(**given))
     assert (decided.name, decided.status) == (rule, status)
 
 

@@ -19,7 +19,7 @@ from pipeline.shared.settings import TwilioSettings
 from sandbox.delivery import Delivery
 from sandbox.faults import Faults
 from sandbox.timeline import Timeline
-from sandbox.twilio.calls import Call
+from sandbox.twilio.calls import TwilioCall
 from sandbox.twilio.stand_in import TwilioSandbox
 from tests.worlds.asgi_server import serving_in_thread
 from tests.worlds.world import ACCOUNT, NUMBER_OF_B, World, at
@@ -59,7 +59,7 @@ class Line(World):
     def pass_time(self, **span: float) -> None:
         asyncio.run(self.timeline.advance(self.timeline.now + timedelta(**span)))
 
-    def place(self, seconds: int, start: datetime | None = None, **fields: Any) -> Call:
+    def place(self, seconds: int, start: datetime | None = None, **fields: Any) -> TwilioCall:
         return self.twilio.place_call(NUMBER_OF_B, start or self.now, seconds, **fields)
 
     def list(self) -> int:
@@ -70,7 +70,7 @@ class Line(World):
 
     def fetch(self, sid: str) -> tuple[dict[str, int], set[str]]:
         with self.engine.begin() as connection:
-            fetch_requests.request(connection, "call", sid, "test")
+            fetch_requests.request_fetch(connection, "call", sid, "test")
         fetcher = CallFetcher(self.engine, self.api, self.clock)
         counts = fetcher.run()
         self.drain()

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.calls.call_reports import CallReport, decode, rank
+from pipeline.calls.call_reports import CallReport, decode_report, report_rank
 from pipeline.events.outcomes import Outcome
 from tests.worlds.world import ACCOUNT, at, sid_of
 
@@ -17,7 +17,7 @@ FORM = "application/x-www-form-urlencoded"
 
 @given(body=st.binary(max_size=300), kind=st.sampled_from([FORM, "application/json"]))
 def test_any_bytes_are_read_or_refused_never_raised_on(body, kind):
-    assert isinstance(decode(1, "key", kind, body, NOW, ACCOUNT), CallReport | Outcome)
+    assert isinstance(decode_report(1, "key", kind, body, NOW, ACCOUNT), CallReport | Outcome)
 
 
 _values = st.one_of(
@@ -30,7 +30,7 @@ _names = ("CallSid", "CallStatus", "CallDuration", "Timestamp", "To", "From", "D
 def test_any_field_may_hold_anything(params, known_sid):
     if known_sid:
         params["CallSid"] = sid_of("one")
-    report = decode(1, "key", FORM, urlencode(params).encode("utf-8", "surrogatepass"), NOW, ACCOUNT)
+    report = decode_report(1, "key", FORM, urlencode(params).encode("utf-8", "surrogatepass"), NOW, ACCOUNT)
     if isinstance(report, CallReport):
         assert "\x00" not in f"{report.to_number}{report.from_number}{report.direction}"
         assert report.seconds is None or 0 <= report.seconds <= 86_460
@@ -48,7 +48,9 @@ _fields = ("status", "duration", "start_time", "end_time", "to", "from", "direct
 @given(fields=st.fixed_dictionaries({}, optional=dict.fromkeys(_fields, _json_values)))
 def test_any_field_of_the_apis_answer_may_hold_anything(fields):
     body = json.dumps({"sid": sid_of("one"), "status": "completed"} | fields).encode()
-    assert isinstance(decode(1, f"{sid_of('one')}:api:5", "application/json", body, NOW, ACCOUNT), CallReport | Outcome)
+    assert isinstance(
+        decode_report(1, f"{sid_of('one')}:api:5", "application/json", body, NOW, ACCOUNT), CallReport | Outcome
+    )
 
 
 @given(
@@ -56,13 +58,13 @@ def test_any_field_of_the_apis_answer_may_hold_anything(fields):
     second=st.tuples(st.booleans(), st.booleans(), st.integers(0, 2**52)),
 )
 def test_rank_orders_by_terminal_then_source_then_order(first, second):
-    ranks = [rank(terminal=one[0], from_api=one[1], order=one[2]) for one in (first, second)]
+    ranks = [report_rank(terminal=one[0], from_api=one[1], order=one[2]) for one in (first, second)]
     assert (ranks[0] < ranks[1]) == (first < second)
 
 
 def test_a_percent_encoded_name_is_still_read():
     body = f"Call%53id={sid_of('one')}&CallStatus=ringing".encode()
-    assert isinstance(decode(1, "key", FORM, body, NOW, ACCOUNT), CallReport)
+    assert isinstance(decode_report(1, "key", FORM, body, NOW, ACCOUNT), CallReport)
 
 
 def test_the_apis_answer():
@@ -79,8 +81,8 @@ def test_the_apis_answer():
         "price": "-0.026",
         "price_unit": "USD",
     }
-    report = decode(1, f"{sid_of('one')}:api:1700", "application/json", json.dumps(call).encode(), NOW, ACCOUNT)
+    report = decode_report(1, f"{sid_of('one')}:api:1700", "application/json", json.dumps(call).encode(), NOW, ACCOUNT)
     assert isinstance(report, CallReport)
     assert (report.number, report.seconds, str(report.price), report.price_unit) == ("+15550000001", 61, "0.026", "USD")
     assert (report.started_at, report.ended_at) == (at("20 Nov 10:00"), at("20 Nov 10:01:01"))
-    assert report.rank == rank(terminal=True, from_api=True, order=1700)
+    assert report.rank == report_rank(terminal=True, from_api=True, order=1700)

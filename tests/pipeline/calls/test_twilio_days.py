@@ -17,14 +17,14 @@ def line(engine, tmp_path):
     made = Line(engine, tmp_path / "clock")
     with made.connect() as address:
         made.reach(address)
-        daily_totals.compare_due(made.engine, made.api, made.now)  # from tomorrow on, days are ours
+        daily_totals.compare_due_days(made.engine, made.api, made.now)  # from tomorrow on, days are ours
         made.pass_time(hours=12)
         yield made
     made.assert_sums()
 
 
 def compare(line: Line) -> dict[str, int]:
-    counts = dict(daily_totals.compare_due(line.engine, line.api, line.now))
+    counts = dict(daily_totals.compare_due_days(line.engine, line.api, line.now))
     line.drain()
     return counts
 

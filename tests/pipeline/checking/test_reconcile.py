@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from pipeline.usage import late_minutes, records
+from pipeline.shared.business_locks import lock_businesses
+from pipeline.usage import late_minutes
 from tests.pipeline.calls.test_listing import TOKEN, Line
 from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.stripe_stand_in import StandIn
@@ -112,8 +113,8 @@ def test_held_minutes_are_carried_when_applied(line, altiora):
     )
     origin, _ = line.records(line.b)
     with line.engine.begin() as connection:
-        records.lock_businesses(connection, [line.b])
-        late_minutes.carry(
+        lock_businesses(connection, [line.b])
+        late_minutes.carry_minutes(
             connection, origin_record_id=origin.id, minutes=30, call_sid=None, event_id=None, now=line.now
         )
     told = altiora.json("reconcile", status=1)

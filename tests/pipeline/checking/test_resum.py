@@ -29,11 +29,11 @@ def test_the_sum_of_every_record_is_checked_and_a_difference_is_a_drift(ledger, 
     ledger.sent(right, 3)
     wrong = [ledger.paying(7), ledger.paying(8), ledger.paying(0, pushed_minutes=1)]
     ledger.paying(0)
-    assert record_sums.resum(ledger.engine, NOON) == {"checked": 5, "differ": 3, "unchecked": 0}
+    assert record_sums.check_sums(ledger.engine, NOON) == {"checked": 5, "differ": 3, "unchecked": 0}
     subjects = {row.subject for row in ledger.rows("select subject from drifts")}
     assert subjects == {f"record:{record_id}" for record_id in wrong}
     ledger.run("update usage_records set minutes = 0 where id = %s", wrong[0])
-    assert record_sums.resum(ledger.engine, NOON)["differ"] == 2
+    assert record_sums.check_sums(ledger.engine, NOON)["differ"] == 2
     assert ledger.drifts() == ["record-sum", "record-sum"]
 
 
@@ -66,9 +66,9 @@ def test_no_minute_is_lost_between_calls_records_and_invoices(ledger, break_it, 
             created_at=NOON,
         )
     ledger.run("update usage_records set minutes = 4, adjustment_minutes = 4 where id = %s", following)
-    assert record_sums.resum(ledger.engine, NOON)["differ"] == 0
+    assert record_sums.check_sums(ledger.engine, NOON)["differ"] == 0
     ledger.run(break_it)
-    record_sums.resum(ledger.engine, NOON)
+    record_sums.check_sums(ledger.engine, NOON)
     found = {
         key
         for (evidence,) in ledger.rows("select evidence from drifts")

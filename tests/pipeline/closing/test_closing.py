@@ -154,7 +154,7 @@ def test_what_was_planned_and_never_sent_is_void_at_the_close(ledger):
     close(ledger, FINALISES)
     assert ledger.row("meter_pushes", never).state == "void"
     with ledger.engine.begin() as connection:
-        assert push_sending.claim(connection, FINALISES) == []
+        assert push_sending.claim_pushes(connection, FINALISES) == []
 
 
 # Many, and interrupted
@@ -188,17 +188,17 @@ def test_one_business_that_can_not_be_settled_keeps_no_other_from_it(ledger, eng
     for record_id in (bad, good):
         ledger.following(record_id)
         ledger.invoice(record_id, status="open", minutes=1)
-    carry = late_minutes.carry
+    carry = late_minutes.carry_minutes
 
     def carry_but_one(connection, *, origin_record_id, **rest):
         if origin_record_id == bad:
             raise RuntimeError("its bounds overlap others")
         carry(connection, origin_record_id=origin_record_id, **rest)
 
-    monkeypatch.setattr(late_minutes, "carry", carry_but_one)
+    monkeypatch.setattr(late_minutes, "carry_minutes", carry_but_one)
     assert close(ledger, LATER) == {"closed": 1, "settled": 1, "failed": 1}
     assert (state(ledger, bad), state(ledger, good)) == ("closing", "closed")
-    monkeypatch.setattr(late_minutes, "carry", carry)
+    monkeypatch.setattr(late_minutes, "carry_minutes", carry)
     assert close(ledger, LATER) == {"closed": 1, "settled": 1}
 
 
@@ -211,7 +211,7 @@ def test_a_fetch_that_is_due_already_is_not_asked_for_again(ledger):
     assert ledger.one("select mark from refreshes") == mark
     ledger.run("update refreshes set marked_at = now()")
     with ledger.engine.begin() as connection:
-        fetch_requests.settle(connection, fetch_requests.Due("subscription", "sub_a", mark))
+        fetch_requests.mark_fetched(connection, fetch_requests.FetchRequest("subscription", "sub_a", mark))
     assert close(ledger, PERIOD_END) == {}, "it was fetched a moment ago"
     ledger.run("update refreshes set marked_at = now() - interval '20 seconds'")
     assert close(ledger, PERIOD_END) == {"requested": 1}

@@ -193,7 +193,7 @@ def test_the_final_invoice_tells_what_became_of_a_push_without_an_answer(ledger,
     ledger.invoice(record_id, status="open", minutes=invoiced)
     close(ledger, LATER)
     with ledger.engine.begin() as connection:
-        (push,) = push_sending.claim(connection, LATER)
+        (push,) = push_sending.claim_pushes(connection, LATER)
     assert (push.state, ledger.drifts()) == ("unknown", ["unknown-push"])
     close(ledger, LATER)
     assert ledger.row("meter_pushes", push_id).state == state_after

@@ -27,7 +27,7 @@ def test_old_events_are_deleted_in_batches_and_waiting_and_dead_ones_never(engin
             content_type="application/json",
             body=b"{}",
         )
-    assert retention.prune(engine, NOW) == 6
+    assert retention.prune_events(engine, NOW) == 6
     assert [row.state for row in ledger.rows("select state from webhook_events order by id")] == [
         "processed",
         "pending",

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.drain import Drain, DrainResult, DrainSettings
 from pipeline.events import fetch_requests
-from pipeline.events.fetch_requests import Due, FetchError
+from pipeline.events.fetch_requests import FetchError, FetchRequest
 from pipeline.providers import stripe_api
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.shared.clock import Clock
@@ -25,8 +25,8 @@ from tests.worlds.world import ACCOUNT, PLAN_IDS
 # The queue
 
 
-def due_now(engine: Engine, kind: str = "invoice") -> Due | None:
-    claimed = fetch_requests.claim(engine, [kind])
+def due_now(engine: Engine, kind: str = "invoice") -> FetchRequest | None:
+    claimed = fetch_requests.claim_request(engine, [kind])
     if claimed is not None:  # give the lease back: these tests look more than once
         with engine.begin() as connection:
             connection.exec_driver_sql("update refreshes set due_at = now() where kind = %s", (kind,))
@@ -35,18 +35,18 @@ def due_now(engine: Engine, kind: str = "invoice") -> Due | None:
 
 def ask(engine: Engine, object_id: str = "in_1", reason: str = "older-snapshot", *, due_in_seconds: int = 0) -> None:
     with engine.begin() as connection:
-        fetch_requests.request(connection, "invoice", object_id, reason, due_in_seconds=due_in_seconds)
+        fetch_requests.request_fetch(connection, "invoice", object_id, reason, due_in_seconds=due_in_seconds)
 
 
 def test_what_is_asked_for_many_times_is_fetched_once(engine):
     for number in range(3):
         ask(engine, reason=f"reason {number}")
-    fetched: list[Due] = []
+    fetched: list[FetchRequest] = []
 
-    def handler(due: Due) -> None:
+    def handler(due: FetchRequest) -> None:
         fetched.append(due)
         with engine.begin() as connection:
-            fetch_requests.settle(connection, due)
+            fetch_requests.mark_fetched(connection, due)
 
     assert fetch_requests.fetch_due(engine, {"invoice": handler}) == {"fetched": 1}
     assert fetch_requests.fetch_due(engine, {"invoice": handler}) == {}
@@ -55,11 +55,11 @@ def test_what_is_asked_for_many_times_is_fetched_once(engine):
 
 def test_a_request_during_a_fetch_is_not_cleared_by_it(engine):
     ask(engine)
-    due = fetch_requests.claim(engine, ["invoice"])
+    due = fetch_requests.claim_request(engine, ["invoice"])
     assert due is not None
     ask(engine)
     with engine.begin() as connection:
-        fetch_requests.settle(connection, due)
+        fetch_requests.mark_fetched(connection, due)
     again = due_now(engine)
     assert again is not None
     assert again.mark > due.mark
@@ -67,22 +67,22 @@ def test_a_request_during_a_fetch_is_not_cleared_by_it(engine):
 
 def test_a_late_settling_of_an_old_fetch_takes_nothing_back(engine):
     ask(engine)
-    old = fetch_requests.claim(engine, ["invoice"])
+    old = fetch_requests.claim_request(engine, ["invoice"])
     ask(engine)
     new = due_now(engine)
     assert old is not None
     assert new is not None
     with engine.begin() as connection:
-        fetch_requests.settle(connection, new)
-        fetch_requests.settle(connection, old)
+        fetch_requests.mark_fetched(connection, new)
+        fetch_requests.mark_fetched(connection, old)
     assert due_now(engine) is None
 
 
 def test_a_lease_keeps_others_off_and_a_kind_is_only_for_its_own(engine):
     ask(engine)
-    assert fetch_requests.claim(engine, ["price", "call"]) is None
-    assert fetch_requests.claim(engine, ["invoice"]) is not None
-    assert fetch_requests.claim(engine, ["invoice"]) is None
+    assert fetch_requests.claim_request(engine, ["price", "call"]) is None
+    assert fetch_requests.claim_request(engine, ["invoice"]) is not None
+    assert fetch_requests.claim_request(engine, ["invoice"]) is None
 
 
 def test_later_means_not_before(engine):
@@ -93,7 +93,7 @@ def test_later_means_not_before(engine):
 
 
 def test_a_failed_fetch_waits_longer_each_time_and_new_events_do_not_hurry_it(engine):
-    def handler(due: Due) -> None:
+    def handler(due: FetchRequest) -> None:
         raise FetchError("no connection")
 
     ask(engine)
@@ -116,11 +116,11 @@ def test_a_handler_that_breaks_stops_nobody_else(engine):
     for number in range(5):
         ask(engine, f"in_{number}")
 
-    def handler(due: Due) -> None:
+    def handler(due: FetchRequest) -> None:
         if due.object_id == "in_2":
             raise ZeroDivisionError
         with engine.begin() as connection:
-            fetch_requests.settle(connection, due)
+            fetch_requests.mark_fetched(connection, due)
 
     assert fetch_requests.fetch_due(engine, {"invoice": handler}) == {"failed": 1, "fetched": 4}
 
@@ -158,7 +158,7 @@ class Shop:
 
     def ask(self, kind: str, object_id: str) -> None:
         with self.engine.begin() as connection:
-            fetch_requests.request(connection, kind, object_id, "test")
+            fetch_requests.request_fetch(connection, kind, object_id, "test")
 
     def refresh(self) -> tuple[dict[str, int], set[str]]:
         """Fetch what is due; returns the counts and the follow-ups."""
@@ -476,19 +476,19 @@ def test_an_invoice_comes_with_all_its_lines(shop):
 
 def test_fetches_that_find_each_others_objects_changed_do_not_deadlock(engine):
     """Each settles its own object and asks for the other's, as a price and a subscription with that price do."""
-    price, subscription = Due("price", "price_1", 0), Due("subscription", "sub_1", 0)
+    price, subscription = FetchRequest("price", "price_1", 0), FetchRequest("subscription", "sub_1", 0)
     together = threading.Barrier(2, timeout=10)
 
-    def fetched(own: Due, other: Due) -> None:
+    def fetched(own: FetchRequest, other: FetchRequest) -> None:
         for _ in range(40):
             together.wait()
             with engine.begin() as connection:
                 wanted = {(other.kind, other.object_id): "changed-meanwhile"}
-                fetch_requests.request_all(connection, wanted, settled=own)
+                fetch_requests.request_fetches(connection, wanted, settled=own)
 
     with engine.begin() as connection:
         for due in (price, subscription):
-            fetch_requests.request(connection, due.kind, due.object_id, "swept")
+            fetch_requests.request_fetch(connection, due.kind, due.object_id, "swept")
     with ThreadPoolExecutor(2) as pool:
         for done in [pool.submit(fetched, price, subscription), pool.submit(fetched, subscription, price)]:
             done.result()

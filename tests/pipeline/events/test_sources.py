@@ -15,7 +15,7 @@ def world(engine, tmp_path):
 
 def read(world: World) -> dict[str, heartbeats.Source]:
     with world.engine.connect() as connection:
-        return {source.name: source for source in heartbeats.read(connection, world.now)}
+        return {source.name: source for source in heartbeats.read_heartbeats(connection, world.now)}
 
 
 def silence(world: World, name: str, **length: int) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pipeline.meter import push_planning
 from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 from tests.worlds.ledger import EVENT_NAME, NOON, PERIOD_END, PERIOD_START, Ledger
 
 MINUTE = timedelta(minutes=1)
@@ -126,7 +127,7 @@ def test_a_second_metered_subscription_blocks_until_its_drift_is_resolved(ledger
     with engine.begin() as connection:
         drifts.report(
             connection,
-            "second-metered-subscription",
+            DriftKind.SECOND_METERED_SUBSCRIPTION,
             subject,
             business_id=record.business_id,
             expected="one",
@@ -135,7 +136,7 @@ def test_a_second_metered_subscription_blocks_until_its_drift_is_resolved(ledger
         )
     assert ledger.plan() == 0
     with engine.begin() as connection:
-        drifts.resolve(connection, "second-metered-subscription", subject, NOON)
+        drifts.resolve(connection, DriftKind.SECOND_METERED_SUBSCRIPTION, subject, NOON)
     assert ledger.plan() == 1
 
 
@@ -155,7 +156,7 @@ def test_a_refused_push_blocks_its_record_only_until_it_is_released(ledger, engi
     ledger.run("update usage_records set pushed_minutes = 7 where id = %s", running)
     assert ledger.plan(NOON + timedelta(minutes=6)) == 0
     with engine.begin() as connection:
-        push_planning.release(connection, push_id, NOON)
+        push_planning.release_refused(connection, push_id, NOON)
     assert ledger.plan(NOON + timedelta(minutes=6)) == 1
     assert (ledger.pushes()[-1].usage_record_id, ledger.pushes()[-1].minutes) == (blocked, 5)
 
@@ -163,7 +164,7 @@ def test_a_refused_push_blocks_its_record_only_until_it_is_released(ledger, engi
 def test_only_a_failed_push_can_be_released(ledger, engine):
     push_id = ledger.push(ledger.paying(5), 5, NOON.replace(second=0))
     with engine.begin() as connection, pytest.raises(ValueError, match="not failed"):
-        push_planning.release(connection, push_id, NOON)
+        push_planning.release_refused(connection, push_id, NOON)
 
 
 def test_the_oldest_period_is_first_and_one_without_a_whole_minute_waits_for_the_close(ledger):

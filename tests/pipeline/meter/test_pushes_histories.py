@@ -15,7 +15,8 @@ import pytest
 from pipeline.closing import period_close
 from pipeline.meter import push_sending
 from pipeline.providers.stripe_api import Limited, Refused, ServerError, StripeApiError, Unreachable
-from pipeline.usage import late_minutes, records
+from pipeline.shared.business_locks import lock_businesses
+from pipeline.usage import late_minutes
 from tests.worlds.ledger import PERIOD_START, Ledger
 
 PERIODS = [(PERIOD_START + timedelta(days=30 * n), PERIOD_START + timedelta(days=30 * (n + 1))) for n in range(3)]
@@ -101,9 +102,9 @@ class History:
             )
         )
         with self.ledger.engine.begin() as connection:
-            records.lock_businesses(connection, [business_id])
+            lock_businesses(connection, [business_id])
             if row.state == "closed":
-                late_minutes.carry(
+                late_minutes.carry_minutes(
                     connection, origin_record_id=row.id, minutes=minutes, call_sid="CA1", event_id=None, now=self.now
                 )
             else:
@@ -117,7 +118,7 @@ class History:
 
     def send(self) -> None:
         self.ledger.make_due()
-        push_sending.send_due(self.ledger.engine, self.stripe, self.now, seconds=1)  # type: ignore[arg-type]  # of its shape
+        push_sending.send_due_pushes(self.ledger.engine, self.stripe, self.now, seconds=1)  # type: ignore[arg-type]  # of its shape
 
     def close(self) -> None:
         period_close.close_due(self.ledger.engine, self.now)
@@ -125,7 +126,7 @@ class History:
     def die(self) -> None:
         """A worker claims, perhaps sends, and is killed before it commits what came of it."""
         with self.ledger.engine.begin() as connection:
-            claimed = push_sending.claim(connection, self.now)
+            claimed = push_sending.claim_pushes(connection, self.now)
         for push in claimed:
             if push.state == "sending" and self.random.random() < 0.5:
                 with contextlib.suppress(StripeApiError):

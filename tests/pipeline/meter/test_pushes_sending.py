@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.meter import push_sending
-from pipeline.providers.outbox_sender import Answer, Kind
+from pipeline.providers.outbox_sender import AnswerKind, SendAnswer
 from pipeline.providers.stripe_api import Refused
 from tests.worlds.ledger import NOON, Ledger
 from tests.worlds.stripe_customers import Customers, RecordingApi
@@ -97,7 +97,7 @@ def test_a_worker_killed_between_call_and_commit(world):
     record_id = world.paying(12)
     world.ledger.plan()
     with world.ledger.engine.begin() as connection:
-        (push,) = push_sending.claim(connection, NOON)
+        (push,) = push_sending.claim_pushes(connection, NOON)
     push_sending._attempt(world.api, push)  # and then it died
     assert world.send() == {}, "leased"
     world.ledger.make_due()
@@ -112,14 +112,14 @@ def test_a_worker_that_lost_its_lease_can_tell_success_and_nothing_else(world):
     claims: list[push_sending.Push] = []
     for _ in range(2):
         with world.ledger.engine.begin() as connection:
-            claims += push_sending.claim(connection, NOON)
+            claims += push_sending.claim_pushes(connection, NOON)
         world.ledger.make_due()
     late, present = claims
     with world.ledger.engine.begin() as connection:
-        refused = Answer(Kind.REFUSED, "no")
+        refused = SendAnswer(AnswerKind.REFUSED, "no")
         push_sending._settle(connection, late, refused, NOON)
     assert world.ledger.the_push().state == "sending"
-    done = Answer(Kind.DONE, "accepted")
+    done = SendAnswer(AnswerKind.DONE, "accepted")
     for push in (late, present):
         with world.ledger.engine.begin() as connection:
             push_sending._settle(connection, push, done, NOON)
@@ -205,9 +205,9 @@ def test_what_there_was_no_time_for_is_given_back(world):
         world.paying(minutes)
     world.ledger.plan()
     with world.ledger.engine.begin() as connection:
-        claimed = push_sending.claim(connection, NOON)
+        claimed = push_sending.claim_pushes(connection, NOON)
     assert len(claimed) == 3
-    not_tried = Answer(Kind.NOT_TRIED, "")
+    not_tried = SendAnswer(AnswerKind.NOT_TRIED, "")
     for push in claimed:
         with world.ledger.engine.begin() as connection:
             push_sending._settle(connection, push, not_tried, NOON)

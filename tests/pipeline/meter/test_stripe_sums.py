@@ -27,7 +27,7 @@ def sending(world: Customers, minutes: int) -> int:
 
 
 def compare(world: Customers, settling: timedelta = NOW, now=NOON) -> dict[str, int]:
-    return dict(sum_comparison.compare_due(world.ledger.engine, world.api, now, settling))
+    return dict(sum_comparison.compare_due_records(world.ledger.engine, world.api, now, settling))
 
 
 def compare_again(world: Customers, settling: timedelta = NOW, now=NOON) -> dict[str, int]:
@@ -109,15 +109,15 @@ def test_a_record_is_compared_until_its_invoice_is_sure_to_be_final(world):
 def test_a_comparison_with_what_was_sent_meanwhile_is_not_written_down(world, engine):
     record_id = sending(world, 5)
     with engine.begin() as connection:
-        (due,) = sum_comparison.due(connection, NOON)
-        told = sum_comparison.sent(connection, due, NOW)
+        (due,) = sum_comparison.records_due(connection, NOON)
+        told = sum_comparison.sent_minutes(connection, due, NOW)
     assert told is not None
     world.ledger.sent(record_id, 3, NOON.replace(second=0))
     world.ledger.run("alter table meter_pushes disable trigger frozen")
     world.ledger.run("update meter_pushes set stripe_customer_id = %s", due.customer)
-    comparison = sum_comparison.compare(world.api, {told.event_name: world.it.meter}, due, told)
+    comparison = sum_comparison.compare_record(world.api, {told.event_name: world.it.meter}, due, told)
     with engine.begin() as connection:
-        assert not sum_comparison.note(connection, comparison, NOON, NOW)
+        assert not sum_comparison.note_comparison(connection, comparison, NOON, NOW)
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "down"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.meter import error_reports, unknown_pushes
-from pipeline.usage import records
+from pipeline.shared.business_locks import lock_businesses
 from tests.worlds.ledger import MINUTE_OF_NOON, NOON, Ledger
 from tests.worlds.stripe_customers import Customers
 
@@ -120,11 +120,11 @@ def test_41_a_push_of_the_same_minute_that_came_too_late_may_be_in_the_sum(world
 def test_a_minute_whose_pushes_changed_meanwhile_is_left_alone(world, engine):
     record_id = unknown(world, 5, "lose_answer")
     with engine.begin() as connection:
-        (minute,) = unknown_pushes.due(connection, NOW)
+        (minute,) = unknown_pushes.minutes_due(connection, NOW)
         before = unknown_pushes.pushes_of(connection, minute, NOW)
     other(world, record_id, 5, arrives=False, state="sent", first_sent_at="now", last_sent_at="now")
     with engine.begin() as connection:
-        assert unknown_pushes.apply(connection, minute, before, Decimal(5), NOON, NOW) == {}
+        assert unknown_pushes.apply_verdicts(connection, minute, before, Decimal(5), NOON, NOW) == {}
     assert states(world)[0] == (5, "unknown")
 
 
@@ -146,8 +146,8 @@ def report(world: Customers, count: int, named: dict[str, str] | None = None, ev
         count, named or {}, MINUTE_OF_NOON.isoformat(), (MINUTE_OF_NOON + timedelta(seconds=30)).isoformat(), ""
     )
     with world.ledger.engine.begin() as connection:
-        records.lock_businesses(connection, error_reports.businesses_of(connection, errors))
-        error_reports.apply(connection, event_id, errors, NOON)
+        lock_businesses(connection, error_reports.businesses_of_report(connection, errors))
+        error_reports.apply_error_report(connection, event_id, errors, NOON)
 
 
 def told(world: Customers, minutes: int, *, arrives: bool = True) -> int:

@@ -15,8 +15,7 @@ from pipeline.providers import stripe_fields
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.shared.clock import Clock
 from pipeline.shared.settings import StripeSettings
-from pipeline.stripe_mirror import invoices, prices, snapshots
-from pipeline.stripe_mirror import subscriptions as stripe_mirror_subscriptions
+from pipeline.stripe_mirror import invoices, prices, snapshots, subscriptions
 from pipeline.stripe_mirror.effects import Effects
 from pipeline.stripe_mirror.fetching import StripeFetcher
 from pipeline.stripe_mirror.invoices import Invoice
@@ -30,19 +29,19 @@ from tests.worlds.world import ACCOUNT, PERIOD_END, PERIOD_START, PLAN_IDS, Worl
 
 
 def read_subscription(object_: Json) -> Subscription:
-    read = stripe_mirror_subscriptions.read(object_)
+    read = subscriptions.read_subscription(object_)
     assert read is not None
     return read
 
 
 def read_invoice(object_: Json) -> Invoice:
-    read = invoices.read(object_)
+    read = invoices.read_invoice(object_)
     assert read is not None
     return read
 
 
 def read_price(object_: Json) -> Price:
-    read = prices.read(object_)
+    read = prices.read_price(object_)
     assert read is not None
     return read
 
@@ -109,7 +108,7 @@ def test_an_invoice_of_any_year_names_its_subscription():
     expanded = invoice(parent=None, subscription=subscription())
     assert {read_invoice(each).subscription_id for each in (modern, old, expanded)} == {"sub_new"}
     for other in (invoice(parent=None), invoice(id=None), invoice() | {"object": "invoice_payment"}):
-        assert invoices.read(other) is None
+        assert invoices.read_invoice(other) is None
 
 
 @pytest.mark.parametrize(
@@ -381,7 +380,7 @@ class Life:
     def refresh_all(self) -> None:
         with self.engine.begin() as connection:
             for subscription_id in self.stripe.sandbox.state.subscriptions:
-                fetch_requests.request(connection, "subscription", subscription_id, "test")
+                fetch_requests.request_fetch(connection, "subscription", subscription_id, "test")
         self.settle()
 
     def mirrored(self) -> dict[str, tuple[Any, ...]]:

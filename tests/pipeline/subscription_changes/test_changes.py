@@ -18,12 +18,12 @@ class World:
 
     def plan(self, kind: str) -> int:
         with self.ledger.engine.begin() as connection:
-            return planning.plan(
+            return planning.plan_change(
                 connection, self.business_id, planning.intend(connection, self.business_id, kind), "a test", NOON
             )
 
     def send(self) -> dict[str, int]:
-        return dict(sending.send_due(self.ledger.engine, self.api, NOON))
+        return dict(sending.send_due_changes(self.ledger.engine, self.api, NOON))
 
     def send_until_quiet(self) -> None:
         for _ in range(10):
@@ -126,7 +126,7 @@ def test_the_same_change_is_planned_once_and_another_is_sent_after_it(world):
     second = world.plan("keep")
     assert second != first
     with world.ledger.engine.begin() as connection:
-        assert [change.id for change in sending.claim(connection, NOON)] == [first], "one after the other"
+        assert [change.id for change in sending.claim_changes(connection, NOON)] == [first], "one after the other"
     world.ledger.make_due()
     world.send_until_quiet()
     assert world.at_stripe().cancel_at_period_end is False
@@ -141,7 +141,7 @@ def test_a_business_without_a_living_subscription_has_nothing_to_change(world):
 def test_a_worker_killed_between_call_and_commit(world):
     world.plan("cancel-at-period-end")
     with world.ledger.engine.begin() as connection:
-        claimed = sending.claim(connection, NOON)
+        claimed = sending.claim_changes(connection, NOON)
     sending._attempt(world.api, claimed[0])  # and then it died
     assert world.send() == {}, "leased"
     world.ledger.make_due()

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from pipeline.providers import outbox_sender
-from pipeline.providers.outbox_sender import Answer, Kind, send_all
+from pipeline.providers.outbox_sender import AnswerKind, SendAnswer, send_all
 from pipeline.providers.stripe_api import Limited, Refused, ServerError, Unreachable
 
 
-def run(rows: Iterable[int], attempt: Callable[[int], str], until: float | None = None) -> dict[int, Answer]:
-    answers: dict[int, Answer] = {}
+def run(rows: Iterable[int], attempt: Callable[[int], str], until: float | None = None) -> dict[int, SendAnswer]:
+    answers: dict[int, SendAnswer] = {}
     send_all(list(rows), attempt, answers.__setitem__, until=until or time.monotonic() + 60)
     return answers
 
@@ -30,11 +30,11 @@ def test_every_kind_of_answer_has_its_words():
         return "accepted"
 
     assert run(range(5), attempt) == {
-        0: Answer(Kind.DONE, "accepted"),
-        1: Answer(Kind.REFUSED, "403: not yours"),
-        2: Answer(Kind.LIMITED, "slower"),
-        3: Answer(Kind.SERVER_ERROR, "sorry"),
-        4: Answer(Kind.UNREACHABLE, "no connection"),
+        0: SendAnswer(AnswerKind.DONE, "accepted"),
+        1: SendAnswer(AnswerKind.REFUSED, "403: not yours"),
+        2: SendAnswer(AnswerKind.LIMITED, "slower"),
+        3: SendAnswer(AnswerKind.SERVER_ERROR, "sorry"),
+        4: SendAnswer(AnswerKind.UNREACHABLE, "no connection"),
     }
 
 
@@ -43,13 +43,13 @@ def test_no_call_begins_when_the_time_is_up():
         raise AssertionError(f"row {row} was tried")
 
     answers = run([1, 2], attempt, until=time.monotonic() - 1)
-    assert {answer.kind for answer in answers.values()} == {Kind.NOT_TRIED}
+    assert {answer.kind for answer in answers.values()} == {AnswerKind.NOT_TRIED}
 
 
 def test_a_row_that_can_not_be_settled_is_told_and_keeps_no_other_from_it():
     settled: list[int] = []
 
-    def settle(row: int, _: Answer) -> None:
+    def settle(row: int, _: SendAnswer) -> None:
         if row == 0:
             raise RuntimeError("the database is away")
         settled.append(row)
@@ -63,9 +63,9 @@ def test_429s_slow_the_rest_of_the_batch_down_and_other_answers_speed_it_up(monk
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)
     pace = outbox_sender._Pace()
-    for kind in (Kind.DONE, *[Kind.LIMITED] * 10, *[Kind.DONE] * 10):
+    for kind in (AnswerKind.DONE, *[AnswerKind.LIMITED] * 10, *[AnswerKind.DONE] * 10):
         pace.wait()
-        pace.learn(Answer(kind, ""))
+        pace.learn(SendAnswer(kind, ""))
     # The first wait comes after the first 429: nine growing ones, the last of ten, then shrinking to none.
     assert 0.05 <= slept[0] <= 0.1
     assert 0.9 <= max(slept) <= outbox_sender.LONGEST_PAUSE_SECONDS

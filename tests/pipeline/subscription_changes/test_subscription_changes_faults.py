@@ -71,7 +71,7 @@ def _want(works, kind):
     if kind == "metadata":
         with works.engine.begin() as connection:
             connection.exec_driver_sql("delete from subscription_changes")
-            planning.want(connection, works.business_id, kind, "a test", works.clock.now())
+            planning.want_change(connection, works.business_id, kind, "a test", works.clock.now())
     else:
         works.change(kind, plan)
 
@@ -149,7 +149,7 @@ def test_a_change_that_ends_the_count_waits_for_the_last_push(works):
     works.called = len(life.calls)
     works.change("cancel-now")
 
-    assert sending.send_due(works.engine, works.api, life.now) == {}
+    assert sending.send_due_changes(works.engine, works.api, life.now) == {}
     assert _subscription(life)["status"] == "active"
     works.follow(life)
     assert _subscription(life)["status"] == "canceled"

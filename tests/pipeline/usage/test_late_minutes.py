@@ -2,7 +2,8 @@
 
 import pytest
 
-from pipeline.usage import late_minutes, records
+from pipeline.shared.business_locks import lock_businesses
+from pipeline.usage import late_minutes
 from tests.worlds.ledger import PERIOD_END, PERIOD_START, Ledger
 
 AFTER = PERIOD_END.replace(minute=50)
@@ -25,15 +26,17 @@ def closed(ledger):
 def carry(ledger: Ledger, record_id: int, *minutes: int) -> None:
     for number, each in enumerate(minutes):
         with ledger.engine.begin() as connection:
-            records.lock_businesses(connection, [ledger.row("usage_records", record_id).business_id])
-            late_minutes.carry(
+            lock_businesses(connection, [ledger.row("usage_records", record_id).business_id])
+            late_minutes.carry_minutes(
                 connection, origin_record_id=record_id, minutes=each, call_sid=f"CA{number}", event_id=None, now=AFTER
             )
 
 
 def decide(ledger: Ledger, verdict) -> list[int]:
     with ledger.engine.begin() as connection:
-        return [late_minutes.decide(connection, held, verdict, AFTER) for held in late_minutes.held(connection)]
+        return [
+            late_minutes.decide_held(connection, held, verdict, AFTER) for held in late_minutes.held_minutes(connection)
+        ]
 
 
 def kinds(ledger: Ledger) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.usage import records
 from pipeline.usage.record_alignment import align_records
 from tests.worlds.ledger import PERIOD_END, Ledger
@@ -81,7 +82,7 @@ def test_a_free_record_that_a_subscription_takes_over_is_provisional_beyond_what
     record_id = ledger.record(business_id, 7, plan="free", period_start=inside, period_end=inside + timedelta(days=20))
     ledger.subscription(business_id)
     with engine.begin() as connection:
-        records.lock_businesses(connection, [business_id])
+        lock_businesses(connection, [business_id])
         align_records(connection, business_id, inside + timedelta(days=4))
     record = ledger.row("usage_records", record_id)
     assert (record.subscription_id is not None, record.provisional) == (True, True)
