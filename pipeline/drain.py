@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pipeline.calls import call_reports, counting
 from pipeline.events import heartbeats, queue
-from pipeline.events.outcomes import Applied, MoreBusinesses, Outcome
+from pipeline.events.outcomes import Applied, EventState, MoreBusinesses, Outcome
 from pipeline.events.queue import StoredEvent
 from pipeline.shared.business_locks import free_businesses, lock_businesses
 from pipeline.shared.clock import Clock
@@ -156,7 +156,9 @@ class Drain:
         """Let the events of businesses that somebody holds wait, without costing an attempt; the others go on."""
         with self._engine.begin() as connection:
             held = failure.held_events(connection)
-            waiting = [Outcome(event_id, "pending", "business-locked", SET_ASIDE_SECONDS) for event_id in sorted(held)]
+            waiting = [
+                Outcome(event_id, EventState.PENDING, "business-locked", SET_ASIDE_SECONDS) for event_id in sorted(held)
+            ]
             queue.mark(connection, waiting)
         self._result.add(Applied(waiting))
         log.warning("business-locked", set_aside=len(held))
@@ -175,9 +177,9 @@ class Drain:
         (event,) = events
         reason = f"failed: {_name(failure)}"
         if isinstance(failure, OperationalError) and event.attempts + 1 < MAX_ATTEMPTS:
-            end = Outcome(event.id, "pending", reason, min(2**event.attempts, 300))
+            end = Outcome(event.id, EventState.PENDING, reason, min(2**event.attempts, 300))
         else:
-            end = Outcome(event.id, "dead", reason)
+            end = Outcome(event.id, EventState.DEAD, reason)
         with self._engine.begin() as connection:
             queue.count_attempt(connection, event.id)
             queue.mark(connection, [end])

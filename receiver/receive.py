@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
 
+from pipeline.events.outcomes import EventState
 from pipeline.providers.stripe_api import verify_stripe_signature
 from pipeline.providers.twilio_api import verify_twilio_signature
 from pipeline.providers.webhook_signatures import SignatureError
@@ -103,11 +104,11 @@ class StripeWebhook:
             document = None
         content_type = _content_type(headers)
         if not isinstance(document, dict) or not isinstance(document.get("id"), str) or not document["id"]:
-            return Event("stripe", _digest(body), None, "dead", "unreadable", now, content_type, body)
+            return Event("stripe", _digest(body), None, EventState.DEAD, "unreadable", now, content_type, body)
         key = _fitting(document["id"], _LONGEST_KEY)
         kind = document.get("type")
         kind = _fitting(kind, _LONGEST_TYPE) if isinstance(kind, str) else None
-        return Event("stripe", key, kind, "pending", None, now, content_type, body)
+        return Event("stripe", key, kind, EventState.PENDING, None, now, content_type, body)
 
 
 @dataclass(frozen=True)
@@ -157,15 +158,15 @@ class TwilioWebhook:
         if params.get("CallSid"):
             content = hashlib.sha256(b"&".join(sorted(body.split(b"&")))).hexdigest()[:16]
             key = f"{params['CallSid']}:{status or ''}:{params.get('SequenceNumber', '')}:{content}"
-        return Event("twilio", _fitting(key, _LONGEST_KEY), kind, "pending", None, now, content_type, body)
+        return Event("twilio", _fitting(key, _LONGEST_KEY), kind, EventState.PENDING, None, now, content_type, body)
 
     def _json_event(self, body: bytes, content_type: str, now: datetime) -> Event:
         key = f"body:{hashlib.sha256(body).hexdigest()}"
         try:
             orjson.loads(body)
         except ValueError:
-            return Event("twilio", key, None, "dead", "unreadable", now, content_type, body)
-        return Event("twilio", key, None, "pending", None, now, content_type, body)
+            return Event("twilio", key, None, EventState.DEAD, "unreadable", now, content_type, body)
+        return Event("twilio", key, None, EventState.PENDING, None, now, content_type, body)
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:

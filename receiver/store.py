@@ -18,6 +18,8 @@ import structlog
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from pipeline.events.outcomes import EventState
+
 _STORE = Path(__file__).with_name("store.sql").read_bytes()
 
 #: One group commits while the next is collected.
@@ -48,7 +50,7 @@ class Event(NamedTuple):
     provider: str
     key: str
     type: str | None
-    state: str
+    state: EventState
     reason: str | None
     received_at: datetime
     content_type: str

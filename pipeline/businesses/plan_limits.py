@@ -7,6 +7,7 @@ plan that bills no overage passes by itself when its period ends (``limited_unti
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import Connection
 
@@ -39,6 +40,15 @@ select p.id, p.agents, p.numbers,
 from businesses b join subscription_plans p on p.id = b.plan_id
 where b.id = %s
 """
+
+
+class AlertKind(StrEnum):
+    """What an alert tells of."""
+
+    MINUTES_80 = "minutes-80"
+    MINUTES_100 = "minutes-100"
+    AGENTS = "agents"
+    NUMBERS = "numbers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,20 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final
+
+
+class ServiceStatus(StrEnum):
+    """Whether a business may take calls."""
+
+    ACTIVE = "active"
+    GRACE = "grace"
+    """It may, until the plan's days of grace have passed."""
+    LIMITED = "limited"
+    """It may not, until its period ends."""
+    SUSPENDED = "suspended"
+    """It may not, until it is paid or resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +47,7 @@ class Rule:
     name: str
     when: str
     holds: Callable[[Facts], bool]
-    status: str
+    status: ServiceStatus
     then: str
     until: Callable[[Facts], datetime | None] = lambda _: None
 
@@ -44,28 +57,28 @@ RULES: Final = (
         "unpaid",
         "Stripe has given up collecting a payment",
         lambda facts: facts.unpaid,
-        "suspended",
+        ServiceStatus.SUSPENDED,
         "no calls; collection paused at Stripe until it is paid",
     ),
     Rule(
         "payment-overdue",
         "a payment failed, and the plan's days of grace have passed",
         lambda facts: facts.grace_until is not None and facts.grace_until <= facts.now,
-        "suspended",
+        ServiceStatus.SUSPENDED,
         "no calls; collection paused at Stripe until it is paid",
     ),
     Rule(
         "paused",
         "the subscription is paused",
         lambda facts: facts.paused,
-        "suspended",
+        ServiceStatus.SUSPENDED,
         "no calls until it is resumed",
     ),
     Rule(
         "free-limit",
         "a plan without overage has used its included minutes",
         lambda facts: facts.limited_until is not None and facts.limited_until > facts.now,
-        "limited",
+        ServiceStatus.LIMITED,
         "no new calls until the period ends",
         lambda facts: facts.limited_until,
     ),
@@ -73,11 +86,11 @@ RULES: Final = (
         "payment-failed",
         "a payment failed",
         lambda facts: facts.grace_until is not None,
-        "grace",
+        ServiceStatus.GRACE,
         "calls go on until the plan's days of grace have passed",
         lambda facts: facts.grace_until,
     ),
-    Rule("in-order", "none of the above", lambda _: True, "active", "calls go on"),
+    Rule("in-order", "none of the above", lambda _: True, ServiceStatus.ACTIVE, "calls go on"),
 )
 
 
@@ -88,10 +101,10 @@ def deciding_rule(facts: Facts) -> Rule:
 
 def status_at(
     *, limited_until: datetime | None, grace_until: datetime | None, suspended_at: datetime | None, now: datetime
-) -> str:
+) -> ServiceStatus:
     """Whether a business may take calls at ``now``: suspended and limited may not, active and grace may."""
     if suspended_at is not None:
-        return "suspended"
+        return ServiceStatus.SUSPENDED
     if limited_until is not None and limited_until > now:
-        return "limited"
-    return "active" if grace_until is None else "grace"
+        return ServiceStatus.LIMITED
+    return ServiceStatus.ACTIVE if grace_until is None else ServiceStatus.GRACE

@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline.businesses.service_rules import Facts, Rule, deciding_rule, status_at
+from pipeline.businesses.service_rules import Facts, Rule, ServiceStatus, deciding_rule, status_at
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
 
@@ -95,7 +95,7 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: st
             "id": row.id,
             "limited_until": facts.limited_until,
             "grace_until": facts.grace_until,
-            "suspended_at": (row.suspended_at or now) if rule.status == "suspended" else None,
+            "suspended_at": (row.suspended_at or now) if rule.status == ServiceStatus.SUSPENDED else None,
         },
     )
     if before == rule.status:
@@ -105,7 +105,7 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: st
     _log.info("service", business_id=row.id, before=before, after=rule.status, rule=rule.name, cause=cause)
     if rule.name in {"unpaid", "payment-overdue"}:
         planning.want_change(connection, row.id, "pause-collection", f"rule {rule.name}", now)
-    elif before == "suspended":
+    elif before == ServiceStatus.SUSPENDED:
         planning.want_change(connection, row.id, "resume-collection", f"rule {rule.name}", now)
     planning.want_change(connection, row.id, "metadata", f"service {rule.status}", now)
 

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import orjson
 
-from pipeline.events.outcomes import Outcome
+from pipeline.events.outcomes import EventState, Outcome
 
 TERMINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
 STATUSES = TERMINAL | {"queued", "initiated", "ringing", "in-progress"}
@@ -107,7 +107,7 @@ def decode_report(
     try:
         params = _params(body)
     except ValueError:
-        return Outcome(event_id, "dead", "unreadable")
+        return Outcome(event_id, EventState.DEAD, "unreadable")
     return _from_callback(event_id, params, received_at, account_sid)
 
 
@@ -132,9 +132,9 @@ def _decode_json(event_id: int, key: str, body: bytes, received_at: datetime, ac
     try:
         document = orjson.loads(body)
     except ValueError:
-        return Outcome(event_id, "dead", "unreadable")
+        return Outcome(event_id, EventState.DEAD, "unreadable")
     if not isinstance(document, dict):
-        return Outcome(event_id, "ignored", "not-a-call-status")
+        return Outcome(event_id, EventState.IGNORED, "not-a-call-status")
     if ":api:" in key:  # the API's Call resource, stored by our own fetch or listing; no webhook has such a key
         return _from_api(event_id, key, document, received_at, account_sid)
     params = {name: value for name, value in document.items() if isinstance(value, str)}
@@ -145,15 +145,15 @@ def _from_callback(
     event_id: int, params: dict[str, str], received_at: datetime, account_sid: str
 ) -> CallReport | Outcome:
     if params.get("AccountSid", account_sid) != account_sid:
-        return Outcome(event_id, "dead", "foreign-account")
+        return Outcome(event_id, EventState.DEAD, "foreign-account")
     if _is_something_else(params):
-        return Outcome(event_id, "ignored", "not-a-call-status")
+        return Outcome(event_id, EventState.IGNORED, "not-a-call-status")
     status = params["CallStatus"]
     if status not in STATUSES:
-        return Outcome(event_id, "dead", "unknown-status")
+        return Outcome(event_id, EventState.DEAD, "unknown-status")
     sid = params.get("CallSid", "")
     if not _SID.fullmatch(sid):
-        return Outcome(event_id, "dead", "bad-call-sid")
+        return Outcome(event_id, EventState.DEAD, "bad-call-sid")
     terminal = status in TERMINAL
     seconds = _whole(params.get("CallDuration")) if terminal else None
     stated = _instant(params.get("Timestamp"), received_at)
@@ -192,12 +192,12 @@ def _from_api(
     event_id: int, key: str, call: dict[str, Any], received_at: datetime, account_sid: str
 ) -> CallReport | Outcome:
     if call.get("account_sid", account_sid) != account_sid:
-        return Outcome(event_id, "dead", "foreign-account")
+        return Outcome(event_id, EventState.DEAD, "foreign-account")
     status, sid = call.get("status"), call.get("sid")
     if not isinstance(status, str) or status not in STATUSES:
-        return Outcome(event_id, "dead", "unknown-status")
+        return Outcome(event_id, EventState.DEAD, "unknown-status")
     if not isinstance(sid, str) or not _SID.fullmatch(sid):
-        return Outcome(event_id, "dead", "bad-call-sid")
+        return Outcome(event_id, EventState.DEAD, "bad-call-sid")
     terminal = status in TERMINAL
     seconds = _whole(call.get("duration")) if terminal else None
     started = _instant(call.get("start_time"), received_at) or _instant(call.get("date_created"), received_at)

@@ -15,7 +15,7 @@ from pipeline.calls import call_owner, call_rows
 from pipeline.calls.call_reports import CallReport
 from pipeline.calls.call_rows import Counted
 from pipeline.events import fetch_requests
-from pipeline.events.outcomes import MoreBusinesses, Outcome
+from pipeline.events.outcomes import EventState, MoreBusinesses, Outcome
 from pipeline.usage import late_minutes, monthly_allowance, records
 from pipeline.usage.periods import billable_minutes
 
@@ -63,7 +63,7 @@ class Batch:
             call_owner.find_owners(connection, self._candidates)
             self._set_aside_the_unknown()
             for candidate in self._candidates.values():
-                self.outcomes += [Outcome(event_id, "processed") for event_id in candidate.event_ids]
+                self.outcomes += [Outcome(event_id, EventState.PROCESSED) for event_id in candidate.event_ids]
 
     @property
     def businesses(self) -> set[int]:
@@ -108,10 +108,10 @@ class Batch:
             number = next((number for number, _ in candidate.numbers), None)
             if number is None and sid not in fetched and not candidate.report.from_api:
                 self._request_fetch(sid, "no-number")
-                ends = [Outcome(event_id, "pending", "awaiting-call", 300) for event_id in candidate.event_ids]
+                ends = [Outcome(event_id, EventState.PENDING, "awaiting-call", 300) for event_id in candidate.event_ids]
             else:
                 reason = f"unknown-number {number}" if number else "unknown-number"
-                ends = [Outcome(event_id, "dead", reason) for event_id in candidate.event_ids]
+                ends = [Outcome(event_id, EventState.DEAD, reason) for event_id in candidate.event_ids]
             self.outcomes += ends
 
     def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, Counted]:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from pipeline.calls import call_owner, call_reports
 from pipeline.calls.call_reports import CallReport
 from pipeline.events import queue
+from pipeline.events.outcomes import EventState
 from pipeline.usage import records
 from pipeline.usage.periods import billable_minutes
 from pipeline.usage.records import Record
@@ -239,7 +240,7 @@ def check_calls(connection: Connection, sids: Collection[str], rules: Rules) -> 
     for event in connection.exec_driver_sql(_EVENTS, {"sids": sorted(sids)}):
         check = checks[event.sid]
         check.event_ids = [*check.event_ids, event.id]
-        check.waiting = check.waiting or event.state == "pending"
+        check.waiting = check.waiting or event.state == EventState.PENDING
         report = call_reports.decode_report(
             event.id, event.key, event.content_type, bytes(event.body), event.received_at, rules.twilio_account_sid
         )

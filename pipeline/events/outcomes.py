@@ -2,18 +2,32 @@
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple
+
+
+class EventState(StrEnum):
+    """What has become of a stored event, and the way out of each state."""
+
+    PENDING = "pending"
+    """Stored, to be applied when due. Then one of the others."""
+    PROCESSED = "processed"
+    """Its effect and this state were committed together. No way out but a replay of this one event."""
+    IGNORED = "ignored"
+    """Nothing here needs it; the reason says why. Then PENDING, by a replay."""
+    DEAD = "dead"
+    """It can't be applied; the reason says why. Then PENDING, by a replay."""
 
 
 class Outcome(NamedTuple):
     """What an event comes to: its row gets this state in the transaction that had its effect.
 
-    state is processed, ignored, dead or pending: set aside, due again in ``retry_seconds`` (machine time), and
+    A pending one is set aside, due again in ``retry_seconds`` (machine time), and
     ``reason`` says what it waits for.
     """
 
     event_id: int
-    state: str
+    state: EventState
     reason: str | None = None
     retry_seconds: int | None = None
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine
 
-from pipeline.events.outcomes import Outcome
+from pipeline.events.outcomes import EventState, Outcome
 
 BATCH = 500
 #: Of these, Stripe's: each takes some ten queries, and a long batch would hold its businesses beyond lock_timeout.
@@ -183,10 +183,10 @@ def remove_trace(connection: Connection, trace_id: int) -> None:
 
 def mark(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     """Write how each event ended, in the transaction that has its effect."""
-    processed = [outcome.event_id for outcome in outcomes if outcome.state == "processed"]
+    processed = [outcome.event_id for outcome in outcomes if outcome.state is EventState.PROCESSED]
     if processed:
         connection.exec_driver_sql(_MARK_PROCESSED, {"ids": processed})
-    others = [outcome for outcome in outcomes if outcome.state != "processed"]
+    others = [outcome for outcome in outcomes if outcome.state is not EventState.PROCESSED]
     if others:
         connection.exec_driver_sql(
             _MARK_OTHERS,

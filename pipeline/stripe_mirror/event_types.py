@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection
 
-from pipeline.events.outcomes import Applied, Outcome
+from pipeline.events.outcomes import Applied, EventState, Outcome
 from pipeline.providers.stripe_fields import below, identifier, unix_instant
 from pipeline.stripe_mirror import customers, invoices, prices, subscriptions
 from pipeline.stripe_mirror.customers import UnlinkedError
@@ -37,7 +37,7 @@ class StripeEvent:
 class _Nothing:
     """The event changes nothing: how it ends, and why."""
 
-    state: str
+    state: EventState
     reason: str
 
 
@@ -55,9 +55,9 @@ class _Look:
             effects.stale(self.kind, self.object_id, "meter-errors")
 
 
-_NOT_NEEDED = _Nothing("ignored", "not-needed")
-_OTHER_MODE = _Nothing("ignored", "other-mode")
-_UNREADABLE = _Nothing("dead", "unreadable")
+_NOT_NEEDED = _Nothing(EventState.IGNORED, "not-needed")
+_OTHER_MODE = _Nothing(EventState.IGNORED, "other-mode")
+_UNREADABLE = _Nothing(EventState.DEAD, "unreadable")
 
 
 def decode_event(row_id: int, key: str, type: str | None, body: bytes, received_at: datetime) -> StripeEvent | Outcome:  # noqa: A002 - the column's name
@@ -65,10 +65,10 @@ def decode_event(row_id: int, key: str, type: str | None, body: bytes, received_
     try:
         document = orjson.loads(body)
     except ValueError:
-        return Outcome(row_id, "dead", "unreadable")
+        return Outcome(row_id, EventState.DEAD, "unreadable")
     stated = below(document, "type")
     if not isinstance(stated, str):
-        return Outcome(row_id, "dead", "unreadable")
+        return Outcome(row_id, EventState.DEAD, "unreadable")
     return StripeEvent(row_id, key, type or stated, document, received_at)
 
 
@@ -94,7 +94,7 @@ def apply_events(
             snapshots.append((meant, event))
         elif isinstance(meant, _Look):
             meant.look(connection, effects)
-            applied.outcomes.append(Outcome(event.id, "processed"))
+            applied.outcomes.append(Outcome(event.id, EventState.PROCESSED))
         else:
             applied.outcomes.append(Outcome(event.id, meant.state, meant.reason))
     if snapshots:
@@ -118,9 +118,9 @@ def _apply_one(target: Mirror, snapshot: Snapshot, event: StripeEvent) -> Outcom
         target.apply(snapshot)
     except UnlinkedError as error:
         if error.reason == AWAITING_CUSTOMER:
-            return Outcome(event.id, "pending", error.reason, CUSTOMER_RETRY_SECONDS)
-        return Outcome(event.id, "dead", error.reason)
-    return Outcome(event.id, "processed")
+            return Outcome(event.id, EventState.PENDING, error.reason, CUSTOMER_RETRY_SECONDS)
+        return Outcome(event.id, EventState.DEAD, error.reason)
+    return Outcome(event.id, EventState.PROCESSED)
 
 
 def _meaning(event: StripeEvent) -> Snapshot | _Look | _Nothing:

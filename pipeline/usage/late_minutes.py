@@ -8,6 +8,7 @@ plan's limit are held, on no record, until a person decides.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -125,6 +126,19 @@ def _report_held(connection: Connection, origin_record_id: int, business_id: int
         evidence={"record": origin_record_id, "minutes": int(minutes)},
         now=now,
     )
+
+
+class AdjustmentKind(StrEnum):
+    """What becomes of minutes that came too late for their own period."""
+
+    CARRIED = "carried"
+    """They count in an open record."""
+    WRITTEN_OFF = "written-off"
+    """Nobody is billed for them, as the plan's policy or a person says."""
+    UNBILLABLE = "unbillable"
+    """Nobody can be billed for them: a person has to look."""
+    HELD = "held"
+    """Above the plan's limit: they wait for a person. Then CARRIED or WRITTEN_OFF."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ the commit: whoever counts, cuts or closes takes that lock first.
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from sqlalchemy import Connection
 
@@ -22,6 +23,17 @@ order by business_id, period_start
 
 #: No period is longer, so nothing further away can bound a new one.
 _LONGEST = timedelta(days=32)
+
+
+class RecordState(StrEnum):
+    """How far a usage record is, and the way out of each state."""
+
+    OPEN = "open"
+    """The period is running, or waits to be confirmed. Then CLOSING, when it ends."""
+    CLOSING = "closing"
+    """The period is over; late calls are still counted, and pushed while the invoice is a draft. Then CLOSED."""
+    CLOSED = "closed"
+    """Final, with a statement; what comes later is carried. No way out."""
 
 
 @dataclass(frozen=True, slots=True)

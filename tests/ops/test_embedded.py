@@ -35,7 +35,7 @@ NEEDED = (
 #: An owner of both servers: prints the folder, and who and where PostgreSQL and Valkey are.
 OWNER = """
 import os, psutil, time
-from ops.embedded import servers
+from ops.processes.embedded import servers
 with servers() as addresses:
     postgres, valkey = addresses.postgres_pid, addresses.valkey_pid
     print(addresses.folder, psutil.Process(postgres).exe(), os.geteuid(), postgres, valkey, flush=True)

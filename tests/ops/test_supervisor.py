@@ -32,7 +32,7 @@ PARENT = [sys.executable, "-c", PARENT_CODE]
 #: An owner of one PARENT: prints its folder, the pids of guard, child and grandchild, and waits to be ended.
 OWNER = f"""
 import psutil, time
-from ops.supervisor import Supervisor
+from ops.processes.supervisor import Supervisor
 with Supervisor() as supervisor:
     log = supervisor.log("parent")
     child = supervisor.start("parent", {PARENT!r}, {{}}, ready=lambda: log.read_text().endswith("\\n"))
@@ -44,7 +44,7 @@ with Supervisor() as supervisor:
 #: An owner that is told to stop while a destructor runs, where Python drops what a signal handler raises.
 DISTRACTED_OWNER = """
 import signal, sys
-from ops.supervisor import Supervisor
+from ops.processes.supervisor import Supervisor
 sys.unraisablehook = lambda dropped: print("dropped", dropped.exc_type.__name__, flush=True)
 class Distraction:
     def __del__(self):
@@ -293,7 +293,7 @@ def test_settings_of_a_killed_run_count_for_nothing(tmp_path):
     file = tmp_path / "env"
     run = (
         "import os, signal, sys, pathlib\n"
-        "from ops.environment import published\n"
+        "from ops.processes.environment import published\n"
         "with published({'ALTIORA_PUBLIC_URL': 'http://old'}, pathlib.Path(sys.argv[1])):\n"
         "    os.kill(os.getpid(), signal.SIGKILL)"
     )

@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 from db import migrate
 from db.engine import make_engine
 from ops.processes import embedded
+from pipeline.events.outcomes import EventState
 from receiver.receive import StripeWebhook, receive
 from receiver.store import Event, NotStoredError, Store
 from tests.worlds.webhooks import STRIPE_SECRET, sign_stripe, stripe_event
@@ -23,7 +24,7 @@ def libpq(url: str) -> str:
 
 
 def event(key: str, provider: str = "stripe", body: bytes = b"{}") -> Event:
-    return Event(provider, key, "plan.created", "pending", None, datetime.now(UTC), "application/json", body)
+    return Event(provider, key, "plan.created", EventState.PENDING, None, datetime.now(UTC), "application/json", body)
 
 
 class Nudges:

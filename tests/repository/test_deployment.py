@@ -245,8 +245,8 @@ sys.meta_path.insert(0, Image())
 IN_THE_IMAGE = {
     "receiver": "import receiver.app, receiver.server",
     "worker": "from tasks.app import app; app.loader.import_default_modules(); app.connection().transport",
-    "flower": "import flower.command, ops.run",
-    "operator": "import ops.backlog, ops.businesses, ops.doctor_accounts, ops.doctor_servers, ops.events, ops.schema",
+    "flower": "import flower.command, ops.commands.run",
+    "operator": "from ops.commands import backlog, businesses, events, schema; import ops.doctor.command",
     "altiora": "from ops.cli import main; sys.argv = ['altiora', '--help']; main()",
 }
 

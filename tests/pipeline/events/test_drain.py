@@ -159,13 +159,15 @@ _LETHAL = """
 import os, signal, sys
 from pathlib import Path
 from db.engine import make_engine
-from pipeline import clock, drain, reports
-decode = reports.decode
+from pipeline import drain
+from pipeline.calls import call_reports
+from pipeline.shared import clock
+decode = call_reports.decode_report
 def lethal(event_id, key, content_type, body, received_at, account_sid):
     if b"lethal" in body:
         os.kill(os.getpid(), signal.SIGKILL)
     return decode(event_id, key, content_type, body, received_at, account_sid)
-reports.decode = lethal
+call_reports.decode_report = lethal
 settings = drain.DrainSettings("AC" + "0" * 32, livemode=False)
 drain.Drain(make_engine(sys.argv[1]), settings, clock.Clock(Path(sys.argv[2]))).run()
 """

@@ -18,14 +18,14 @@ DYING_SENDER = """
 import os, signal, sys
 from pydantic import SecretStr
 from db.engine import make_engine
-from pipeline import change_sending
-from pipeline.clock import Clock
-from pipeline.settings import StripeSettings
-from pipeline.stripe_api import StripeApi
+from pipeline.subscription_changes import sending
+from pipeline.shared.clock import Clock
+from pipeline.shared.settings import StripeSettings
+from pipeline.providers.stripe_api import StripeApi
 database_url, stripe_url, clock_file = sys.argv[1:]
-change_sending._settle = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+sending._settle = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 api = StripeApi(StripeSettings(stripe_api_key=SecretStr("sk_test_dying"), stripe_api_base=stripe_url))
-change_sending.send_due(make_engine(database_url), api, Clock(__import__("pathlib").Path(clock_file)).now())
+sending.send_due_changes(make_engine(database_url), api, Clock(__import__("pathlib").Path(clock_file)).now())
 """
 
 
