@@ -113,7 +113,7 @@ class Sandbox:
         return self._list("/_sandbox/stripe/meter_events")
 
     def summary(self, customer: str) -> Json:
-        """What Stripe's meters hold for a customer; see sandbox.stripe_sandbox.StripeSandbox.summary."""
+        """What Stripe's meters hold for a customer; see StripeAccount.summary."""
         return self._get(f"/_sandbox/stripe/summary?customer={customer}")
 
     def meter_sum(self, customer: str, start: datetime, end: datetime) -> int:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -11,15 +11,13 @@ from starlette.routing import BaseRoute, Route
 from sandbox.control import instant_of
 from sandbox.faults import Faults
 from sandbox.stripe.api.errors import StripeError
-
-if TYPE_CHECKING:
-    from sandbox.stripe.stand_in import StripeSandbox
+from sandbox.stripe.by_hand import StripeAccount
 
 PREFIX = "/_sandbox"
 Body = dict[str, Any]
 
 
-def control_routes(stripe: "StripeSandbox", faults: Faults) -> list[BaseRoute]:
+def control_routes(stripe: StripeAccount, faults: Faults) -> list[BaseRoute]:
     """The routes. Bodies and answers are JSON; a wrong one is answered 400 with a sentence."""
 
     async def script(body: Body) -> Any:

@@ -18,6 +18,7 @@ from stripe.params.v2.core import EventDestinationCreateParams
 
 from pipeline.meter import push_planning
 from pipeline.reading import backlog
+from pipeline.shared.drifts import DriftKind
 from tests.worlds.commands import find_command
 from tests.worlds.ledger import EVENT_NAME, NOON, Ledger
 from tests.worlds.stripe_stand_in import Host
@@ -119,21 +120,14 @@ def test_every_kind_of_backlog_is_explained_with_its_limit():
 
 
 def test_every_reason_to_be_dead_and_every_difference_is_explained():
-    code = "\n".join(path.read_text() for path in sorted((REPOSITORY / "pipeline").glob("*.py")))
-    reasons = set(re.findall(r'"dead", "([a-z-]+)"', code)) | set(re.findall(r'UnlinkedError\("([a-z-]+)"', code))
+    code = "\n".join(path.read_text() for path in sorted((REPOSITORY / "pipeline").rglob("*.py")))
+    reasons = set(re.findall(r'EventState\.DEAD, "([a-z-]+)"', code))
+    reasons |= set(re.findall(r'UnlinkedError\("([a-z-]+)"', code))
     reasons |= set(re.findall(r"state = 'dead', reason = '([a-z-]+)'", code))
     assert {"unreadable", "unknown-customer", "kills-its-worker"} <= reasons
     told = {code.split(" ")[0] for code in first_cells(OPERATIONS)}
     assert reasons <= told
-    kinds = set()
-    for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
-        if isinstance(call.func, ast.Attribute) and call.func.attr == "report":
-            words = [each for part in call.args[:2] for each in ast.walk(part) if isinstance(each, ast.Constant)]
-            kinds |= {each.value for each in words if re.fullmatch("[a-z]+(-[a-z]+)*", str(each.value))}
-    kinds |= set(re.findall(r'^KIND = "([a-z-]+)"', code, re.MULTILINE))
-    kinds -= {"failed"}  # a push's state, on which its kind depends
-    assert {"unmapped-price", "record-sum"} <= kinds
-    assert kinds <= told
+    assert set(DriftKind) <= told
 
 
 @pytest.mark.parametrize("document", ["docs/operations.md", "docs/running-on-real-accounts.md"])
