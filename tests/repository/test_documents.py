@@ -160,3 +160,23 @@ def test_the_sql_for_a_person_does_what_it_says(engine):
     with engine.begin() as connection:
         push_planning.plan_pushes(connection, [ledger.row("usage_records", record).business_id], EVENT_NAME, NOON)
     assert ledger.one("select minutes from meter_pushes where state = 'planned'") == 35
+
+
+def test_no_document_names_a_file_that_is_gone():
+    folders = sorted(folder.name for folder in REPOSITORY.iterdir() if (folder / "__init__.py").is_file())
+    path = re.compile(rf"(?<![\w/.])((?:{'|'.join(folders)}|docs)/[\w./-]*[\w/])")
+    named = {
+        (document.name, found)
+        for document in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+        for found in path.findall(document.read_text())
+    }
+    assert len(named) > 40
+    assert {each for each in named if not (REPOSITORY / each[1]).exists()} == set()
+
+
+def test_every_question_of_where_is_has_its_file():
+    text = (REPOSITORY / "docs" / "where-is.md").read_text()
+    questions, _, answers = text.partition("## Answers")
+    numbers = re.findall(r"^(\d+)\. ", questions, re.MULTILINE)
+    assert len(numbers) == 24
+    assert re.findall(r"^\| (\d+) \| `[^`]+`", answers, re.MULTILINE) == numbers

@@ -1,0 +1,289 @@
+"""The tree itself: no circle, no name with two meanings, no status word by a literal, one file for each kind of write.
+
+It reads the code as text and never runs it.
+"""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import grimp
+import pytest
+from sqlalchemy import CheckConstraint
+
+import db.models
+from db.base import Base
+from pipeline.businesses.plan_limits import AlertKind
+from pipeline.businesses.service_rules import ServiceStatus
+from pipeline.events.outcomes import EventState
+from pipeline.meter.push_states import PushState
+from pipeline.shared.drifts import DriftKind
+from pipeline.subscription_changes.change_states import ChangeState
+from pipeline.usage.late_minutes import AdjustmentKind
+from pipeline.usage.records import RecordState
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDERS = ("bench", "db", "ops", "pipeline", "receiver", "sandbox", "schedules", "tasks")
+OURS = ("ops", "pipeline", "receiver", "tasks")
+
+#: Whose words stand in which column; of ``kind`` of drifts the schema knows no check, since a kind may go.
+WORDS: dict[tuple[str, str], type[StrEnum]] = {
+    ("webhook_events", "state"): EventState,
+    ("usage_records", "state"): RecordState,
+    ("meter_pushes", "state"): PushState,
+    ("subscription_changes", "state"): ChangeState,
+    ("usage_adjustments", "kind"): AdjustmentKind,
+    ("usage_alerts", "kind"): AlertKind,
+    ("service_transitions", "from_status"): ServiceStatus,
+    ("service_transitions", "to_status"): ServiceStatus,
+    ("drifts", "kind"): DriftKind,
+}
+
+
+def sources(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted(path for path in (REPOSITORY / folder).rglob("*.py") if "migrations" not in path.parts)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def test_no_imports_run_in_a_circle():
+    graph = grimp.build_graph(*FOLDERS, include_external_packages=False)
+    order = TopologicalSorter({module: graph.find_modules_directly_imported_by(module) for module in graph.modules})
+    order.prepare()  # raises CycleError, which names the circle
+
+
+def test_no_two_public_names_of_the_pipeline_are_alike():
+    homes = defaultdict(list)
+    for path in sources("pipeline"):
+        for node in tree(path).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                homes[node.name].append(name_of(path))
+    assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
+
+
+# Words
+
+
+@pytest.mark.parametrize(("table", "column"), WORDS)
+def test_the_schema_allows_exactly_the_words_of_the_enumeration(table, column):
+    assert db.models
+    checks = [
+        str(constraint.sqltext)
+        for constraint in Base.metadata.tables[table].constraints
+        if isinstance(constraint, CheckConstraint) and constraint.name == f"{table}_{column}_check"
+    ]
+    if (table, column) == ("drifts", "kind"):
+        assert checks == []
+    else:
+        assert re.findall(r"'([a-z0-9-]+)'", checks[0]) == [word.value for word in WORDS[table, column]]
+
+
+def _literals(node: ast.AST) -> Iterator[ast.Constant]:
+    """The strings that ``node`` is or chooses from: of a set, a tuple, a condition; not those deeper inside."""
+    match node:
+        case ast.Constant(value=str()):
+            yield node
+        case ast.Set(elts=parts) | ast.Tuple(elts=parts) | ast.List(elts=parts):
+            for part in parts:
+                yield from _literals(part)
+        case ast.IfExp(body=body, orelse=orelse):
+            yield from _literals(body)
+            yield from _literals(orelse)
+
+
+#: Names of arguments and keys whose value is a word of ours.
+_WORDED = re.compile(r"(.*_)?(state|status|kind|verdict)")
+
+
+def _written_or_compared(module: ast.Module) -> Iterator[ast.Constant]:
+    """Strings that are compared with something, chosen, or handed over as a state, status, kind or verdict."""
+    for node in ast.walk(module):
+        match node:
+            case ast.Compare(left=left, comparators=others):
+                for side in (left, *others):
+                    yield from _literals(side)
+            case ast.IfExp() | ast.MatchValue():
+                yield from _literals(node if isinstance(node, ast.IfExp) else node.value)
+            case ast.keyword(arg=str() as name, value=value) if _WORDED.fullmatch(name):
+                yield from _literals(value)
+            case ast.Dict(keys=keys, values=values):
+                for key, value in zip(keys, values, strict=True):
+                    if isinstance(key, ast.Constant) and _WORDED.fullmatch(str(key.value)):
+                        yield from _literals(value)
+            case ast.Subscript(value=ast.Name(id="Literal"), slice=words):
+                yield from _literals(words)
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if _WORDED.fullmatch(name):
+                yield from _literals(value)
+
+
+def test_no_status_word_or_kind_of_ours_is_a_literal_in_python():
+    words = {word.value for enumeration in WORDS.values() for word in enumeration}
+    found = [
+        f"{name_of(path)}:{constant.lineno}: {constant.value}"
+        for path in sources(*OURS)
+        for constant in _written_or_compared(tree(path))
+        if constant.value in words
+    ]
+    assert found == []
+
+
+# SQL
+
+
+@cache
+def statements() -> list[tuple[str, str]]:
+    """Every SQL text of ours: the file, and the text, fragments of f-strings put in a row."""
+    found = [(name_of(path), path.read_text()) for path in (REPOSITORY / "receiver").glob("*.sql")]
+    for path in sources(*OURS):
+        docs = {
+            id(node.body[0].value)
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            and node.body
+            and isinstance(node.body[0], ast.Expr)
+        }
+        inside = {id(part) for node in ast.walk(tree(path)) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree(path)):
+            if id(node) in docs | inside:
+                continue
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else " … " for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                text = node.value
+            else:
+                continue
+            if re.search(r"\b(select|insert into|update|delete from)\b|\b(state|kind) (=|<>|in)\b", text):
+                found.append((name_of(path), text))
+    return found
+
+
+_COMPARED = re.compile(
+    r"(?:(\w+)\.)?(state|kind|from_status|to_status) (?:=|<>|in|not in) \(?((?:'[a-z0-9-]+'(?:, ?)?)+)"
+)
+
+
+def test_every_word_in_sql_is_one_of_its_enumeration():
+    """By the table that the alias stands for; a name that no table of the text has may be any of ours or a mirror's."""
+    wrong, seen = [], set()
+    for file, text in statements():
+        tables: dict[str, str] = {}
+        for table, alias in re.findall(r"\b(?:from|join|update|into) (\w+)(?: (?:as )?(\w+))?", text):
+            tables |= {table: table, alias: table}
+        stateful = {table for table in tables.values() if any(table == known for known, _ in WORDS)}
+        for alias, column, words in _COMPARED.findall(text):
+            table = tables.get(alias) if alias else (min(stateful) if len(stateful) == 1 else None)
+            allowed = (
+                {word.value for word in WORDS[table, column]}
+                if table is not None and (table, column) in WORDS
+                else {word.value for (_, of), each in WORDS.items() if of == column for word in each} | FETCHED
+            )
+            said = set(re.findall(r"'([a-z0-9-]+)'", words))
+            seen |= said
+            if said - allowed:
+                wrong.append(f"{file}: {alias}.{column} {sorted(said - allowed)}")
+    assert wrong == []
+    assert {"pending", "closing", "unknown", "planned"} <= seen
+
+
+#: The kinds of what is fetched, in the column ``kind`` of refreshes.
+FETCHED = {"call", "customer", "subscription", "invoice", "price", "event"}
+
+
+# Writers
+
+
+#: Of each table, the kinds of write: the one file that does it, and the columns that it sets (or insert, delete).
+WRITERS = {
+    "webhook_events": {
+        "receive": ("receiver/store.sql", "insert"),
+        "fetched events": ("pipeline/events/queue.py", "insert"),
+        "state": ("pipeline/events/queue.py", "state reason attempts batch_limit processed_at due_at"),
+        "wake what waited": ("pipeline/events/fetch_requests.py", "due_at"),
+        "forget": ("pipeline/events/retention.py", "delete"),
+    },
+    "usage_records": {
+        "make": ("pipeline/usage/record_creation.py", "insert"),
+        "bounds": (
+            "pipeline/usage/record_bounds.py",
+            "period_start period_end cut provisional subscription_id plan_id allowance_month delete",
+        ),
+        "figures": (
+            "pipeline/usage/record_figures.py",
+            "calls seconds minutes adjustment_minutes pushed_minutes included_minutes invoiced_minutes settled_at",
+        ),
+        "state": ("pipeline/closing/period_close.py", "state closed_at statement"),
+    },
+    "meter_pushes": {
+        "plan": ("pipeline/meter/push_planning.py", "insert"),
+        "state": (
+            "pipeline/meter/push_states.py",
+            "state answer attempts doubt due_at first_sent_at last_sent_at looked_at server_errors settled_at",
+        ),
+        "merge of two records": ("pipeline/usage/record_bounds.py", "usage_record_id"),
+    },
+    "subscription_changes": {
+        "plan": ("pipeline/subscription_changes/planning.py", "insert"),
+        "state": (
+            "pipeline/subscription_changes/change_states.py",
+            "state answer attempts due_at server_errors settled_at",
+        ),
+    },
+    "drifts": {"all": ("pipeline/shared/drifts.py", "insert expected actual evidence repair resolved_at note")},
+}
+
+
+def _set_columns(assignments: str) -> set[str]:
+    """The columns of ``a = 1, b = f(x, y), (c, d) = (1, 2) where …``, up to the end of the SET."""
+    columns, depth, part = set(), 0, ""
+    for word in re.findall(r"[(),]|[^\s(),]+", assignments):
+        depth += (word == "(") - (word == ")")
+        if depth == 0 and word.lower() in {"from", "where", "returning"}:
+            break
+        if depth < 0:  # a statement inside a common table expression ends
+            break
+        if depth == 0 and word == ",":
+            columns.add(part)
+            part = ""
+        elif depth == 0 and not part:
+            part = word
+    columns.add(part)
+    return columns
+
+
+def writes() -> dict[tuple[str, str], set[str]]:
+    """Each table and what is done to it: ``insert``, ``delete`` or the name of a column that is set; and the files."""
+    found = defaultdict(set)
+    for file, text in statements():
+        for table in re.findall(r"\binsert into (\w+)", text):
+            found[table, "insert"].add(file)
+        for table in re.findall(r"\bdelete from (\w+)", text):
+            found[table, "delete"].add(file)
+        for table, assignments in re.findall(r"\bupdate (\w+)(?: (?!set)\w+)?\s+set (.*)", text, re.DOTALL):
+            for column in _set_columns(assignments):
+                found[table, column].add(file)
+    return found
+
+
+def test_each_kind_of_write_has_one_file():
+    done = {(table, file, what) for (table, what), files in writes().items() for file in files if table in WRITERS}
+    listed = {
+        (table, file, what)
+        for table, kinds in WRITERS.items()
+        for file, columns in kinds.values()
+        for what in columns.split()
+    }
+    assert done - listed == set(), "a write that no file is listed for"
+    assert {entry[:2] for entry in listed} == {entry[:2] for entry in done}, "a file is listed that writes nothing"
