@@ -129,6 +129,7 @@ def _written_or_compared(module: ast.Module) -> Iterator[ast.Constant]:
                 yield from _literals(value)
 
 
+@pytest.mark.xfail(strict=True, reason="the refactorings that follow end it")
 def test_no_status_word_or_kind_of_ours_is_a_literal_in_python():
     words = {word.value for enumeration in WORDS.values() for word in enumeration}
     found = [
@@ -175,6 +176,7 @@ _COMPARED = re.compile(
 )
 
 
+@pytest.mark.xfail(strict=True, reason="the refactorings that follow end it")
 def test_every_word_in_sql_is_one_of_its_enumeration():
     """By the table that the alias stands for; a name that no table of the text has may be any of ours or a mirror's."""
     wrong, seen = [], set()
@@ -277,6 +279,7 @@ def writes() -> dict[tuple[str, str], set[str]]:
     return found
 
 
+@pytest.mark.xfail(strict=True, reason="the refactorings that follow end it")
 def test_each_kind_of_write_has_one_file():
     done = {(table, file, what) for (table, what), files in writes().items() for file in files if table in WRITERS}
     listed = {
