@@ -179,7 +179,8 @@ def test_the_sandbox_owns_the_time_of_a_clock_file(processes, environment, tmp_p
 #: `altiora up`, leaving its settings where the test says: those of the clone may be a running demo's.
 _UP = """
 import functools, pathlib, sys
-from ops import cli, environment
+from ops import cli
+from ops.processes import environment
 environment.published = functools.partial(environment.published, file=pathlib.Path(sys.argv.pop(1)))
 cli.main()
 """

@@ -22,7 +22,8 @@ from ops.processes.repository import REPOSITORY
 #: As `altiora`, but beside a demo or `altiora up` that may be running in this clone.
 ALTIORA_ELSEWHERE = """
 import functools, pathlib, sys
-from ops import cli, environment
+from ops import cli
+from ops.processes import environment
 environment.published = functools.partial(environment.published, file=pathlib.Path(sys.argv.pop(1)))
 cli.main()
 """

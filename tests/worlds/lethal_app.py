@@ -4,6 +4,7 @@ import os
 import signal
 
 from pipeline.calls import call_reports
+from tasks.app import app as app  # noqa: PLC0414 - what `celery -A tests.worlds.lethal_app` looks for
 
 LETHAL = b"kill-the-worker"
 _decode = call_reports.decode_report
