@@ -17,7 +17,7 @@ from pipeline.calls.call_rows import Counted
 from pipeline.events import fetch_requests
 from pipeline.events.outcomes import EventState, MoreBusinesses, Outcome
 from pipeline.usage import late_minutes, monthly_allowance, records
-from pipeline.usage.periods import billable_minutes
+from pipeline.usage.rounding import billable_minutes
 
 _INCREMENTS = """
 select b.id, p.increment_seconds from businesses b join subscription_plans p on p.id = b.plan_id

@@ -16,8 +16,8 @@ from pipeline.calls.call_reports import CallReport
 from pipeline.events import queue
 from pipeline.events.outcomes import EventState
 from pipeline.usage import records
-from pipeline.usage.periods import billable_minutes
 from pipeline.usage.records import Record
+from pipeline.usage.rounding import billable_minutes
 
 # A call's events are a range of the unique index, since their keys begin with its SID. Offset 0 has it read call by
 # call: as a plain join, all events were read for each call.

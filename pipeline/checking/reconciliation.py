@@ -16,14 +16,14 @@ from pipeline.calls import calls_from_api
 from pipeline.calls.call_reports import TERMINAL
 from pipeline.calls.hourly_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
 from pipeline.checking import record_sums
-from pipeline.meter import push_planning, sum_comparison, unknown_pushes
+from pipeline.meter import sum_comparison, unknown_pushes
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.providers.twilio_api import TwilioApi
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import late_minutes
-from pipeline.usage.periods import billable_minutes
+from pipeline.usage import late_minutes, record_figures
+from pipeline.usage.rounding import billable_minutes
 
 _VALUES = """
 select b.id, case when p.included_minutes > 0 then p.price_cents::numeric / p.included_minutes else 0 end
@@ -106,7 +106,7 @@ def _own_sums(engine: Engine, business_id: int | None) -> Iterator[Finding]:
             Decimal(row.summed[name] - row.stored[name]),
             "; ".join(f"{each}: stored {row.stored[each]}, summed {row.summed[each]}" for each in sorted(wrong)),
             "sum its pushes anew" if only_pushed else DriftKind.RECORD_SUM.repair,
-            partial(push_planning.recount, record_ids=[row.id]) if only_pushed else None,
+            partial(record_figures.recount_pushed, record_ids=[row.id]) if only_pushed else None,
         )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from pipeline.meter import push_planning
 from pipeline.providers.stripe_fields import below, identifier, whole
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
+from pipeline.usage import record_figures
 
 log = structlog.get_logger()
 
@@ -154,7 +154,7 @@ def fail_push(connection: Connection, name: str, words: str, now: datetime) -> N
     push_id, business_id, minutes, timestamp = failed
     log.error("push-invalid", push=name, business_id=business_id, answer=words)
     about = {"business_id": business_id, "timestamp": timestamp}
-    push_planning.recount(connection, connection.exec_driver_sql(_RECORD, about).scalars().all())
+    record_figures.recount_pushed(connection, connection.exec_driver_sql(_RECORD, about).scalars().all())
     drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{name}", now)
     drifts.report(
         connection,

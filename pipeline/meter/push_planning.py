@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
 from pipeline.shared.drifts import DriftKind
+from pipeline.usage import record_figures
 from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, billing_deadline
 from pipeline.usage.periods import minute_ceil, minute_floor
 
@@ -59,19 +60,6 @@ insert into meter_pushes
 select *, %(now)s
 from unnest(%(businesses)s::bigint[], %(records)s::bigint[], %(identifiers)s::text[], %(event_names)s::text[],
             %(customers)s::text[], %(minutes)s::int[], %(timestamps)s::timestamptz[])
-"""
-
-_RECOUNT = """
-update usage_records r set pushed_minutes = pushed.minutes
-from (
-  select r.id, coalesce(sum(p.minutes), 0) as minutes
-  from usage_records r
-  left join meter_pushes p on p.business_id = r.business_id and p.state = 'sent'
-    and p.timestamp >= r.period_start and p.timestamp < r.period_end
-  where r.id = any(%s::bigint[])
-  group by r.id
-) pushed
-where r.id = pushed.id and r.pushed_minutes <> pushed.minutes
 """
 
 _SETTLE = """
@@ -154,11 +142,6 @@ def _identifier(record_id: int) -> str:
     return f"altiora-{record_id}-{secrets.token_hex(8)}"
 
 
-def recount(connection: Connection, record_ids: Sequence[int]) -> None:
-    """Bring ``pushed_minutes`` in line with the pushes by timestamp; for records whose bounds have moved."""
-    connection.exec_driver_sql(_RECOUNT, (list(record_ids),))
-
-
 def settle_unknown(connection: Connection, push_id: int, verdict: str, now: datetime) -> None:
     """A person says what became of an unknown push, whose business is locked: ``sent``, or ``void`` to plan it anew.
 
@@ -167,7 +150,7 @@ def settle_unknown(connection: Connection, push_id: int, verdict: str, now: date
     settled = connection.exec_driver_sql(_SETTLE, {"id": push_id, "verdict": verdict}).first()
     if settled is None:
         raise ValueError(f"meter push {push_id} is not unknown: only an unknown one needs a word")
-    recount(connection, connection.exec_driver_sql(_RECORD_OF, (push_id,)).scalars().all())
+    record_figures.recount_pushed(connection, connection.exec_driver_sql(_RECORD_OF, (push_id,)).scalars().all())
     drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{settled.identifier}", now)
 
 

@@ -18,6 +18,7 @@ from pipeline.providers.stripe_api import Refused, StripeApi
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.drifts import DriftKind
+from pipeline.usage import record_figures
 from pipeline.usage.billing_window import INVOICE, TOO_LATE, billing_deadline
 
 BATCH = 100
@@ -73,11 +74,6 @@ returning {COLUMNS}
 _SENT = """
 update meter_pushes set state = 'sent', answer = %(words)s, settled_at = clock_timestamp()
 where id = %(id)s and state in ('planned', 'sending', 'unknown')
-"""
-
-_ADD_PUSHED = """
-update usage_records set pushed_minutes = pushed_minutes + %(minutes)s
-where business_id = %(business_id)s and period_start <= %(timestamp)s and %(timestamp)s < period_end
 """
 
 # The other outcomes count only while the claim is ours.
@@ -211,8 +207,7 @@ def mark_sent(connection: Connection, push: Push, words: str, now: datetime) -> 
     """Stripe has this push: its minutes count as pushed in the period of its timestamp."""
     lock_businesses(connection, [push.business_id])
     if connection.exec_driver_sql(_SENT, {"id": push.id, "words": words}).rowcount:
-        about = {"minutes": push.minutes, "business_id": push.business_id, "timestamp": push.timestamp}
-        connection.exec_driver_sql(_ADD_PUSHED, about)
+        record_figures.add_pushed(connection, push.business_id, push.minutes, push.timestamp)
         drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)
 
 

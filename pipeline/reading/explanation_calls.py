@@ -5,6 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline.usage.rounding import billable_minutes_sql
+
 #: Why a call is counted, or is not. A call that is not counted may have no record, and is found by when it ended.
 _WHY = """
 case when c.counted then 'counted'
@@ -32,13 +34,12 @@ where c.usage_record_id is null and c.ended_at is not null and c.business_id = %
   and c.ended_at >= %(start)s and c.ended_at < %(end)s
 """  # noqa: S608 - put together from fragments of ours
 
-# Rounded as pipeline.periods.billable_minutes does.
 _GROUPS = f"""
 select why, count(*) as calls, coalesce(sum(counted_seconds), 0)::bigint as seconds,
        coalesce(sum(counted_minutes), 0)::int as minutes,
        coalesce(sum(minutes - counted_minutes), 0)::int as since,
        count(*) filter (where counted and counted_minutes =
-         ((counted_seconds + %(step)s - 1) / %(step)s * %(step)s + 59) / 60) as rounded
+         {billable_minutes_sql("counted_seconds", "%(step)s")}) as rounded
 from ({_OF_PERIOD}) c
 group by why order by why = 'counted' desc, why
 """  # noqa: S608 - as above

@@ -54,12 +54,6 @@ def calendar_month(time_zone: str, instant: datetime) -> Period:
     return Period(first.replace(tzinfo=zone).astimezone(UTC), following.replace(tzinfo=zone).astimezone(UTC))
 
 
-def billable_minutes(seconds: int, increment_seconds: int) -> int:
-    """Whole minutes of a completed leg: seconds rounded up to the increment, that rounded up to minutes."""
-    billed_seconds = -(-seconds // increment_seconds) * increment_seconds
-    return -(-billed_seconds // 60)
-
-
 def minute_floor(instant: datetime) -> datetime:
     """The whole minute at or before ``instant``."""
     return instant.replace(second=0, microsecond=0)

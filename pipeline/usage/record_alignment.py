@@ -11,8 +11,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits, service_status
-from pipeline.meter import push_planning
-from pipeline.usage import late_minutes, monthly_allowance, records
+from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
 from pipeline.usage.record_creation import NewRecords
 from pipeline.usage.stripe_spans import Span, known_spans, metered_subscriptions
 
@@ -136,7 +135,7 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
         if shared:
             uses = _sum(connection, changed | shared)
         plan_limits.check_use(connection, uses, now)
-        push_planning.recount(connection, sorted(changed))
+        record_figures.recount_pushed(connection, sorted(changed))
     service_status.settle_service(connection, [business_id], now, "subscription changed")
 
 

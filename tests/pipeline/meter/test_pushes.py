@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pipeline.meter import push_planning
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
+from pipeline.usage import record_figures
 from tests.worlds.ledger import EVENT_NAME, NOON, PERIOD_END, PERIOD_START, Ledger
 
 MINUTE = timedelta(minutes=1)
@@ -195,7 +196,7 @@ def test_pushed_is_counted_by_timestamp_when_a_cut_is_learned_late(ledger):
     ledger.run("update usage_records set period_end = %s, minutes = 22, state = 'closing'", cut)
     following = ledger.record(record.business_id, 8, subscription_id=record.subscription_id, period_start=cut)
     with ledger.engine.begin() as connection:
-        push_planning.recount(connection, [record_id, following])
+        record_figures.recount_pushed(connection, [record_id, following])
     assert [ledger.row("usage_records", each).pushed_minutes for each in (record_id, following)] == [20, 10]
     assert ledger.plan() == 1
     assert (ledger.pushes()[-1].usage_record_id, ledger.pushes()[-1].minutes) == (record_id, 2)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pipeline.usage.periods import (
     add_months,
     anchored_period,
-    billable_minutes,
     calendar_month,
     minute_ceil,
     minute_floor,
 )
+from pipeline.usage.rounding import billable_minutes
 from tests.worlds.world import at
 
 ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "Pacific/Apia"]
