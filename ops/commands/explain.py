@@ -13,6 +13,7 @@ from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.reading import explanation
 from pipeline.reading.explanation import Figure, Sum
 from pipeline.shared.clock import business_clock
+from pipeline.shared.settings import RuleSettings, load
 
 #: A part of what was found, by the names of its fields.
 _Told = dict[str, Any]
@@ -28,7 +29,8 @@ def explain(
     """Take a billing period apart: calls, rounding, plan, adjustments, pushes, invoice, alerts, events."""
     with transaction() as connection:
         record_id = find_record(connection, business, period, business_clock().now())
-        told = explanation.explain(connection, record_id, limit=limit, figure=figure)
+        bill_child_legs = load(RuleSettings).bill_child_legs
+        told = explanation.explain(connection, record_id, limit=limit, bill_child_legs=bill_child_legs, figure=figure)
     if as_json:
         sums = [
             {

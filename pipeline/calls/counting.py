@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits, service_status
 from pipeline.calls import call_owner, call_rows
+from pipeline.calls.billable_leg import is_billable_leg
 from pipeline.calls.call_reports import CallReport
 from pipeline.calls.call_rows import Counted
 from pipeline.events import fetch_requests
@@ -123,9 +124,9 @@ class Batch:
             sid: each
             for sid, each in self._candidates.items()
             if each.business_id is not None
-            and each.report.status == "completed"
-            and each.report.seconds is not None
-            and (bill_child_legs or each.report.parent_sid is None)
+            and is_billable_leg(
+                each.report.status, each.report.seconds, each.report.parent_sid, bill_child_legs=bill_child_legs
+            )
         }
         ends: dict[int, set[datetime]] = {}
         for each in billable.values():

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.calls import call_owner, call_reports
+from pipeline.calls.billable_leg import is_billable_leg
 from pipeline.calls.call_reports import CallReport
 from pipeline.events import queue
 from pipeline.events.outcomes import EventState
@@ -257,11 +258,8 @@ def check_calls(connection: Connection, sids: Collection[str], rules: Rules) -> 
             candidate = candidates[sid]
             report = candidate.report
             check.told, check.best, check.business_id = told[sid], report, candidate.business_id
-            check.billable = (
-                candidate.business_id is not None
-                and report.status == "completed"
-                and report.seconds is not None
-                and (rules.bill_child_legs or report.parent_sid is None)
+            check.billable = candidate.business_id is not None and is_billable_leg(
+                report.status, report.seconds, report.parent_sid, bill_child_legs=rules.bill_child_legs
             )
     _find_records(connection, list(checks.values()))
     return list(checks.values())

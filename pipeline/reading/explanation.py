@@ -92,10 +92,13 @@ class Sum:
         return self.stated == sum(amount for amount, _ in self.parts)
 
 
-def explain(connection: Connection, record_id: int, *, limit: int, figure: Figure | None = None) -> dict[str, Any]:
+def explain(
+    connection: Connection, record_id: int, *, limit: int, bill_child_legs: bool, figure: Figure | None = None
+) -> dict[str, Any]:
     """The record, and what its figures are made of: all of them, or only this one.
 
-    Lists at most ``limit`` counted calls and as many others. ``sums`` holds Sums; ``adds_up`` is whether all do.
+    ``bill_child_legs`` is the setting, by which a child leg is counted or is not. Lists at most ``limit`` counted calls
+    and as many others. ``sums`` holds Sums; ``adds_up`` is whether all do.
     """
     record = connection.exec_driver_sql(_RECORD, (record_id,)).one()
     wanted = {figure} if figure else set(Figure)
@@ -115,7 +118,7 @@ def explain(connection: Connection, record_id: int, *, limit: int, figure: Figur
     if wanted & {Figure.MINUTES, Figure.OVERAGE}:
         told["adjustments"] = adjustments
     if Figure.MINUTES in wanted:
-        told["calls"] = _calls(connection, record, limit)
+        told["calls"] = _calls(connection, record, limit, bill_child_legs=bill_child_legs)
         sums += _sums_of_minutes(record, told["calls"]["groups"], adjustments)
     if Figure.OVERAGE in wanted:
         sums += _sums_of_overage(record)
@@ -176,9 +179,12 @@ def _history(record: Any, changes: Collection[dict[str, Any]]) -> list[dict[str,
     return sorted([*own, *changes], key=lambda each: each["at"])
 
 
-def _calls(connection: Connection, record: Any, limit: int) -> dict[str, Any]:
-    found = call_groups(connection, record)
-    shown = {name: listed_calls(connection, record, limit, counted=name == "counted") for name in ("counted", "others")}
+def _calls(connection: Connection, record: Any, limit: int, *, bill_child_legs: bool) -> dict[str, Any]:
+    found = call_groups(connection, record, bill_child_legs=bill_child_legs)
+    shown = {
+        name: listed_calls(connection, record, limit, counted=name == "counted", bill_child_legs=bill_child_legs)
+        for name in ("counted", "others")
+    }
     return {
         "groups": [{**each, "said": explanation_calls.said_of(each["why"])} for each in found],
         **shown,

@@ -5,16 +5,14 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline.calls.billable_leg import WHY_NOT_BILLED
 from pipeline.usage.rounding import billable_minutes_sql
 
 #: Why a call is counted, or is not. A call that is not counted may have no record, and is found by when it ended.
-_WHY = """
+_WHY = f"""
 case when c.counted then 'counted'
      when c.usage_record_id is not null then 'late'
-     when c.status <> 'completed' then c.status
-     when c.seconds is null then 'unknown-seconds'
-     when c.parent_sid is not null then 'child-leg'
-     else 'nowhere' end
+     else coalesce({WHY_NOT_BILLED}, 'nowhere') end
 """
 
 #: In words; a status is its own word. ``nowhere`` never is: a completed call of known length that no record has.
@@ -75,18 +73,22 @@ order by after limit 1
 """
 
 
-def call_groups(connection: Connection, record: Any) -> list[dict[str, Any]]:
+def call_groups(connection: Connection, record: Any, *, bill_child_legs: bool) -> list[dict[str, Any]]:
     """The calls that ended in the period or count in the record, summed by why they do or do not.
 
     ``since`` is what became known after it was counted; ``rounded`` how many are their seconds rounded as they should.
     """
-    rows = connection.exec_driver_sql(_GROUPS, {**_about(record), "step": record.increment_seconds})
+    rows = connection.exec_driver_sql(
+        _GROUPS, {**_about(record, bill_child_legs=bill_child_legs), "step": record.increment_seconds}
+    )
     return [dict(row) for row in rows.mappings()]
 
 
-def listed_calls(connection: Connection, record: Any, limit: int, *, counted: bool) -> list[dict[str, Any]]:
+def listed_calls(
+    connection: Connection, record: Any, limit: int, *, counted: bool, bill_child_legs: bool
+) -> list[dict[str, Any]]:
     """The first ``limit`` of the counted calls, or of the others, each with its stored events."""
-    about = {**_about(record), "limit": limit, "counted": counted}
+    about = {**_about(record, bill_child_legs=bill_child_legs), "limit": limit, "counted": counted}
     return [
         {**row, "rounding": _rounding(row, record.increment_seconds), "said": said_of(row["why"])}
         for row in connection.exec_driver_sql(_LISTED, about).mappings()
@@ -109,12 +111,13 @@ def total_of(groups: Sequence[dict[str, Any]], name: str, *, counted: bool | Non
     return sum(each[name] for each in groups if counted is None or (each["why"] == "counted") is counted)
 
 
-def _about(record: Any) -> dict[str, Any]:
+def _about(record: Any, *, bill_child_legs: bool) -> dict[str, Any]:
     return {
         "id": record.id,
         "business_id": record.business_id,
         "start": record.period_start,
         "end": record.period_end,
+        "bill_child_legs": bill_child_legs,
     }
 
 

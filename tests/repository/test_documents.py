@@ -162,7 +162,6 @@ def test_the_sql_for_a_person_does_what_it_says(engine):
     assert ledger.one("select minutes from meter_pushes where state = 'planned'") == 35
 
 
-@pytest.mark.xfail(strict=True, reason="the refactorings that follow end it")
 def test_no_document_names_a_file_that_is_gone():
     folders = sorted(folder.name for folder in REPOSITORY.iterdir() if (folder / "__init__.py").is_file())
     path = re.compile(rf"(?<![\w/.])((?:{'|'.join(folders)}|docs)/[\w./-]*[\w/])")

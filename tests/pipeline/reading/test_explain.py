@@ -71,6 +71,18 @@ def test_a_running_period_is_taken_apart(altiora, world):
     assert "not counted: completed, and its seconds are not known yet" in said
 
 
+def test_a_child_leg_is_explained_by_the_setting_that_bills_it(altiora, world, monkeypatch):
+    """One that was never counted is counted nowhere where the setting bills it: its events are to be applied again."""
+    monkeypatch.setenv("ALTIORA_BILL_CHILD_LEGS", "true")
+    world.callback("parent", ended=at("20 Nov 10:00"))
+    world.callback("counted", ParentCallSid=sid_of("parent"), ended=at("20 Nov 10:00"))
+    world.drain(bill_child_legs=True)
+    world.callback("not counted", ParentCallSid=sid_of("parent"), ended=at("20 Nov 10:05"))
+    world.drain(bill_child_legs=False)
+    groups = altiora.json("explain", "B", "current", status=1)["calls"]["groups"]
+    assert {each["why"]: each["calls"] for each in groups} == {"counted": 2, "nowhere": 1}
+
+
 def test_the_events_behind_a_call_are_told(altiora, world):
     world.callback("call", CallStatus="ringing", SequenceNumber=1)
     key = world.callback("call", CallDuration=61)
@@ -273,7 +285,7 @@ def _cost(ledger, record_id):
         if record_id is None:
             told = connection.exec_driver_sql("select count(*), sum(minutes) from calls").one()
         else:
-            told = explanation.explain(connection, record_id, limit=20)
+            told = explanation.explain(connection, record_id, limit=20, bill_child_legs=False)
     took = time.perf_counter() - begun
     event.remove(ledger.engine, "before_cursor_execute", listener)
     return len(statements), took, told
