@@ -1,6 +1,6 @@
 """`altiora pushes`: what Stripe is told, and what it refused."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from ops.commands.database import transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.meter import push_planning
+from pipeline.meter.push_states import PushVerdict
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 
@@ -55,7 +56,7 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def settle(
     push_id: Annotated[int, typer.Argument(metavar="ID")],
-    verdict: Annotated[Literal["sent", "void"], typer.Argument(help="sent: Stripe has it; void: it has not.")],
+    verdict: Annotated[PushVerdict, typer.Argument(help="sent: Stripe has it; void: it has not.")],
 ) -> None:
     """Say what became of a push of unknown outcome, where neither Stripe's sum nor the invoice can tell."""
     with transaction() as connection:
@@ -64,7 +65,7 @@ def settle(
             push_planning.settle_unknown(connection, push_id, verdict, business_clock().now())
         except ValueError as error:
             raise WrongError(str(error)) from error
-    after = "it counts as pushed" if verdict == "sent" else "its minutes are planned anew within a minute"
+    after = "it counts as pushed" if verdict is PushVerdict.SENT else "its minutes are planned anew within a minute"
     say(f"Meter push {push_id} is {verdict}: {after}.")
 
 

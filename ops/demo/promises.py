@@ -9,6 +9,7 @@ from ops.demo.evidence import Evidence
 from ops.demo.figures import CLOSED_BEFORE, FREE_GRACE, GRACE
 from ops.demo.month import SLICE
 from ops.demo.world import START, minutes_of
+from pipeline.meter.push_states import PushState
 
 #: Faults that are named of one promise; the rest is counted.
 _NAMED = 5
@@ -138,7 +139,7 @@ def _never_twice(evidence: Evidence) -> Verdict:
     faults += [
         f"push {row.identifier} is {row.state}, and Stripe has it not"
         for row in evidence.pushes
-        if row.state == "sent" and row.identifier not in taken
+        if row.state == PushState.SENT and row.identifier not in taken
     ]
     again = sum(row.attempts > 1 for row in evidence.pushes)
     known = sum((row.answer or "").startswith("An event already exists") for row in evidence.pushes)

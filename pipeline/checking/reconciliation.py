@@ -17,6 +17,7 @@ from pipeline.calls.call_reports import TERMINAL
 from pipeline.calls.hourly_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
 from pipeline.checking import record_sums
 from pipeline.meter import sum_comparison, unknown_pushes
+from pipeline.meter.push_states import PushVerdict
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.providers.twilio_api import TwilioApi
 from pipeline.shared.business_locks import lock_businesses
@@ -221,7 +222,7 @@ def _unknown(
                 DriftKind.UNKNOWN_PUSH,
                 push.subject,
                 push.business_id,
-                Decimal(0 if answer.verdict == "sent" else push.minutes),
+                Decimal(0 if answer.verdict is PushVerdict.SENT else push.minutes),
                 f"{push.minutes} minutes; Stripe's sum of the minute is {summed}, {answer.others} without it",
                 DriftKind.UNKNOWN_PUSH.repair if answer.verdict is None else f"it is {answer.verdict}",
                 repair,

@@ -10,7 +10,9 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
-from pipeline.meter.push_sending import COLUMNS, Push, mark_sent
+from pipeline.meter import push_states
+from pipeline.meter.push_sending import mark_sent
+from pipeline.meter.push_states import PUSH_COLUMNS, push_of
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes
@@ -54,18 +56,12 @@ order by r.business_id, r.period_start
 _SETTLE = "update usage_records set invoiced_minutes = %(invoiced)s, settled_at = %(now)s where id = %(id)s"
 
 _ANSWERED = f"""
-select {COLUMNS}, r.invoiced_minutes, (
+select {PUSH_COLUMNS}, r.invoiced_minutes, (
   select coalesce(sum(sent.minutes), 0) from meter_pushes sent
   where sent.business_id = r.business_id and sent.state = 'sent'
-    and sent.timestamp >= r.period_start and sent.timestamp < r.period_end)
+    and sent.timestamp >= r.period_start and sent.timestamp < r.period_end) as sent_minutes
 {_UNKNOWN} and p.business_id = any(%s::bigint[])
 """  # noqa: S608 - as above
-
-_NOT_ON_INVOICE = """
-update meter_pushes set state = 'void', settled_at = clock_timestamp(),
-  answer = coalesce(answer || '; ', '') || 'not on the finalised invoice: its minutes are carried'
-where id = %s and state = 'unknown'
-"""
 
 _log = structlog.get_logger(__name__)
 
@@ -136,10 +132,10 @@ def _report_unusable(connection: Connection, record: Any, now: datetime) -> None
 
 def _answer_unknown(connection: Connection, business_ids: Sequence[int], now: datetime) -> None:
     """The final invoice also tells whether Stripe had a push without an answer in time; if unclear it stays unknown."""
-    for *columns, invoiced, sent in connection.exec_driver_sql(_ANSWERED, (list(business_ids),)).all():
-        push = Push(*columns)
-        if invoiced == sent + push.minutes:
+    for row in connection.exec_driver_sql(_ANSWERED, (list(business_ids),)).all():
+        push = push_of(row)
+        if row.invoiced_minutes == row.sent_minutes + push.minutes:
             mark_sent(connection, push, "on the finalised invoice", now)
-        elif invoiced == sent:
-            connection.exec_driver_sql(_NOT_ON_INVOICE, (push.id,))
+        elif row.invoiced_minutes == row.sent_minutes:
+            push_states.set_not_counted(connection, push.id, "not on the finalised invoice: its minutes are carried")
             drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from pipeline.closing import invoice_settlement, source_gaps
 from pipeline.closing.statement import OF_CALLS, STATEMENT
 from pipeline.events import fetch_requests
+from pipeline.meter import push_states
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
 from pipeline.shared.drifts import DriftKind
@@ -77,16 +78,6 @@ returning r.id, r.business_id, r.period_end, r.subscription_id is not null as pa
           made.source_gaps
 """  # noqa: S608 - as above
 
-# Planned for a closed period and never sent: what it held is carried when the invoice is final.
-_VOID = """
-update meter_pushes p
-set state = 'void', settled_at = clock_timestamp(), answer = 'its period was closed before it was sent'
-from usage_records r
-where r.id = any(%s::bigint[]) and p.business_id = r.business_id
-  and p.timestamp >= r.period_start and p.timestamp < r.period_end
-  and p.state = 'planned' and p.first_sent_at is null
-"""
-
 # What keeps a due record waiting must be fetched: an unconfirmed period, an unknown invoice (a subscription is
 # fetched with its invoices), the end of a draft that nobody told. Not what is being fetched already or was just now,
 # since a fetch makes a close due, and that would ask again.
@@ -135,7 +126,7 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
     begun = connection.exec_driver_sql(_BEGIN, about).rowcount
     paid = [record.id for record in closed if record.paid]
     if paid:
-        connection.exec_driver_sql(_VOID, (paid,))
+        push_states.set_period_closed(connection, paid)
     for record in closed:
         if record.no_invoice:
             drifts.report(

@@ -13,6 +13,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection
 
+from pipeline.meter import push_states
 from pipeline.providers.stripe_fields import below, identifier, whole
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
@@ -29,25 +30,6 @@ _UNDECIDED = """
 select identifier from meter_pushes where identifier = any(%s::text[]) and state in ('planned', 'sending')
 """
 
-_FAIL = """
-update meter_pushes set state = 'failed', answer = %(words)s, settled_at = clock_timestamp()
-where identifier = %(identifier)s and state in ('sent', 'unknown')
-returning id, business_id, minutes, timestamp
-"""
-
-# Doubt: what may have been sent in the report's window. Its bounds are Stripe's clock, which is both of ours in real
-# life and the business clock in a simulation; a push too many is verified for nothing, one too few is never billed.
-_DOUBT = """
-update meter_pushes set doubt = %(doubt)s
-where id in (
-  select id from meter_pushes
-  where created_at >= %(start)s - interval '24 hours' and created_at <= %(end)s
-    and (created_at >= %(start)s - interval '1 hour'
-         or settled_at between %(start)s and %(end)s or last_sent_at between %(start)s and %(end)s)
-    and (state = 'sent' or (state in ('planned', 'sending') and first_sent_at is not null))
-    and not identifier = any(%(named)s::text[])
-  order by id for update)
-"""
 #: Stripe's clock and ours, and an answer that took its time.
 _SLACK = timedelta(minutes=5)
 
@@ -136,8 +118,7 @@ def _doubt(connection: Connection, event_id: str, errors: MeterErrors) -> int:
         start, end = datetime.fromisoformat(errors.window_start), datetime.fromisoformat(errors.window_end)
     except ValueError:
         return 0
-    about = {"doubt": event_id, "start": start - _SLACK, "end": end + _SLACK, "named": sorted(errors.named)}
-    return connection.exec_driver_sql(_DOUBT, about).rowcount
+    return push_states.put_in_doubt(connection, event_id, start - _SLACK, end + _SLACK, sorted(errors.named))
 
 
 def resolve_verified(connection: Connection, event_id: str, now: datetime) -> None:
@@ -148,21 +129,20 @@ def resolve_verified(connection: Connection, event_id: str, now: datetime) -> No
 
 def fail_push(connection: Connection, name: str, words: str, now: datetime) -> None:
     """Stripe does not count this push after all: refused, until an operator releases it. Its business is locked."""
-    failed = connection.exec_driver_sql(_FAIL, {"identifier": name, "words": words}).first()
-    if failed is None:
+    push = push_states.set_failed(connection, name, words)
+    if push is None:
         return
-    push_id, business_id, minutes, timestamp = failed
-    log.error("push-invalid", push=name, business_id=business_id, answer=words)
-    about = {"business_id": business_id, "timestamp": timestamp}
+    log.error("push-invalid", push=name, business_id=push.business_id, answer=words)
+    about = {"business_id": push.business_id, "timestamp": push.timestamp}
     record_figures.recount_pushed(connection, connection.exec_driver_sql(_RECORD, about).scalars().all())
-    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{name}", now)
+    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)
     drifts.report(
         connection,
         DriftKind.PUSH_REFUSED,
-        f"push:{name}",
-        business_id=business_id,
-        expected=f"Stripe counts {minutes} minutes",
+        push.subject,
+        business_id=push.business_id,
+        expected=f"Stripe counts {push.minutes} minutes",
         actual=words,
-        evidence={"push_id": push_id, "timestamp": timestamp.isoformat()},
+        evidence={"push_id": push.id, "timestamp": push.timestamp.isoformat()},
         now=now,
     )

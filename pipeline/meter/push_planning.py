@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
+from pipeline.meter import push_states
+from pipeline.meter.push_states import PushVerdict
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
 from pipeline.shared.drifts import DriftKind
@@ -62,23 +64,10 @@ from unnest(%(businesses)s::bigint[], %(records)s::bigint[], %(identifiers)s::te
             %(customers)s::text[], %(minutes)s::int[], %(timestamps)s::timestamptz[])
 """
 
-_SETTLE = """
-update meter_pushes
-set state = %(verdict)s, doubt = null, settled_at = clock_timestamp(),
-  answer = coalesce(answer || '; ', '') || 'by a person'
-where id = %(id)s and state = 'unknown'
-returning identifier
-"""
-
 _RECORD_OF = """
 select r.id from usage_records r
 join meter_pushes p on p.business_id = r.business_id and r.period_start <= p.timestamp and p.timestamp < r.period_end
 where p.id = %s
-"""
-
-_RELEASE = """
-update meter_pushes set state = 'released', settled_at = clock_timestamp() where id = %s and state = 'failed'
-returning identifier
 """
 
 
@@ -142,21 +131,21 @@ def _identifier(record_id: int) -> str:
     return f"altiora-{record_id}-{secrets.token_hex(8)}"
 
 
-def settle_unknown(connection: Connection, push_id: int, verdict: str, now: datetime) -> None:
-    """A person says what became of an unknown push, whose business is locked: ``sent``, or ``void`` to plan it anew.
+def settle_unknown(connection: Connection, push_id: int, verdict: PushVerdict, now: datetime) -> None:
+    """A person says what became of an unknown push, whose business is locked.
 
     Raises ValueError when there is no such unknown push.
     """
-    settled = connection.exec_driver_sql(_SETTLE, {"id": push_id, "verdict": verdict}).first()
-    if settled is None:
+    identifier = push_states.set_by_a_person(connection, push_id, verdict)
+    if identifier is None:
         raise ValueError(f"meter push {push_id} is not unknown: only an unknown one needs a word")
     record_figures.recount_pushed(connection, connection.exec_driver_sql(_RECORD_OF, (push_id,)).scalars().all())
-    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{settled.identifier}", now)
+    drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, f"push:{identifier}", now)
 
 
 def release_refused(connection: Connection, push_id: int, now: datetime) -> None:
     """Let the minutes of a refused push be planned anew. Raises ValueError when there is no such refused push."""
-    identifier = connection.exec_driver_sql(_RELEASE, (push_id,)).scalar()
+    identifier = push_states.set_released(connection, push_id)
     if identifier is None:
         raise ValueError(f"meter push {push_id} is not failed: only a failed one can be released")
     drifts.resolve(connection, DriftKind.PUSH_REFUSED, f"push:{identifier}", now)

@@ -17,8 +17,9 @@ from decimal import Decimal
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline.meter import error_reports
-from pipeline.meter.push_sending import COLUMNS, Push, mark_sent
+from pipeline.meter import error_reports, push_states
+from pipeline.meter.push_sending import mark_sent
+from pipeline.meter.push_states import PUSH_COLUMNS, Push, PushState, PushVerdict, push_of
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
@@ -50,8 +51,8 @@ limit %(limit)s
 """
 
 _OF_MINUTE = f"""
-select {COLUMNS}, p.doubt, p.first_sent_at is not null,
-       coalesce(p.last_sent_at, p.settled_at, p.due_at) < clock_timestamp() - %(settling)s::interval
+select {PUSH_COLUMNS}, p.doubt, p.first_sent_at is not null as attempted,
+       coalesce(p.last_sent_at, p.settled_at, p.due_at) < clock_timestamp() - %(settling)s::interval as settled
 from meter_pushes p
 where p.business_id = %(business_id)s and p.stripe_customer_id = %(customer)s and p.timestamp = %(timestamp)s
 order by p.id
@@ -62,14 +63,6 @@ update meter_pushes set looked_at = clock_timestamp()
 where business_id = %(business_id)s and stripe_customer_id = %(customer)s and timestamp = %(timestamp)s
   and (state = 'unknown' or doubt is not null)
 """
-
-_VOID = """
-update meter_pushes set state = 'void', settled_at = clock_timestamp(),
-  answer = coalesce(answer || '; ', '') || 'not in Stripe''s sum of its minute: planned anew'
-where id = %s and state = 'unknown'
-"""
-
-_CLEAR = "update meter_pushes set doubt = null where id = %s"
 
 log = structlog.get_logger(__name__)
 
@@ -96,30 +89,30 @@ class HeldPush:
     @property
     def certain(self) -> bool:
         """Whether Stripe has it for sure."""
-        return self.push.state == "sent" and self.doubt is None
+        return self.push.state is PushState.SENT and self.doubt is None
 
     @property
     def asked(self) -> bool:
         """Whether it is one that the sum is to decide."""
-        return self.push.state == "unknown" or (self.push.state == "sent" and self.doubt is not None)
+        return self.push.state is PushState.UNKNOWN or (self.push.state is PushState.SENT and self.doubt is not None)
 
     @property
     def underway(self) -> bool:
         """Whether Stripe may get it at any moment, or has got it already."""
-        return self.attempted and self.push.state in {"planned", "sending"}
+        return self.attempted and self.push.state in {PushState.PLANNED, PushState.SENDING}
 
     @property
     def possible(self) -> bool:
         """Whether Stripe may have it: also a void one that was sent, which the invoice came too early for."""
-        return self.asked or (self.push.state == "void" and self.attempted)
+        return self.asked or (self.push.state is PushState.VOID and self.attempted)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the sum of its minute says of a push: ``sent``, ``void``, or None where it fits neither or both."""
+    """What the sum of its minute says of a push; no ``verdict`` where it fits neither, or both."""
 
     held: HeldPush
-    verdict: str | None
+    verdict: PushVerdict | None
     summed: Decimal
     others: int
 
@@ -135,7 +128,7 @@ def minutes_due(
 def pushes_of(connection: Connection, minute: Minute, settling: timedelta) -> list[HeldPush]:
     """All pushes of the customer with that minute."""
     rows = connection.exec_driver_sql(_OF_MINUTE, {**_about(minute), "settling": settling})
-    return [HeldPush(Push(*columns), doubt, attempted, settled) for *columns, doubt, attempted, settled in rows]
+    return [HeldPush(push_of(row), row.doubt, row.attempted, row.settled) for row in rows]
 
 
 def all_settled(pushes: Sequence[HeldPush]) -> bool:
@@ -157,7 +150,7 @@ def verdicts_of(pushes: Sequence[HeldPush], summed: Decimal) -> list[Verdict]:
     return answers
 
 
-def _verdict(rest: Decimal, minutes: int, others: Sequence[int]) -> str | None:
+def _verdict(rest: Decimal, minutes: int, others: Sequence[int]) -> PushVerdict | None:
     """Whether ``rest`` needs these minutes, whichever of the others are in it."""
     if len(others) > MOST_IN_DOUBT:
         return None
@@ -165,7 +158,7 @@ def _verdict(rest: Decimal, minutes: int, others: Sequence[int]) -> str | None:
     holds, lacks = rest - minutes in sums, rest in sums
     if holds == lacks:
         return None
-    return "sent" if holds else "void"
+    return PushVerdict.SENT if holds else PushVerdict.VOID
 
 
 def sums_of(minutes: Sequence[int]) -> set[int]:
@@ -243,7 +236,7 @@ def apply_verdicts(
         return counts
     for answer in verdicts_of(before, summed):
         _write(connection, answer, now)
-        counts[answer.verdict or "unclear"] += 1
+        counts["unclear" if answer.verdict is None else answer.verdict.value] += 1
     connection.exec_driver_sql(_LOOKED, _about(minute))
     return counts
 
@@ -263,13 +256,15 @@ def _write(connection: Connection, answer: Verdict, now: datetime) -> None:
             now=now,
         )
         return
-    log.info("push-verified", push=push.identifier, business_id=push.business_id, verdict=answer.verdict, answer=words)
-    connection.exec_driver_sql(_CLEAR, (push.id,))
-    if push.state == "unknown" and answer.verdict == "sent":
+    log.info(
+        "push-verified", push=push.identifier, business_id=push.business_id, verdict=answer.verdict.value, answer=words
+    )
+    push_states.clear_doubt(connection, push.id)
+    if push.state is PushState.UNKNOWN and answer.verdict is PushVerdict.SENT:
         mark_sent(connection, push, words, now)
-    elif push.state == "unknown":
-        connection.exec_driver_sql(_VOID, (push.id,))
-    elif answer.verdict == "void":
+    elif push.state is PushState.UNKNOWN:
+        push_states.set_not_counted(connection, push.id, "not in Stripe's sum of its minute: planned anew")
+    elif answer.verdict is PushVerdict.VOID:
         error_reports.fail_push(connection, push.identifier, f"reported invalid by {doubt}: {words}", now)
     drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)
     if doubt is not None:

@@ -109,12 +109,14 @@ def test_a_worker_killed_between_call_and_commit(world):
 def test_a_worker_that_lost_its_lease_can_tell_success_and_nothing_else(world):
     record_id = world.paying(12)
     world.ledger.plan()
-    claims: list[push_sending.Push] = []
-    for _ in range(2):
+
+    def claim():
         with world.ledger.engine.begin() as connection:
-            claims += push_sending.claim_pushes(connection, NOON)
+            (push,) = push_sending.claim_pushes(connection, NOON)
         world.ledger.make_due()
-    late, present = claims
+        return push
+
+    late, present = claim(), claim()
     with world.ledger.engine.begin() as connection:
         refused = SendAnswer(AnswerKind.REFUSED, "no")
         push_sending._settle(connection, late, refused, NOON)
