@@ -12,6 +12,7 @@ from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.subscription_changes import planning
+from pipeline.subscription_changes.kinds import ChangeKind
 from pipeline.subscription_changes.planning import ChangeError
 
 app = typer.Typer(
@@ -126,7 +127,7 @@ def cancel(
     dry_run: DryRun = False,
 ) -> None:
     """Cancel the subscription at the end of its period; the business is on Free from then on."""
-    _change(business, ["cancel-now" if now else "cancel-at-period-end"], dry_run=dry_run)
+    _change(business, [ChangeKind.CANCEL_NOW if now else ChangeKind.CANCEL_AT_PERIOD_END], dry_run=dry_run)
 
 
 @app.command()
@@ -134,28 +135,28 @@ def resume(business: BusinessArgument, dry_run: DryRun = False) -> None:
     """Undo a cancellation or a downgrade that has not come yet, and collect again where that is paused."""
     with transaction() as connection:
         paused = connection.exec_driver_sql(_COLLECTION_PAUSED, (find(connection, business),)).scalar_one()
-    _change(business, ["keep", *(["resume-collection"] if paused else [])], dry_run=dry_run)
+    _change(business, [ChangeKind.KEEP, *([ChangeKind.RESUME_COLLECTION] if paused else [])], dry_run=dry_run)
 
 
 @app.command()
 def pause(business: BusinessArgument, dry_run: DryRun = False) -> None:
     """Collect no payments until it is resumed; invoices are kept as drafts, and minutes go on being counted."""
-    _change(business, ["pause-collection"], dry_run=dry_run)
+    _change(business, [ChangeKind.PAUSE_COLLECTION], dry_run=dry_run)
 
 
 @app.command()
 def upgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False) -> None:
     """Change to a dearer plan now: a new period begins, and what was used is billed at once."""
-    _change(business, ["upgrade"], plan=plan.lower(), dry_run=dry_run)
+    _change(business, [ChangeKind.UPGRADE], plan=plan.lower(), dry_run=dry_run)
 
 
 @app.command()
 def downgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False) -> None:
     """Change to a cheaper plan when the present period ends."""
-    _change(business, ["downgrade"], plan=plan.lower(), dry_run=dry_run)
+    _change(business, [ChangeKind.DOWNGRADE], plan=plan.lower(), dry_run=dry_run)
 
 
-def _change(business: str, kinds: list[str], *, plan: str | None = None, dry_run: bool) -> None:
+def _change(business: str, kinds: list[ChangeKind], *, plan: str | None = None, dry_run: bool) -> None:
     try:
         with transaction() as connection:
             business_id = find(connection, business)
@@ -179,7 +180,7 @@ def _change(business: str, kinds: list[str], *, plan: str | None = None, dry_run
         say(f"How it went: altiora subscription show {business_id}")
 
 
-def _see_that_it_fits(connection: Connection, business_id: int, kind: str, plan: str) -> None:
+def _see_that_it_fits(connection: Connection, business_id: int, kind: ChangeKind, plan: str) -> None:
     if plan == "free":
         raise WrongError("Free has no subscription: altiora subscription cancel")
     dearer = connection.exec_driver_sql(_PLANS, (business_id, plan)).scalar()
@@ -187,7 +188,7 @@ def _see_that_it_fits(connection: Connection, business_id: int, kind: str, plan:
         raise WrongError(f"there is no plan {plan}; write starter, professional or enterprise")
     if dearer == 0:
         raise WrongError(f"the business is on {plan} already")
-    if (dearer > 0) != (kind == "upgrade"):
+    if (dearer > 0) != (kind is ChangeKind.UPGRADE):
         raise WrongError(
             f"{plan} is {'dearer' if dearer > 0 else 'cheaper'} than its present plan: use the other command"
         )

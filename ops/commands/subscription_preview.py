@@ -5,31 +5,32 @@ from typing import Any
 
 from ops.commands.database import choose_settings
 from ops.commands.output import WrongError, print_table, say, shown
+from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.shared.settings import StripeSettings, load
+from pipeline.subscription_changes.kinds import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.planning import Intent
 
 
 def show(intent: Intent) -> None:
     """Print both, from a rehearsal against Stripe. Raises WrongError with Stripe's words."""
     choose_settings(StripeSettings)
-    from ops.commands.subscription_rehearsal import Rehearsal  # noqa: PLC0415 - stripe is slow to load, and only this needs it
-    from pipeline.providers.stripe_api import Refused, StripeApiError  # noqa: PLC0415 - as above
-    from pipeline.subscription_changes.kinds import CHANGE_KINDS  # noqa: PLC0415 - as above
+    from pipeline.providers.stripe_api import Refused, StripeApi, StripeApiError  # noqa: PLC0415 - stripe is slow to load, and only this needs it
 
-    kind, api = CHANGE_KINDS[intent.kind], Rehearsal(load(StripeSettings))
+    behaviour, stripe = CHANGE_BEHAVIOURS[intent.kind], StripeApi(load(StripeSettings))
+    rehearsal = Rehearsal(stripe)
     say(f"{intent.kind} of {intent.stripe_id}, nothing is sent:")
     try:
-        it = api.get_subscription(intent.stripe_id)
-        if kind.in_effect(api, it, intent.params):
+        it = stripe.get_subscription(intent.stripe_id)
+        if behaviour.in_effect(rehearsal, it, intent.params):
             say("  it is in effect already: no request")
             return
-        kind.ask(api, it, intent.params, "rehearsal")
-        for method, path, params in api.sent:
+        behaviour.ask(rehearsal, it, intent.params, "rehearsal")
+        for method, path, params in rehearsal.sent:
             say(f"  {method} {path} {json.dumps(params, sort_keys=True)}")
-        if kind.after_last_push:
+        if behaviour.after_last_push:
             say("  after Stripe has confirmed the last minutes of the present period")
-        details = kind.preview(it, intent.params)
-        invoice = api.preview_invoice(intent.stripe_id, details)
+        details = behaviour.preview(it, intent.params)
+        invoice = stripe.preview_invoice(intent.stripe_id, details)
     except Refused as refused:
         if refused.code == "invoice_upcoming_none":
             say("  no invoice follows")
@@ -37,7 +38,7 @@ def show(intent: Intent) -> None:
         raise WrongError(f"Stripe refuses: {refused}") from refused
     except StripeApiError as error:
         raise WrongError(f"Stripe does not answer: {error}; try again") from error
-    say("The invoice that follows at once:" if kind.after_last_push else "The next invoice, as it looks now:")
+    say("The invoice that follows at once:" if behaviour.after_last_push else "The next invoice, as it looks now:")
     _show_invoice(invoice)
 
 

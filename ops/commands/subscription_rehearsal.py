@@ -3,25 +3,37 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.providers.stripe_api import Json, StripeApi
-from pipeline.shared.settings import StripeSettings
+from pipeline.subscription_changes.stripe_port import Json, StripePort
 
 
-class Rehearsal(StripeApi):
-    """As StripeApi, but requests that would change something stand in ``sent``: method, path, parameters."""
+class Rehearsal(StripePort):
+    """Reads from ``stripe``. What would change something stands in ``sent`` instead: method, path, parameters.
 
-    def __init__(self, settings: StripeSettings) -> None:
-        super().__init__(settings)
+    The requests are StripeApi's own, word for word, which a test holds.
+    """
+
+    def __init__(self, stripe: StripePort) -> None:
+        self._stripe = stripe
         self.sent: list[tuple[str, str, Json]] = []
 
-    def preview_invoice(self, subscription: str, details: Mapping[str, Any]) -> Json:
-        """A POST that changes nothing: really asked."""
-        real = StripeApi(self._settings)
-        return real.preview_invoice(subscription, details)
+    def get_subscription(self, subscription: str) -> Json:
+        return self._stripe.get_subscription(subscription)
 
-    def create_schedule(self, subscription: str, idempotency_key: str) -> Json:
+    def get_schedule(self, schedule: str) -> Json:
+        return self._stripe.get_schedule(schedule)
+
+    def list_drafts(self, subscription: str) -> list[Json]:
+        return self._stripe.list_drafts(subscription)
+
+    def modify_subscription(self, subscription: str, params: Mapping[str, Any], idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
+        return self._note("POST", f"/v1/subscriptions/{subscription}", params)
+
+    def cancel_subscription(self, subscription: str) -> Json:
+        return self._note("DELETE", f"/v1/subscriptions/{subscription}", {"invoice_now": "true", "prorate": "false"})
+
+    def create_schedule(self, subscription: str, idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
         """Noted, and answered with what it would be: one phase, of what the subscription is now."""
-        super().create_schedule(subscription, idempotency_key)
+        self._note("POST", "/v1/subscription_schedules", {"from_subscription": subscription})
         items = self.get_subscription(subscription)["items"]["data"]
         phase = {
             "items": [{"price": item["price"]["id"], "quantity": item.get("quantity")} for item in items],
@@ -29,14 +41,15 @@ class Rehearsal(StripeApi):
         }
         return {"id": "the-new-schedule", "phases": [phase]}
 
-    def _request(
-        self,
-        method: str,
-        path: str,
-        params: Mapping[str, Any] | None = None,
-        idempotency_key: str | None = None,  # noqa: ARG002 - the base class's signature
-    ) -> Json:
-        if method == "get":
-            return super()._request(method, path, params)
-        self.sent.append((method.upper(), path, dict(params or {})))
+    def update_schedule(self, schedule: str, params: Mapping[str, Any], idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
+        return self._note("POST", f"/v1/subscription_schedules/{schedule}", params)
+
+    def release_schedule(self, schedule: str, idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
+        return self._note("POST", f"/v1/subscription_schedules/{schedule}/release", {})
+
+    def update_invoice(self, invoice: str, params: Mapping[str, Any], idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
+        return self._note("POST", f"/v1/invoices/{invoice}", params)
+
+    def _note(self, method: str, path: str, params: Mapping[str, Any]) -> Json:
+        self.sent.append((method, path, dict(params)))
         return {}

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine
 from pipeline.businesses.service_rules import Facts, Rule, ServiceStatus, deciding_rule, status_at
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
+from pipeline.subscription_changes.kinds import ChangeKind
 
 SECONDS = 40.0
 
@@ -104,10 +105,10 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: st
     connection.exec_driver_sql(_TRANSITION, {**about, "cause": cause, "now": now})
     _log.info("service", business_id=row.id, before=before, after=rule.status, rule=rule.name, cause=cause)
     if rule.name in {"unpaid", "payment-overdue"}:
-        planning.want_change(connection, row.id, "pause-collection", f"rule {rule.name}", now)
+        planning.want_change(connection, row.id, ChangeKind.PAUSE_COLLECTION, f"rule {rule.name}", now)
     elif before == ServiceStatus.SUSPENDED:
-        planning.want_change(connection, row.id, "resume-collection", f"rule {rule.name}", now)
-    planning.want_change(connection, row.id, "metadata", f"service {rule.status}", now)
+        planning.want_change(connection, row.id, ChangeKind.RESUME_COLLECTION, f"rule {rule.name}", now)
+    planning.want_change(connection, row.id, ChangeKind.METADATA, f"service {rule.status}", now)
 
 
 def settle_due_services(engine: Engine, now: datetime) -> Counter[str]:

@@ -4,7 +4,6 @@ The identifier makes a push safe to send again: what Stripe has already is answe
 That holds for 24 hours after the first send; a push that is still without an answer then is never sent again.
 """
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +13,15 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.meter import push_states
 from pipeline.meter.push_states import Push, PushState
-from pipeline.providers.outbox_sender import LEASE_SECONDS, SECONDS, AnswerKind, SendAnswer, backoff_seconds, send_all
+from pipeline.providers.outbox_sender import (
+    LEASE_SECONDS,
+    SECONDS,
+    AnswerKind,
+    Claimed,
+    SendAnswer,
+    backoff_seconds,
+    send_due,
+)
 from pipeline.providers.stripe_api import Refused, StripeApi
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
@@ -30,25 +37,20 @@ _log = structlog.get_logger(__name__)
 
 def send_due_pushes(engine: Engine, api: StripeApi, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
     """Send what is due until nothing is left or ``seconds`` (machine time) have passed; counts by outcome."""
-    until = time.monotonic() + seconds
-    counts: Counter[str] = Counter()
+    too_late: Counter[str] = Counter()
+
+    def claim(connection: Connection) -> Claimed[Push]:
+        pushes = claim_pushes(connection, now)
+        too_late.update(push.state.value for push in pushes if push.state is not PushState.SENDING)
+        return Claimed([push for push in pushes if push.state is PushState.SENDING], more=len(pushes) == BATCH)
 
     def attempt(push: Push) -> str:
         return _attempt(api, push)
 
-    def settle(push: Push, answer: SendAnswer) -> None:
-        with engine.begin() as connection:
-            _settle(connection, push, answer, now)
-        counts[answer.kind.value] += 1
+    def settle(connection: Connection, push: Push, answer: SendAnswer) -> None:
+        _settle(connection, push, answer, now)
 
-    while time.monotonic() < until:
-        with engine.begin() as connection:
-            claimed = claim_pushes(connection, now)
-        counts.update(push.state.value for push in claimed if push.state is not PushState.SENDING)
-        send_all([push for push in claimed if push.state is PushState.SENDING], attempt, settle, until=until)
-        if len(claimed) < BATCH:
-            break
-    return counts
+    return send_due(engine, claim, attempt, settle, seconds=seconds) + too_late
 
 
 def claim_pushes(connection: Connection, now: datetime) -> Sequence[Push]:

@@ -1,15 +1,19 @@
-"""What both outboxes share: sending claimed rows concurrently, slowing down when Stripe asks, and trying again.
+"""The outbox of pushes and of changes: claim due rows with a lease, send them outside any transaction, settle each.
 
-A row is claimed with a lease, so that one whose worker died is sent again; the lease outlives any call (20 s).
+A row whose worker died is sent again when its lease has ended; the lease outlives any call (20 s). Rows are sent
+concurrently, and more slowly while Stripe answers 429. Which rows, and what they say, is the caller's.
 """
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeVar
+from typing import Generic, TypeVar
+
+from sqlalchemy import Connection, Engine
 
 from pipeline.providers.stripe_api import Limited, Refused, ServerError, Unreachable
 
@@ -42,6 +46,14 @@ class SendAnswer:
     words: str
 
 
+@dataclass(frozen=True, slots=True)
+class Claimed(Generic[Row]):
+    """Rows that are ours to send; ``more``: another claim may find some, now or when these are settled."""
+
+    rows: Sequence[Row]
+    more: bool
+
+
 def backoff_seconds(attempts: int) -> float:
     """How long to wait after so many attempts: doubling up to a minute, with jitter."""
     return min(LONGEST_BACKOFF_SECONDS, 2.0 ** min(attempts, 10)) * random.uniform(0.5, 1.0)
@@ -67,13 +79,44 @@ class _Pace:
             self._seconds = self._seconds / 2 if self._seconds > 0.05 else 0.0
 
 
-def send_all(
+def send_due(
+    engine: Engine,
+    claim: Callable[[Connection], Claimed[Row]],
+    attempt: Callable[[Row], str],
+    settle: Callable[[Connection, Row, SendAnswer], None],
+    *,
+    seconds: float = SECONDS,
+) -> Counter[str]:
+    """Claim, send and settle until nothing is left or ``seconds`` (machine time) have passed; counts kinds of answer.
+
+    ``claim`` takes due rows for LEASE_SECONDS, in a transaction that ends before anything is sent. ``attempt`` does
+    the calls of one row, outside any transaction, and returns what to note, or raises one of the four StripeApiErrors.
+    ``settle`` writes down what became of one row, in a transaction of its own; what it raises is raised here when the
+    others of its batch are settled.
+    """
+    until = time.monotonic() + seconds
+    counts: Counter[str] = Counter()
+
+    def settle_one(row: Row, answer: SendAnswer) -> None:
+        with engine.begin() as connection:
+            settle(connection, row, answer)
+        counts[answer.kind.value] += 1
+
+    while time.monotonic() < until:
+        with engine.begin() as connection:
+            claimed = claim(connection)
+        _send_all(claimed.rows, attempt, settle_one, until=until)
+        if not claimed.more:
+            break
+    return counts
+
+
+def _send_all(
     rows: Sequence[Row], attempt: Callable[[Row], str], settle: Callable[[Row, SendAnswer], None], *, until: float
 ) -> None:
     """Attempt every row in a few threads and settle each answer at once; rows past ``until`` are not tried.
 
-    ``attempt`` does the calls and returns what to note, or raises one of the four StripeApiErrors. ``settle``
-    commits; what it raises is raised here when all the others are done. ``until`` is of time.monotonic().
+    What ``settle`` raises is raised here when all the others are done. ``until`` is of time.monotonic().
     """
     pace = _Pace()
 

@@ -15,6 +15,7 @@ from pipeline.stripe_mirror.customers import Owned
 from pipeline.stripe_mirror.effects import Effects
 from pipeline.stripe_mirror.prices import Price, read_price
 from pipeline.subscription_changes import planning
+from pipeline.subscription_changes.kinds import ChangeKind
 from pipeline.usage import record_alignment
 
 #: In these a subscription bills nothing: its first payment never came, or it is over.
@@ -198,7 +199,7 @@ def store_subscription(
     record_alignment.align_records(connection, business_id, now)
     if has_another_plan:
         plan_limits.check_counts(connection, business_id, now)
-        planning.want_change(connection, business_id, "metadata", "another plan", now)
+        planning.want_change(connection, business_id, ChangeKind.METADATA, "another plan", now)
     effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
 
 

@@ -1,6 +1,18 @@
-"""The states of a subscription change, and the only code that changes one."""
+"""The states of a subscription change, and the only code that changes one, with all that stands beside a state.
 
+Each function is one way out of a state, for rows that are in it: whoever comes too late changes nothing. What follows
+from it (fetching the subscription, drifts, the log) is the caller's.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Row
+
+from pipeline.subscription_changes.kinds import AFTER_LAST_PUSH, ChangeKind
 
 
 class ChangeState(StrEnum):
@@ -14,3 +26,132 @@ class ChangeState(StrEnum):
     """Stripe has it, by its answer or because a look showed it. No way out."""
     FAILED = "failed"
     """Stripe refused it for good. No way out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A claimed change; ``params`` is what it wants, in the words of its kind."""
+
+    id: int
+    business_id: int
+    stripe_id: str
+    kind: ChangeKind
+    params: dict[str, Any]
+    identifier: str
+    attempts: int
+    server_errors: int
+
+    @property
+    def idempotency_key(self) -> str:
+        """The identifier; after a 5xx, which Stripe would replay under the old key, a new one that begins with it."""
+        return self.identifier if self.server_errors == 0 else f"{self.identifier}:{self.server_errors + 1}"
+
+
+def _change_of(row: Row[tuple[object, ...]]) -> Change:
+    return Change(
+        id=row.id,
+        business_id=row.business_id,
+        stripe_id=row.stripe_id,
+        kind=ChangeKind(row.kind),
+        params=row.params,
+        identifier=row.identifier,
+        attempts=row.attempts,
+        server_errors=row.server_errors,
+    )
+
+
+# Unpushed: what Stripe does not have yet of the periods that it can still bill.
+_UNPUSHED = """
+(exists (select from meter_pushes p
+         where p.business_id = c.business_id and p.state in ('planned', 'sending', 'unknown'))
+ or exists (select from usage_records r
+            where r.business_id = c.business_id and r.subscription_id = c.subscription_id and r.state <> 'closed'
+              and not r.cut and greatest(r.minutes, 0) <> r.pushed_minutes))
+"""
+
+# Metadata is what it is when it is sent: a change that waits is not told twice.
+_TAKE = f"""
+with due as (
+  select c.id from subscription_changes c
+  where c.state in ('planned', 'sending') and c.due_at <= clock_timestamp()
+    and not exists (
+      select from subscription_changes earlier
+      where earlier.subscription_id = c.subscription_id and earlier.id < c.id
+        and earlier.state in ('planned', 'sending'))
+    and not (c.kind = any(%(after_last_push)s::text[]) and {_UNPUSHED})
+  order by c.due_at limit %(limit)s for update of c skip locked
+)
+update subscription_changes c
+set state = 'sending', attempts = attempts + 1,
+    due_at = clock_timestamp() + make_interval(secs => %(lease)s)
+from due, subscriptions s, businesses b, subscription_plans plan
+where c.id = due.id and s.id = c.subscription_id and b.id = c.business_id and plan.id = b.plan_id
+returning c.id, c.business_id, s.stripe_id, c.kind,
+  case when c.kind <> 'metadata' then c.params else jsonb_build_object('metadata', jsonb_build_object(
+    'altiora_business', b.id::text, 'altiora_plan', plan.code,
+    'altiora_service', case when b.suspended_at is not null then 'suspended'
+                            when b.limited_until > %(now)s then 'limited'
+                            when b.grace_until is not null then 'grace' else 'active' end)) end as params,
+  c.identifier, c.attempts, c.server_errors
+"""  # noqa: S608 - put together from fragments of ours
+
+# Whoever says so: a worker that lost its lease knows no less what Stripe answered for good.
+_END = """
+update subscription_changes set state = %(state)s, answer = %(words)s, settled_at = clock_timestamp()
+where id = %(id)s and state in ('planned', 'sending')
+"""
+
+# Only while the claim is ours. Where the same was wanted anew meanwhile, that one will do.
+_AGAIN = """
+update subscription_changes c
+set state = case when anew then 'done' else 'planned' end,
+    settled_at = case when anew then clock_timestamp() end,
+    answer = case when anew then 'wanted anew meanwhile' else coalesce(nullif(%(words)s, ''), c.answer) end,
+    attempts = c.attempts - %(given_back)s, server_errors = c.server_errors + %(server_error)s,
+    due_at = clock_timestamp() + make_interval(secs => %(wait)s)
+from (select exists (
+        select from subscription_changes other join subscription_changes this on this.id = %(id)s
+        where other.subscription_id = this.subscription_id and other.kind = this.kind
+          and other.state = 'planned') as anew) later
+where c.id = %(id)s and c.state = 'sending' and c.attempts = %(attempts)s
+"""
+
+_RECOGNISED = """
+update subscription_changes set state = 'done', settled_at = clock_timestamp(), answer = 'its webhook came first'
+where identifier = any(%s::text[]) and state in ('planned', 'sending')
+"""
+
+
+def take_due_changes(connection: Connection, now: datetime, *, limit: int, lease_seconds: float) -> list[Change]:
+    """Claim due changes, of each subscription its first: PLANNED, or SENDING with a lease that ended → SENDING.
+
+    They are the caller's for ``lease_seconds``. One of AFTER_LAST_PUSH waits until Stripe has all minutes.
+    """
+    about = {"after_last_push": [kind.value for kind in AFTER_LAST_PUSH], "now": now}
+    rows = connection.exec_driver_sql(_TAKE, {**about, "limit": limit, "lease": lease_seconds})
+    return [_change_of(row) for row in rows]
+
+
+def end_change(
+    connection: Connection, change_id: int, state: Literal[ChangeState.DONE, ChangeState.FAILED], words: str
+) -> None:
+    """PLANNED or SENDING → DONE or FAILED, by Stripe's answer; nothing where it has ended already."""
+    connection.exec_driver_sql(_END, {"id": change_id, "state": state.value, "words": words})
+
+
+def plan_again(
+    connection: Connection, change: Change, words: str, wait_seconds: float, *, given_back: bool, server_error: bool
+) -> None:
+    """SENDING → PLANNED, or DONE where the same was wanted anew; nothing where the claim is lost.
+
+    ``given_back``: it was not tried, and costs no attempt. ``server_error``: a 5xx, after which Stripe works on a new
+    idempotency key only. Empty words say nothing.
+    """
+    about = {"id": change.id, "attempts": change.attempts, "words": words, "wait": wait_seconds}
+    given = {"given_back": int(given_back), "server_error": int(server_error)}
+    connection.exec_driver_sql(_AGAIN, about | given)
+
+
+def set_recognised(connection: Connection, identifiers: Collection[str]) -> None:
+    """PLANNED or SENDING → DONE: their webhooks came before the answers."""
+    connection.exec_driver_sql(_RECOGNISED, (sorted(identifiers),))

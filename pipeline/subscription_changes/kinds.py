@@ -6,19 +6,38 @@ done without another call, also when the answer to an earlier one was lost.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Final
 
-from pipeline.providers.stripe_api import StripeApi
+from pipeline.subscription_changes.stripe_port import StripePort
 
 Json = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeKind:
-    """One kind. ``wanted`` is the change's own ``params``; ``it`` the subscription as Stripe shows it now."""
+class ChangeKind(StrEnum):
+    """What can be wanted of a subscription."""
 
-    in_effect: Callable[[StripeApi, Json, Json], bool]
-    ask: Callable[[StripeApi, Json, Json, str], None]
+    CANCEL_AT_PERIOD_END = "cancel-at-period-end"
+    KEEP = "keep"
+    """Undoes a cancellation or a downgrade that has not come yet."""
+    CANCEL_NOW = "cancel-now"
+    UPGRADE = "upgrade"
+    """To a dearer plan, now."""
+    DOWNGRADE = "downgrade"
+    """To a cheaper plan, when the present period ends."""
+    PAUSE_COLLECTION = "pause-collection"
+    """Drafts are kept: nothing is collected, and nothing is given away either."""
+    RESUME_COLLECTION = "resume-collection"
+    METADATA = "metadata"
+    """What Altiora knows, for whoever looks at the subscription in Stripe's dashboard."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeBehaviour:
+    """What one kind does. ``wanted`` is the change's own ``params``; ``it`` the subscription as Stripe shows it now."""
+
+    in_effect: Callable[[StripePort, Json, Json], bool]
+    ask: Callable[[StripePort, Json, Json, str], None]
     """Given the idempotency key of the request that brings the effect; those before it have keys that begin so."""
     after_last_push: bool = False
     """Stripe counts nothing more for the present period once it is done: what is unsent must have arrived before."""
@@ -26,7 +45,7 @@ class ChangeKind:
     """How Stripe is asked what the change would bill (``subscription_details`` of a preview)."""
 
 
-def _leave_schedule(api: StripeApi, it: Json, key: str) -> None:
+def _leave_schedule(api: StripePort, it: Json, key: str) -> None:
     """A subscription that is managed by a schedule can't be changed beside it."""
     if it.get("schedule"):
         api.release_schedule(_id(it["schedule"]), f"{key}-release")
@@ -36,28 +55,28 @@ def _id(value: Any) -> str:
     return str(value["id"] if isinstance(value, Mapping) else value)
 
 
-def _modify(params: Mapping[str, Any]) -> Callable[[StripeApi, Json, Json, str], None]:
-    def ask(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+def _modify(params: Mapping[str, Any]) -> Callable[[StripePort, Json, Json, str], None]:
+    def ask(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
         api.modify_subscription(it["id"], params, key)
 
     return ask
 
 
-def _cancel_at_period_end(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+def _cancel_at_period_end(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
     _leave_schedule(api, it, key)
     api.modify_subscription(it["id"], {"cancel_at_period_end": True}, key)
 
 
-def _kept(_api: StripeApi, it: Json, _wanted: Json) -> bool:
+def _kept(_api: StripePort, it: Json, _wanted: Json) -> bool:
     return it["status"] != "canceled" and not it["cancel_at_period_end"] and not it.get("schedule")
 
 
-def _keep(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+def _keep(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
     _leave_schedule(api, it, key)
     api.modify_subscription(it["id"], {"cancel_at_period_end": False}, key)
 
 
-def _cancel_now(api: StripeApi, it: Json, _wanted: Json, _key: str) -> None:
+def _cancel_now(api: StripePort, it: Json, _wanted: Json, _key: str) -> None:
     # A DELETE has no idempotency key: the look before it is what keeps it from being done twice.
     api.cancel_subscription(it["id"])
 
@@ -71,7 +90,7 @@ def _usage_type(item: Json) -> str:
     return str(item["price"]["recurring"]["usage_type"])
 
 
-def _has_prices(_api: StripeApi, it: Json, wanted: Json) -> bool:
+def _has_prices(_api: StripePort, it: Json, wanted: Json) -> bool:
     return set(wanted["prices"].values()) <= {item["price"]["id"] for item in _items(it)}
 
 
@@ -88,12 +107,12 @@ def _swapped(it: Json, wanted: Json) -> list[dict[str, str]]:
 _FROM_NOW: Final = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior": "always_invoice"}
 
 
-def _upgrade(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
+def _upgrade(api: StripePort, it: Json, wanted: Json, key: str) -> None:
     _leave_schedule(api, it, key)
     api.modify_subscription(it["id"], {"items": _swapped(it, wanted), **_FROM_NOW}, key)
 
 
-def _downgraded(api: StripeApi, it: Json, wanted: Json) -> bool:
+def _downgraded(api: StripePort, it: Json, wanted: Json) -> bool:
     if _has_prices(api, it, wanted):
         return True
     if not it.get("schedule"):
@@ -102,7 +121,7 @@ def _downgraded(api: StripeApi, it: Json, wanted: Json) -> bool:
     return set(wanted["prices"].values()) <= {_id(item["price"]) for item in last["items"]}
 
 
-def _downgrade(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
+def _downgrade(api: StripePort, it: Json, wanted: Json, key: str) -> None:
     if it.get("schedule"):
         schedule = api.get_schedule(_id(it["schedule"]))
     else:
@@ -124,7 +143,7 @@ def _quantity(item: Json) -> dict[str, int]:
     return {} if item.get("quantity") is None else {"quantity": item["quantity"]}
 
 
-def _resume_collection(api: StripeApi, it: Json, _wanted: Json, key: str) -> None:
+def _resume_collection(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
     """Drafts that were kept meanwhile are not collected by themselves when the pause ends: they go on first."""
     for invoice in api.list_drafts(it["id"]):
         if not invoice["auto_advance"]:
@@ -133,42 +152,41 @@ def _resume_collection(api: StripeApi, it: Json, _wanted: Json, key: str) -> Non
     api.modify_subscription(it["id"], {"pause_collection": ""}, key)
 
 
-def _metadata(api: StripeApi, it: Json, wanted: Json, key: str) -> None:
+def _metadata(api: StripePort, it: Json, wanted: Json, key: str) -> None:
     api.modify_subscription(it["id"], {"metadata": wanted["metadata"]}, key)
 
 
-CHANGE_KINDS: Final[Mapping[str, ChangeKind]] = {
-    "cancel-at-period-end": ChangeKind(
+CHANGE_BEHAVIOURS: Final[Mapping[ChangeKind, ChangeBehaviour]] = {
+    ChangeKind.CANCEL_AT_PERIOD_END: ChangeBehaviour(
         lambda _api, it, _wanted: bool(it["cancel_at_period_end"]) or it["status"] == "canceled",
         _cancel_at_period_end,
         preview=lambda _it, _wanted: {"cancel_at_period_end": True},
     ),
-    # Undoes a cancellation or a downgrade that has not come yet.
-    "keep": ChangeKind(_kept, _keep),
-    "cancel-now": ChangeKind(
+    ChangeKind.KEEP: ChangeBehaviour(_kept, _keep),
+    ChangeKind.CANCEL_NOW: ChangeBehaviour(
         lambda _api, it, _wanted: it["status"] == "canceled",
         _cancel_now,
         after_last_push=True,
         preview=lambda _it, _wanted: {"cancel_now": True},
     ),
-    "upgrade": ChangeKind(
+    ChangeKind.UPGRADE: ChangeBehaviour(
         _has_prices,
         _upgrade,
         after_last_push=True,
         preview=lambda it, wanted: {"items": _swapped(it, wanted), **_FROM_NOW},
     ),
-    "downgrade": ChangeKind(_downgraded, _downgrade),
-    # Drafts are kept: nothing is collected, and nothing is given away either.
-    "pause-collection": ChangeKind(
+    ChangeKind.DOWNGRADE: ChangeBehaviour(_downgraded, _downgrade),
+    ChangeKind.PAUSE_COLLECTION: ChangeBehaviour(
         lambda _api, it, _wanted: it.get("pause_collection") is not None,
         _modify({"pause_collection": {"behavior": "keep_as_draft"}}),
     ),
-    "resume-collection": ChangeKind(lambda _api, it, _wanted: it.get("pause_collection") is None, _resume_collection),
-    # What Altiora knows, for whoever looks at the subscription in Stripe's dashboard.
-    "metadata": ChangeKind(
+    ChangeKind.RESUME_COLLECTION: ChangeBehaviour(
+        lambda _api, it, _wanted: it.get("pause_collection") is None, _resume_collection
+    ),
+    ChangeKind.METADATA: ChangeBehaviour(
         lambda _api, it, wanted: wanted["metadata"].items() <= dict(it.get("metadata") or {}).items(), _metadata
     ),
 }
 
 #: Of these every later usage is counted anew.
-AFTER_LAST_PUSH: Final = tuple(name for name, kind in CHANGE_KINDS.items() if kind.after_last_push)
+AFTER_LAST_PUSH: Final = tuple(kind for kind, behaviour in CHANGE_BEHAVIOURS.items() if behaviour.after_last_push)

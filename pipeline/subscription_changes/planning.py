@@ -9,6 +9,9 @@ from typing import Any
 from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
+from pipeline.subscription_changes import change_states
+from pipeline.subscription_changes.kinds import ChangeKind
+
 #: Begins the identifiers, and so the idempotency keys, by which our own writes are known when they come back.
 PREFIX = "altiora-change-"
 
@@ -35,11 +38,6 @@ returning id
 
 _PLANNED = "select id, params from subscription_changes where subscription_id = %s and kind = %s and state = 'planned'"
 
-_RECOGNISED = """
-update subscription_changes set state = 'done', settled_at = clock_timestamp(), answer = 'its webhook came first'
-where identifier = any(%s::text[]) and state in ('planned', 'sending')
-"""
-
 
 class ChangeError(Exception):
     """The change can't be planned; the message says why and what to do."""
@@ -51,12 +49,12 @@ class Intent:
 
     subscription_id: int
     stripe_id: str
-    kind: str
+    kind: ChangeKind
     params: dict[str, Any]
 
 
-def intend(connection: Connection, business_id: int, kind: str, plan: str | None = None) -> Intent:
-    """What ``kind``, one of change_kinds.KINDS, comes to for this business; ``plan`` is the code of the plan wanted.
+def intend(connection: Connection, business_id: int, kind: ChangeKind, plan: str | None = None) -> Intent:
+    """What ``kind`` comes to for this business; ``plan`` is the code of the plan wanted.
 
     Raises ChangeError when the business has no living subscription, or no price stands for the plan.
     """
@@ -79,7 +77,7 @@ def plan_change(connection: Connection, business_id: int, intent: Intent, reason
 
     Raises ChangeError when one of this kind waits that wants something else.
     """
-    about = (intent.subscription_id, intent.kind)
+    about = (intent.subscription_id, intent.kind.value)
     waiting = connection.exec_driver_sql(_PLANNED, about).first()
     if waiting is None:
         change_id: int | None = connection.exec_driver_sql(
@@ -87,7 +85,7 @@ def plan_change(connection: Connection, business_id: int, intent: Intent, reason
             {
                 "business_id": business_id,
                 "subscription_id": intent.subscription_id,
-                "kind": intent.kind,
+                "kind": intent.kind.value,
                 "params": Jsonb(intent.params),
                 "identifier": f"{PREFIX}{secrets.token_hex(16)}",
                 "reason": reason,
@@ -104,7 +102,7 @@ def plan_change(connection: Connection, business_id: int, intent: Intent, reason
     return int(waiting.id)
 
 
-def want_change(connection: Connection, business_id: int, kind: str, reason: str, now: datetime) -> None:
+def want_change(connection: Connection, business_id: int, kind: ChangeKind, reason: str, now: datetime) -> None:
     """Plan a change that a rule wants, where the business has a living subscription."""
     found = connection.exec_driver_sql(_SUBSCRIPTION, (business_id,)).first()
     if found is not None:
@@ -115,4 +113,4 @@ def recognise_ours(connection: Connection, idempotency_keys: Collection[str]) ->
     """Our own writes come back as events, which name our idempotency keys: their changes are done."""
     ours = {key.partition(":")[0] for key in idempotency_keys if key.startswith(PREFIX)}
     if ours:
-        connection.exec_driver_sql(_RECOGNISED, (sorted(ours),))
+        change_states.set_recognised(connection, ours)

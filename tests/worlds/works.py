@@ -6,6 +6,7 @@ from pipeline.businesses import service_status
 from pipeline.closing import period_close
 from pipeline.meter import push_planning, push_sending
 from pipeline.subscription_changes import planning, sending
+from pipeline.subscription_changes.kinds import ChangeKind
 from tests.worlds.lives import Books, Call, Life
 
 EVENT_NAME = "call_minutes"
@@ -60,7 +61,7 @@ class Works(Books):
     def change(self, kind: str, plan: str | None = None) -> None:
         """What `altiora subscription` plans."""
         with self.engine.begin() as connection:
-            intent = planning.intend(connection, self.business_id, kind, plan)
+            intent = planning.intend(connection, self.business_id, ChangeKind(kind), plan)
             planning.plan_change(connection, self.business_id, intent, "a test", self.clock.now())
 
     def status(self) -> list[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.subscription_changes import planning, sending
+from pipeline.subscription_changes.kinds import ChangeKind
 from tests.worlds.ledger import NOON, Ledger
 from tests.worlds.stripe_customers import RecordingApi
 
@@ -18,9 +19,8 @@ class World:
 
     def plan(self, kind: str) -> int:
         with self.ledger.engine.begin() as connection:
-            return planning.plan_change(
-                connection, self.business_id, planning.intend(connection, self.business_id, kind), "a test", NOON
-            )
+            intent = planning.intend(connection, self.business_id, ChangeKind(kind))
+            return planning.plan_change(connection, self.business_id, intent, "a test", NOON)
 
     def send(self) -> dict[str, int]:
         return dict(sending.send_due_changes(self.ledger.engine, self.api, NOON))

@@ -9,6 +9,7 @@ import pytest
 
 from ops.processes.repository import REPOSITORY
 from pipeline.subscription_changes import planning, sending
+from pipeline.subscription_changes.kinds import ChangeKind
 from tests.worlds.lives import Call, Life
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import Works, billed
@@ -71,7 +72,7 @@ def _want(works, kind):
     if kind == "metadata":
         with works.engine.begin() as connection:
             connection.exec_driver_sql("delete from subscription_changes")
-            planning.want_change(connection, works.business_id, kind, "a test", works.clock.now())
+            planning.want_change(connection, works.business_id, ChangeKind(kind), "a test", works.clock.now())
     else:
         works.change(kind, plan)
 
