@@ -17,7 +17,7 @@ from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
 from pipeline.reading import margins
 from pipeline.shared import logs
 from pipeline.shared.clock import business_clock
-from pipeline.shared.settings import DatabaseSettings, StripeSettings, TwilioSettings, load
+from pipeline.shared.settings import DatabaseSettings, RuleSettings, StripeSettings, TwilioSettings, load
 
 #: Records whose cost is shown: those of about the last two periods.
 _COST_OF = timedelta(days=40)
@@ -36,7 +36,7 @@ def reconcile(
     if dry_run and apply:
         raise typer.BadParameter("choose one of --dry-run and --apply")
     logs.configure(logging.WARNING)
-    choose_settings(DatabaseSettings, StripeSettings, TwilioSettings)
+    choose_settings(DatabaseSettings, RuleSettings, StripeSettings, TwilioSettings)
     settings = load(StripeSettings)
     now = business_clock().now()
     with engine() as made:
@@ -52,6 +52,7 @@ def reconcile(
                 now,
                 timedelta(seconds=settings.stripe_settling_seconds),
                 business_id,
+                bill_child_legs=load(RuleSettings).bill_child_legs,
             )
         except (TwilioApiError, StripeApiError, LookupError) as error:
             raise WrongError(f"nothing was changed, since not all can be compared: {error}; try again") from error

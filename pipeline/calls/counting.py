@@ -18,12 +18,7 @@ from pipeline.calls.call_rows import Counted
 from pipeline.events import fetch_requests
 from pipeline.events.outcomes import EventState, MoreBusinesses, Outcome
 from pipeline.usage import late_minutes, monthly_allowance, records
-from pipeline.usage.rounding import billable_minutes
-
-_INCREMENTS = """
-select b.id, p.increment_seconds from businesses b join subscription_plans p on p.id = b.plan_id
-where b.id = any(%b::bigint[])
-"""
+from pipeline.usage.rounding import billable_minutes, increments_of
 
 _MOVE = """
 update usage_records r
@@ -117,9 +112,7 @@ class Batch:
 
     def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, Counted]:
         """What each call is to count; usage records that are missing are made."""
-        increments: dict[int, int] = dict(
-            self._connection.exec_driver_sql(_INCREMENTS, (sorted(self.businesses),)).all()
-        )
+        increments = increments_of(self._connection, self.businesses)
         billable = {
             sid: each
             for sid, each in self._candidates.items()

@@ -13,6 +13,7 @@ from functools import partial
 from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
+from pipeline.calls.billable_leg import is_billable_leg
 from pipeline.calls.call_reports import TERMINAL
 from pipeline.calls.hourly_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
 from pipeline.checking import record_sums
@@ -24,7 +25,7 @@ from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, record_figures
-from pipeline.usage.rounding import billable_minutes
+from pipeline.usage.rounding import billable_minutes, increments_of
 
 _VALUES = """
 select b.id, case when p.included_minutes > 0 then p.price_cents::numeric / p.included_minutes else 0 end
@@ -63,11 +64,16 @@ def find_differences(
     now: datetime,
     settling: timedelta,
     business_id: int | None = None,
+    *,
+    bill_child_legs: bool,
 ) -> list[Finding]:
-    """Compare everything, of one business or of all. Raises TwilioApiError, StripeApiError."""
+    """Compare everything, of one business or of all. ``bill_child_legs`` is the setting.
+
+    Raises TwilioApiError, StripeApiError.
+    """
     found = list(_own_sums(engine, business_id))
     found += _held(engine, now, business_id)
-    found += _twilio(engine, twilio, now, business_id)
+    found += _twilio(engine, twilio, now, business_id, bill_child_legs=bill_child_legs)
     found += _refused(engine, business_id)
     meters = unknown_pushes.meters_by_event_name(stripe)
     found += _unknown(engine, stripe, meters, now, settling, business_id)
@@ -132,7 +138,9 @@ def _held(engine: Engine, now: datetime, business_id: int | None) -> Iterator[Fi
         )
 
 
-def _twilio(engine: Engine, api: TwilioApi, now: datetime, business_id: int | None) -> Iterator[Finding]:
+def _twilio(
+    engine: Engine, api: TwilioApi, now: datetime, business_id: int | None, *, bill_child_legs: bool
+) -> Iterator[Finding]:
     """Calls of the last days that Twilio shows and we don't, or that say something else here."""
     until, asked_at = now - UNDERWAY, machine_now()
     listed = api.list_calls(until - DAILY_MARGIN - LONGEST_CALL, until)
@@ -145,13 +153,19 @@ def _twilio(engine: Engine, api: TwilioApi, now: datetime, business_id: int | No
         stored = {row.sid: row for row in connection.exec_driver_sql(_MINUTES_OF, (sids,))}
         numbers = sorted({each.report.number for each in told if each.report.number is not None})
         holders: dict[str | None, int] = dict(connection.exec_driver_sql(_HOLDERS, (numbers,)).all())
+        owners = {row.business_id for row in stored.values() if row.business_id is not None} | set(holders.values())
+        increments = increments_of(connection, owners)
     for each in told:
         report = each.report
         known = stored.get(report.sid)
         owner = known.business_id if known is not None else holders.get(report.number)
         if business_id is not None and owner != business_id:
             continue
-        minutes = billable_minutes(report.seconds, 60) if report.status == "completed" and report.seconds else 0
+        minutes = 0
+        billed = is_billable_leg(report.status, report.seconds, report.parent_sid, bill_child_legs=bill_child_legs)
+        if billed and report.seconds is not None:
+            step = 60 if owner is None else increments[owner]  # whose it is may turn out yet
+            minutes = billable_minutes(report.seconds, step)
         difference = minutes - (known.minutes if known is not None else 0)
         yield Finding(
             "twilio-call",

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection, Row
 
+from pipeline.providers.idempotency_key import idempotency_key
 from pipeline.usage.billing_window import INVOICE, TOO_LATE, billing_deadline
 
 
@@ -71,8 +72,7 @@ class Push:
 
     @property
     def idempotency_key(self) -> str:
-        """The identifier; after a 5xx, which Stripe would replay under the old key, a new one that begins with it."""
-        return self.identifier if self.server_errors == 0 else f"{self.identifier}:{self.server_errors + 1}"
+        return idempotency_key(self.identifier, self.server_errors)
 
 
 def push_of(row: Row[tuple[object, ...]]) -> Push:

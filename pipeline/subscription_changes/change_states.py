@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, Row
 
+from pipeline.providers.idempotency_key import idempotency_key
 from pipeline.subscription_changes.kinds import AFTER_LAST_PUSH, ChangeKind
 
 
@@ -43,8 +44,7 @@ class Change:
 
     @property
     def idempotency_key(self) -> str:
-        """The identifier; after a 5xx, which Stripe would replay under the old key, a new one that begins with it."""
-        return self.identifier if self.server_errors == 0 else f"{self.identifier}:{self.server_errors + 1}"
+        return idempotency_key(self.identifier, self.server_errors)
 
 
 def _change_of(row: Row[tuple[object, ...]]) -> Change:

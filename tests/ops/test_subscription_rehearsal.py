@@ -1,6 +1,5 @@
 """A rehearsal notes the very requests that would be sent, of every kind of change, and sends none."""
 
-import random
 from datetime import timedelta
 from typing import Any
 
@@ -10,9 +9,8 @@ from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.kinds import CHANGE_BEHAVIOURS, ChangeKind
-from tests.worlds.lives import Life
 from tests.worlds.stripe_stand_in import START
-from tests.worlds.works import Works
+from tests.worlds.works import on_professional
 
 NEW_SCHEDULE = "the-new-schedule"
 #: The plan that a kind wants, and what is done before.
@@ -51,14 +49,7 @@ class NotingApi(StripeApi):
 def works(engine, host, tmp_path):
     """A business on Professional, two days into its period."""
     with host.fresh(tmp_path) as stripe:
-        it = Works(engine, stripe, tmp_path / "our-clock")
-        it.at(START)
-        life = Life(stripe, it.business_id, random.Random(1))
-        life.prices["enterprise"] = stripe.plan(10_000, "9", 49_900, "enterprise")
-        prices = list(life.prices["professional"].values())
-        stripe.control("/stripe/subscriptions", customer=life.customer, prices=prices)
-        it.follow(life)
-        stripe.run(stripe.timeline.advance(START + timedelta(days=2)))
+        it, life = on_professional(engine, stripe, tmp_path / "our-clock")
         it.follow(life)
         yield it, life
 

@@ -76,6 +76,27 @@ def test_no_two_public_names_of_the_pipeline_are_alike():
     assert {name: paths for name, paths in homes.items() if len(paths) > 1} == {}
 
 
+_IMPORT = re.compile(rf"^ *from ((?:{'|'.join((*FOLDERS, 'tests'))})(?:\.\w+)*) import ([\w, ]+)$", re.MULTILINE)
+
+
+def test_programs_that_stand_in_a_text_import_what_is_there():
+    """No linter reads them, and what moves leaves them behind."""
+    gone, seen = [], 0
+    for path in sources(*FOLDERS, "tests"):
+        texts = [node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
+        for module, names in (found for text in texts if isinstance(text, str) for found in _IMPORT.findall(text)):
+            seen += 1
+            home = REPOSITORY.joinpath(*module.split("."))
+            file = home / "__init__.py" if home.is_dir() else home.with_suffix(".py")
+            for name in names.replace(" ", "").split(","):
+                if (home / name).is_dir() or (home / f"{name}.py").is_file():
+                    continue
+                if not file.is_file() or not re.search(rf"\b{name}\b", file.read_text()):
+                    gone.append(f"{name_of(path)}: {module}.{name}")
+    assert gone == []
+    assert seen > 10
+
+
 # Words
 
 

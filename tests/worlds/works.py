@@ -1,6 +1,10 @@
 """Our side as its tasks run it, in this process: events told, minutes pushed, changes sent, periods closed."""
 
-from datetime import datetime
+import random
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Engine
 
 from pipeline.businesses import service_status
 from pipeline.closing import period_close
@@ -8,6 +12,7 @@ from pipeline.meter import push_planning, push_sending
 from pipeline.subscription_changes import planning, sending
 from pipeline.subscription_changes.kinds import ChangeKind
 from tests.worlds.lives import Books, Call, Life
+from tests.worlds.stripe_stand_in import START, StandIn
 
 EVENT_NAME = "call_minutes"
 
@@ -72,6 +77,18 @@ class Works(Books):
 
     def drifts(self) -> list[str]:
         return [kind for (kind,) in self.rows("select kind from drifts where resolved_at is null order by id")]
+
+
+def on_professional(engine: Engine, stripe: StandIn, clock_file: Path) -> tuple[Works, Life]:
+    """A business on Professional, two days into its period; Enterprise has prices too."""
+    works = Works(engine, stripe, clock_file)
+    works.at(START)
+    life = Life(stripe, works.business_id, random.Random(1))
+    life.prices["enterprise"] = stripe.plan(10_000, "9", 49_900, "enterprise")
+    stripe.control("/stripe/subscriptions", customer=life.customer, prices=list(life.prices["professional"].values()))
+    works.follow(life)
+    stripe.run(stripe.timeline.advance(START + timedelta(days=2)))
+    return works, life
 
 
 def billed(life: Life) -> int:

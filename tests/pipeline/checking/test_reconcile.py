@@ -100,6 +100,28 @@ def test_a_call_that_twilio_shows_is_told_in_minutes_and_money_and_taken_over_wh
     assert altiora.json("reconcile")["differences"] == 0
 
 
+@pytest.mark.parametrize(("setting", "minutes"), [("false", 0), ("true", 2)])
+def test_a_child_leg_that_twilio_shows_is_told_by_the_setting_that_bills_it(
+    line, altiora, monkeypatch, setting, minutes
+):
+    parent = line.place(360)
+    line.pass_time(minutes=20)
+    line.list()
+    line.place(61, child_of=parent.sid)
+    line.pass_time(minutes=10)
+    monkeypatch.setenv("ALTIORA_BILL_CHILD_LEGS", setting)
+    told = altiora.json("reconcile", status=1)
+    assert (told["differences"], told["minutes"]) == (1, minutes)
+
+
+def test_a_call_that_twilio_shows_is_rounded_by_the_plans_increment(line, altiora):
+    counted(line)
+    run(line, "update subscription_plans set increment_seconds = 180 where code = 'starter'")
+    line.place(61)
+    line.pass_time(minutes=10)
+    assert altiora.json("reconcile", status=1)["minutes"] == 3
+
+
 def test_held_minutes_are_carried_when_applied(line, altiora):
     counted(line)
     run(line, "update subscription_plans set late_limit_minutes = 10")

@@ -1,6 +1,5 @@
 """Every kind of change, whatever Stripe answers and wherever the worker dies: done once."""
 
-import random
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,9 +9,9 @@ import pytest
 from ops.processes.repository import REPOSITORY
 from pipeline.subscription_changes import planning, sending
 from pipeline.subscription_changes.kinds import ChangeKind
-from tests.worlds.lives import Call, Life
+from tests.worlds.lives import Call
 from tests.worlds.stripe_stand_in import START
-from tests.worlds.works import Works, billed
+from tests.worlds.works import billed, on_professional
 
 #: Sends what is due, and dies at the moment when Stripe has done it and nobody knows: between the call and the commit.
 DYING_SENDER = """
@@ -49,14 +48,7 @@ def _metered_plan(it):
 def works(engine, host, tmp_path):
     """A business on Professional, ten minutes used."""
     with host.fresh(tmp_path) as stripe:
-        it = Works(engine, stripe, tmp_path / "our-clock")
-        it.at(START)
-        life = Life(stripe, it.business_id, random.Random(1))
-        life.prices["enterprise"] = stripe.plan(10_000, "9", 49_900, "enterprise")
-        prices = list(life.prices["professional"].values())
-        stripe.control("/stripe/subscriptions", customer=life.customer, prices=prices)
-        it.follow(life)
-        stripe.run(stripe.timeline.advance(START + timedelta(days=2)))
+        it, life = on_professional(engine, stripe, tmp_path / "our-clock")
         life.calls.append(Call(f"CA{1:032x}", START + timedelta(days=1), 600))
         it.follow(life)
         yield it, life
