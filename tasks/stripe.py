@@ -5,6 +5,7 @@ from datetime import timedelta
 import structlog
 
 from pipeline.meter import push_planning, push_sending, sum_comparison, unknown_pushes
+from pipeline.meter.push_states import PushState
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import StripeSettings, load
@@ -46,7 +47,7 @@ def verify_meter_pushes() -> None:
     counts = unknown_pushes.verify_due(engine(), StripeApi(settings), business_clock().now(), settling)
     if counts:
         log.info("verified-meter-pushes", **counts)
-    if counts["void"]:
+    if counts[PushState.VOID]:
         follow_ups.send({"stripe.plan-meter-pushes"})
 
 

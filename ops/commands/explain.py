@@ -10,6 +10,7 @@ from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import transaction
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
+from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.reading import explanation
 from pipeline.reading.explanation import Figure, Sum
 from pipeline.shared.clock import business_clock
@@ -157,7 +158,7 @@ def _of_invoice(invoice: _Told | None) -> Iterator[str]:
         return
     quantity = f"{invoice['minutes']:,} minutes"
     final = invoice["automatically_finalizes_at"]
-    when = f", finalises {shown(final)}" if invoice["status"] == "draft" and final else ""
+    when = f", finalises {shown(final)}" if invoice["status"] == InvoiceStatus.DRAFT and final else ""
     amount = f"{invoice['amount_due_cents'] / 100:,.2f} {invoice['currency']}"
     as_of = shown(invoice["snapshot_at"])
     yield f"invoice {invoice['id']}: {invoice['status']}{when}; {quantity}, {amount}; as of {as_of}"

@@ -12,6 +12,8 @@ from string import Template
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from pipeline.usage.late_minutes import AdjustmentKind
+
 _PAGE = Template(Path(__file__).with_name("statement.html").read_text(encoding="utf-8"))
 
 _REASONS = {
@@ -133,7 +135,7 @@ def _adjustments(each_adjustment: Sequence[Mapping[str, Any]], zone: ZoneInfo) -
     rows = []
     for each in each_adjustment:
         start, end = (_local(each["period"][bound], zone) for bound in ("start", "end"))
-        reason = _REASONS[each["reason"]] + ("; not charged" if each["kind"] == "written-off" else "")
+        reason = _REASONS[each["reason"]] + ("; not charged" if each["kind"] == AdjustmentKind.WRITTEN_OFF else "")
         rows.append(_row([reason, each["call"] or "", f"{start:%-d %b %Y} to {end:%-d %b %Y}", each["minutes"]]))
     head = '<th>Reason</th><th>Call</th><th>Of the period</th><th class="number">Minutes</th>'
     return (

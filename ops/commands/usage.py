@@ -8,6 +8,7 @@ from sqlalchemy import Connection
 from ops.commands.business_argument import BusinessArgument, find, service_status
 from ops.commands.database import transaction
 from ops.commands.output import AsJson, print_json, print_table, say, shown
+from pipeline.businesses.service_rules import ServiceStatus
 from pipeline.shared.clock import business_clock
 
 _BUSINESS = """
@@ -38,7 +39,7 @@ def usage(business: BusinessArgument, as_json: AsJson = False) -> None:
         print_json(used)
         return
     status = used["service_status"]
-    if status == "limited":
+    if status == ServiceStatus.LIMITED:
         status = f"limited until {shown(used['limited_until'])} UTC"
     if "grace_until" in used:
         status = f"active, a payment is overdue, suspended from {shown(used['grace_until'])} UTC on"
@@ -57,8 +58,8 @@ def _usage(connection: Connection, business_id: int, now: datetime) -> dict[str,
         "business": business.name,
         "plan": business.plan,
         "service_status": status,
-        **({"limited_until": business.limited_until} if status == "limited" else {}),
-        **({"grace_until": business.grace_until} if status == "active" and business.grace_until else {}),
+        **({"limited_until": business.limited_until} if status == ServiceStatus.LIMITED else {}),
+        **({"grace_until": business.grace_until} if status == ServiceStatus.ACTIVE and business.grace_until else {}),
         "records": [dict(row._mapping) for row in connection.exec_driver_sql(_RECORDS, (business_id,))],  # noqa: SLF001 - SQLAlchemy's public way to a dict
     }
 

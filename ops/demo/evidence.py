@@ -13,6 +13,7 @@ from ops.demo.stand_ins import Deliveries, Json, Sandbox
 from ops.demo.world import START, Bounds, minutes_of
 from pipeline.checking.rebuild import Tally, rebuild_all
 from pipeline.checking.rebuild_calls import Difference, Rules
+from pipeline.providers.twilio_words import CallStatus
 
 _RECORDS = """
 select r.id, r.business_id, r.period_start, r.period_end, r.state, r.closed_at, r.statement, r.included_minutes,
@@ -106,7 +107,7 @@ class Evidence:
     @property
     def billable(self) -> list[Json]:
         """The ledger's calls that count: completed, and no leg that <Dial> opened."""
-        return [call for call in self.ledger if call["status"] == "completed" and call["parent_sid"] is None]
+        return [call for call in self.ledger if call["status"] == CallStatus.COMPLETED and call["parent_sid"] is None]
 
     def record(self, use: Use) -> Any | None:
         """The usage record of the same business and bounds."""
@@ -180,7 +181,7 @@ def _uses(signed: Sequence[Signed], ledger: list[Json], sandbox: Sandbox, now: d
         ]
         holders |= dict.fromkeys(each.member.numbers, each.business_id)
     for call in ledger:
-        if call["status"] != "completed" or call["parent_sid"] is not None:
+        if call["status"] != CallStatus.COMPLETED or call["parent_sid"] is not None:
             continue
         ended = datetime.fromisoformat(call["end"])
         use = next(use for use in uses[holders[call["number"]]] if use.bounds[0] <= ended < use.bounds[1])

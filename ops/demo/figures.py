@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
+from pipeline.businesses.plan_limits import AlertKind
+
 #: Of business time: from a renewal's draft invoice to its finalisation, as the stand-in has it; how long before that
 #: a period is closed; how long a period that no invoice bills stays open to late calls.
 GRACE = timedelta(hours=1)
@@ -132,9 +134,9 @@ class News:
         sentences = []
         for row in connection.exec_driver_sql(_ALERTS, (self._last_alert,)):
             self._last_alert = row.id
-            used = "80 % of" if row.kind == "minutes-80" else "all of"
+            used = "80 % of" if row.kind == AlertKind.MINUTES_80 else "all of"
             limited = ""
-            if row.kind == "minutes-100" and row.limited_until is not None:
+            if row.kind == AlertKind.MINUTES_100 and row.limited_until is not None:
                 limited = f"; limited until {row.limited_until:%-d %b}"
             sentences.append(f"{row.name} ({row.plan}) has used {used} its {row.limit:,} minutes{limited}")
         return sentences

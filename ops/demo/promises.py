@@ -9,7 +9,9 @@ from ops.demo.evidence import Evidence
 from ops.demo.figures import CLOSED_BEFORE, FREE_GRACE, GRACE
 from ops.demo.month import SLICE
 from ops.demo.world import START, minutes_of
+from pipeline.events.outcomes import EventState
 from pipeline.meter.push_states import PushState
+from pipeline.usage.records import RecordState
 
 #: Faults that are named of one promise; the rest is counted.
 _NAMED = 5
@@ -84,7 +86,7 @@ def _everything_ends(evidence: Evidence) -> Verdict:
     faults = [
         f"{state}: {count} events"
         for state, count in evidence.states.items()
-        if state not in {"processed", "ignored", "dead"}
+        if state not in {EventState.PROCESSED, EventState.IGNORED, EventState.DEAD}
     ]
     # Nothing that the stand-ins send is beyond use, so a dead event has a fault of ours as its reason.
     faults += [f"dead: {row.provider} {row.type} {row.key}: {row.reason}" for row in evidence.dead]
@@ -109,7 +111,7 @@ def _sums_agree(evidence: Evidence) -> Verdict:
             faults.append(f"{about}: {row.pushed_minutes} min pushed, its pushes {row.sum_pushed}")
         if row.settled_at is not None and row.minutes != row.invoiced_minutes + row.of_invoice:
             faults.append(f"{about}: {row.minutes} min, invoiced {row.invoiced_minutes}, carried {row.of_invoice}")
-        if row.state != "closed" and row.paid and row.minutes != row.sum_pushed:
+        if row.state != RecordState.CLOSED and row.paid and row.minutes != row.sum_pushed:
             faults.append(f"{about}: {row.minutes} min, and Stripe was told {row.sum_pushed}")
     for signed in evidence.signed:
         difference = difference_of(evidence, signed.business_id)
@@ -162,10 +164,10 @@ def _no_tail_lost(evidence: Evidence) -> Verdict:
         if use.final and record.minutes != use.quantity + record.of_invoice:
             faults.append(f"{about}: {record.minutes} min, invoiced {use.quantity}, carried {record.of_invoice}")
         due = use.bounds[1] + (FREE_GRACE if use.signed.customer is None else GRACE)
-        if due <= evidence.now and record.state != "closed":
+        if due <= evidence.now and record.state != RecordState.CLOSED:
             faults.append(f"{about}: {record.state}, should be closed")
         late += abs(record.late_minutes) + abs(record.of_invoice)
-        closed += record.state == "closed"
+        closed += record.state == RecordState.CLOSED
     known = {(row.business_id, row.period_start, row.period_end) for row in evidence.records.values()}
     known -= {(use.signed.business_id, *use.bounds) for use in evidence.uses}
     faults += [f"business {business}: a record for {start} to {end}" for business, start, end in sorted(known)]
@@ -188,7 +190,7 @@ def _zero_is_not_broken(evidence: Evidence) -> Verdict:
     """Each closed period says whether its sources were complete, or which were not."""
     faults, complete, named = [], 0, 0
     for row in evidence.records.values():
-        if row.state != "closed":
+        if row.state != RecordState.CLOSED:
             continue
         sources, gaps = (row.statement or {}).get("sources"), (row.statement or {}).get("gaps")
         if sources == "complete":

@@ -10,6 +10,7 @@ from ops.commands.output import WrongError
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.providers import stripe_api
 from pipeline.providers.stripe_api import StripeApi, StripeApiError, Unreachable
+from pipeline.providers.stripe_words import ACTIVE_METER, UsageType
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
 from pipeline.shared.settings import PublicSettings, StripeSettings, TwilioSettings, load
 from pipeline.stripe_mirror.prices import read_price
@@ -64,7 +65,7 @@ def stripe() -> Iterator[Finding]:
 def _meter(meter: Json) -> Iterator[Finding]:
     name = meter["event_name"]
     wrong = []
-    if meter["status"] != "active":
+    if meter["status"] != ACTIVE_METER:
         wrong.append(f"meter {name} is {meter['status']}: reactivate it")
     if meter["default_aggregation"]["formula"] != "sum":
         wrong.append(f"meter {name} makes a {meter['default_aggregation']['formula']}: create one that sums")
@@ -97,7 +98,7 @@ def _prices(meter_id: str, prices: Sequence[Json]) -> Iterator[Finding]:
 
 def _counts(price: Json, meter_id: str) -> bool:
     recurring: Mapping[str, Any] = price["recurring"]
-    return (recurring["usage_type"], recurring["meter"]) == ("metered", meter_id)
+    return (recurring["usage_type"], recurring["meter"]) == (UsageType.METERED, meter_id)
 
 
 def _plan_of(price: Json) -> str | None:

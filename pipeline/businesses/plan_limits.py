@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -51,16 +52,26 @@ class AlertKind(StrEnum):
     NUMBERS = "numbers"
 
 
+def alert_threshold(included: int) -> int:
+    """From how many minutes on a business is told that 80 % of the included ones are used: rounded up."""
+    return -(-included * 4 // 5)
+
+
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A record's own use (without what was carried into it) before and after a change, in minutes."""
+    """A record's own use (without what was carried into it) after a change, in minutes."""
 
     record_id: int
     business_id: int
     bills_overage: bool
     included: int
-    before: int
+    before: int | None
+    """None: the record itself has changed, and was on no side of any threshold before."""
     after: int
+
+    def crosses(self, threshold: int) -> bool:
+        """Whether the change reaches the threshold."""
+        return (self.before is None or self.before < threshold) and threshold <= self.after
 
 
 def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> None:
@@ -71,10 +82,13 @@ def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> Non
     alerts = []
     crossed = set()
     for use in uses:
-        for kind, threshold in (("minutes-80", -(-use.included * 4 // 5)), ("minutes-100", use.included)):
-            if use.before < threshold <= use.after:
+        for kind, threshold in (
+            (AlertKind.MINUTES_80, alert_threshold(use.included)),
+            (AlertKind.MINUTES_100, use.included),
+        ):
+            if use.crosses(threshold):
                 alerts.append((use.record_id, kind, use.after))
-        if not use.bills_overage and (use.before < use.included) != (use.after < use.included):
+        if not use.bills_overage and (use.before is None or use.before < use.included) != (use.after < use.included):
             crossed.add(use.business_id)
     if alerts:
         record_ids, kinds, values = map(list, zip(*alerts, strict=True))
@@ -87,14 +101,16 @@ def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> Non
 def check_counts(connection: Connection, business_id: int, now: datetime) -> None:
     """Compare agents and numbers with the plan: an alert while there are more, resolved when there are not."""
     plan_id, agents_limit, numbers_limit, agents, numbers = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
-    for kind, value, limit in (("agents", agents, agents_limit), ("numbers", numbers, numbers_limit)):
+    for kind, value, limit in ((AlertKind.AGENTS, agents, agents_limit), (AlertKind.NUMBERS, numbers, numbers_limit)):
         about = {"business_id": business_id, "kind": kind, "plan_id": plan_id, "now": now, "above": value > limit}
         connection.exec_driver_sql(_RESOLVE, about)
         if value > limit:
             connection.exec_driver_sql(_ALERT, {**about, "value": value, "limit": limit})
 
 
-def room_for_another(connection: Connection, business_id: int, kind: str) -> bool:
-    """Whether the plan has room for one more of ``agents`` or ``numbers``."""
+def room_for_another(
+    connection: Connection, business_id: int, kind: Literal[AlertKind.AGENTS, AlertKind.NUMBERS]
+) -> bool:
+    """Whether the plan has room for one more of these."""
     _, agents_limit, numbers_limit, agents, numbers = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
-    return bool(agents < agents_limit) if kind == "agents" else bool(numbers < numbers_limit)
+    return bool(agents < agents_limit) if kind == AlertKind.AGENTS else bool(numbers < numbers_limit)

@@ -144,7 +144,7 @@ def add_number(
     name, _, plan = _living(connection, business_id)
     if holder == business_id:
         raise BusinessError(f"business {business_id} ({name}) holds {number} already")
-    if not plan_limits.room_for_another(connection, business_id, "numbers"):
+    if not plan_limits.room_for_another(connection, business_id, plan_limits.AlertKind.NUMBERS):
         raise BusinessError(f"plan {plan} of business {business_id} ({name}) has room for no other number")
     if last is not None:
         since = _take_over(connection, last, since, now)

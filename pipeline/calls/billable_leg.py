@@ -4,10 +4,12 @@ A completed leg of known length; a child leg, which ``<Dial>`` opens, only where
 so.
 """
 
+from pipeline.providers.twilio_words import CallStatus
+
 
 def is_billable_leg(status: str, seconds: int | None, parent_sid: str | None, *, bill_child_legs: bool) -> bool:
     """Whether a leg is billed, once its business is known."""
-    return status == "completed" and seconds is not None and (bill_child_legs or parent_sid is None)
+    return status == CallStatus.COMPLETED and seconds is not None and (bill_child_legs or parent_sid is None)
 
 
 #: SQL of why the call ``c`` is not billed, null for one that is; ``%(bill_child_legs)s`` is the setting.

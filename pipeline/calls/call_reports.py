@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, unquote_plus
 import orjson
 
 from pipeline.events.outcomes import EventState, Outcome
+from pipeline.providers.twilio_words import TERMINAL, CallStatus, Direction
 
-TERMINAL = frozenset({"completed", "busy", "no-answer", "failed", "canceled"})
-STATUSES = TERMINAL | {"queued", "initiated", "ringing", "in-progress"}
+_STATUSES = frozenset(CallStatus)
 #: Twilio ends a call after 24 hours at the latest; a longer one is a broken figure, to be fetched.
 MAX_SECONDS = 24 * 3600 + 60
 
@@ -75,9 +75,11 @@ class CallReport:
     def number(self) -> str | None:
         """The number of ours that was called, or that calls; None where an address stands that is no number."""
         direction = self.direction
-        if direction == "inbound" or (direction == "trunking-originating" and self.from_api):
+        if direction == Direction.INBOUND or (direction == Direction.TRUNKING_ORIGINATING and self.from_api):
             ours = self.to_number
-        elif direction in {"outbound-api", "outbound-dial"} or (direction == "trunking-terminating" and self.from_api):
+        elif direction in {Direction.OUTBOUND_API, Direction.OUTBOUND_DIAL} or (
+            direction == Direction.TRUNKING_TERMINATING and self.from_api
+        ):
             ours = self.from_number
         else:  # what a trunk's callback names may be its own address: the API knows
             return None
@@ -149,7 +151,7 @@ def _from_callback(
     if _is_something_else(params):
         return Outcome(event_id, EventState.IGNORED, "not-a-call-status")
     status = params["CallStatus"]
-    if status not in STATUSES:
+    if status not in _STATUSES:
         return Outcome(event_id, EventState.DEAD, "unknown-status")
     sid = params.get("CallSid", "")
     if not _SID.fullmatch(sid):
@@ -194,7 +196,7 @@ def _from_api(
     if call.get("account_sid", account_sid) != account_sid:
         return Outcome(event_id, EventState.DEAD, "foreign-account")
     status, sid = call.get("status"), call.get("sid")
-    if not isinstance(status, str) or status not in STATUSES:
+    if not isinstance(status, str) or status not in _STATUSES:
         return Outcome(event_id, EventState.DEAD, "unknown-status")
     if not isinstance(sid, str) or not _SID.fullmatch(sid):
         return Outcome(event_id, EventState.DEAD, "bad-call-sid")

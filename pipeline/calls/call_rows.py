@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from pipeline.calls.call_owner import Candidate
 from pipeline.calls.call_reports import CallReport
-from pipeline.usage.records import Record
+from pipeline.usage.records import Record, RecordState
 
 _COLUMNS = (
     ("sid", "text"),
@@ -105,7 +105,7 @@ class Counted:
 
     @property
     def in_record(self) -> bool:
-        return self.record is not None and self.record.state != "closed"
+        return self.record is not None and self.record.state != RecordState.CLOSED
 
 
 def frozen(connection: Connection, sids: Sequence[str]) -> set[str]:

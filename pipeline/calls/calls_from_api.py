@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row
 from pipeline.calls import call_reports
 from pipeline.calls.call_reports import CallReport
 from pipeline.events import queue
+from pipeline.providers.twilio_words import CallStatus
 
 #: What we keep of a Call resource: all that counting reads, and nothing that changes by itself.
 FIELDS = (
@@ -115,6 +116,6 @@ def _differs(report: CallReport, stored: Row[Any]) -> bool:
         "price_unit": report.price_unit,
         "ended_at": None if report.estimated else report.ended_at,
         # A call that nobody answered starts nowhere in particular, and counts nothing.
-        "started_at": report.started_at if report.status == "completed" else None,
+        "started_at": report.started_at if report.status == CallStatus.COMPLETED else None,
     }
     return any(value is not None and value != getattr(stored, name) for name, value in said.items())

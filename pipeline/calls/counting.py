@@ -5,7 +5,6 @@ difference.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -17,33 +16,10 @@ from pipeline.calls.call_reports import CallReport
 from pipeline.calls.call_rows import Counted
 from pipeline.events import fetch_requests
 from pipeline.events.outcomes import EventState, MoreBusinesses, Outcome
-from pipeline.usage import late_minutes, monthly_allowance, records
+from pipeline.providers.twilio_words import CallStatus
+from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
+from pipeline.usage.record_figures import CallDifference
 from pipeline.usage.rounding import billable_minutes, increments_of
-
-_MOVE = """
-update usage_records r
-set calls = r.calls + d.calls, seconds = r.seconds + d.seconds, minutes = r.minutes + d.minutes
-from unnest(%(ids)b::bigint[], %(calls)b::int[], %(seconds)b::bigint[], %(minutes)b::int[])
-     as d(id, calls, seconds, minutes)
-join subscription_plans p on true
-where r.id = d.id and p.id = r.plan_id
-returning r.id, r.business_id, p.bills_overage, r.included_minutes,
-          r.minutes - r.adjustment_minutes - d.minutes, r.minutes - r.adjustment_minutes
-"""
-
-
-@dataclass(slots=True)
-class _Change:
-    """What happens to one usage record."""
-
-    calls: int = 0
-    seconds: int = 0
-    minutes: int = 0
-
-    def add(self, sign: int, seconds: int, minutes: int) -> None:
-        self.calls += sign
-        self.seconds += sign * seconds
-        self.minutes += sign * minutes
 
 
 class Batch:
@@ -145,18 +121,18 @@ class Batch:
         strangers = {row.was_business_id for row in returned} - locked - {None}
         if strangers:
             raise MoreBusinesses(strangers)
-        changes: dict[int, _Change] = {}
+        changes: dict[int, CallDifference] = {}
         late = []
         for sid, _, was_record, was_counted, was_minutes, was_seconds in returned:
             if was_counted:
-                changes.setdefault(was_record, _Change()).add(-1, was_seconds, was_minutes)
+                changes.setdefault(was_record, CallDifference()).add(-1, was_seconds, was_minutes)
             new = counted.get(sid)
             if new is not None and new.record is not None:
                 if new.in_record:
-                    changes.setdefault(new.record.id, _Change()).add(1, new.seconds, new.minutes)
+                    changes.setdefault(new.record.id, CallDifference()).add(1, new.seconds, new.minutes)
                 else:
                     late.append((new.record.id, new.minutes, sid))
-        self._move_records(changes, now)
+        plan_limits.check_use(self._connection, record_figures.add_calls(self._connection, changes), now)
         self._share_allowances(counted, now)
         self._carry(late, now)
         return {row.sid for row in returned}
@@ -170,18 +146,6 @@ class Batch:
         changed = call_rows.update_frozen(self._connection, reports, minutes)
         self._carry([(record_id, minutes, sid) for sid, record_id, minutes in changed], now)
         return {row.sid for row in changed}
-
-    def _move_records(self, changes: dict[int, _Change], now: datetime) -> None:
-        moved = sorted(
-            (record_id, each.calls, each.seconds, each.minutes)
-            for record_id, each in changes.items()
-            if each.calls or each.seconds or each.minutes
-        )
-        if not moved:
-            return
-        parameters = dict(zip(("ids", "calls", "seconds", "minutes"), map(list, zip(*moved, strict=True)), strict=True))
-        uses = [plan_limits.Use(*row) for row in self._connection.exec_driver_sql(_MOVE, parameters)]
-        plan_limits.check_use(self._connection, uses, now)
 
     def _share_allowances(self, counted: dict[str, Counted], now: datetime) -> None:
         """Where a calendar month is cut into several records, what one uses is missing in the next."""
@@ -218,7 +182,7 @@ class Batch:
             contradicts = sid in stored and stored[sid][0] == report.rank and stored[sid][1:] != report.content
             if candidate.disputed or contradicts:
                 self._request_fetch(sid, "reports-differ")
-            elif sid in changed and report.status == "completed" and report.seconds is None:
+            elif sid in changed and report.status == CallStatus.COMPLETED and report.seconds is None:
                 self._request_fetch(sid, "no-duration")
             elif sid in changed and report.estimated:
                 self._request_fetch(sid, "no-timestamp")

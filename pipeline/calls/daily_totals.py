@@ -16,6 +16,7 @@ from pipeline.calls import calls_from_api
 from pipeline.calls.hourly_listing import LONGEST_CALL
 from pipeline.events.heartbeats import TWILIO_CALLS
 from pipeline.providers.twilio_api import TwilioApi
+from pipeline.providers.twilio_words import CallStatus, Direction
 from pipeline.shared import drifts
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind
@@ -30,7 +31,10 @@ MOST_DAYS = 7
 MOST_CALLS = 100
 
 #: Twilio's categories of usage, and the directions of the calls that each counts.
-CATEGORIES = {"calls-inbound": ["inbound"], "calls-outbound": ["outbound-api", "outbound-dial"]}
+CATEGORIES = {
+    "calls-inbound": [Direction.INBOUND],
+    "calls-outbound": [Direction.OUTBOUND_API, Direction.OUTBOUND_DIAL],
+}
 
 _LISTED_UNTIL = "select listed_until from listings where source = %s"
 _COMPARED = """
@@ -131,7 +135,9 @@ def compare_day(engine: Engine, api: TwilioApi, day: date, now: datetime, *, sto
     if not totals:
         return None
     asked_at = machine_now()
-    listed = {call["sid"]: call for call in api.list_calls(start, start + DAY) if call["status"] == "completed"}
+    listed = {
+        call["sid"]: call for call in api.list_calls(start, start + DAY) if call["status"] == CallStatus.COMPLETED
+    }
     with engine.connect() as connection:
         ours = set(connection.exec_driver_sql(_SIDS, about).scalars())
     difference = DayDifference(day, totals, sorted(listed.keys() - ours))

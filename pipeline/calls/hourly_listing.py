@@ -14,9 +14,9 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
-from pipeline.calls.call_reports import TERMINAL
 from pipeline.events import heartbeats
 from pipeline.providers.twilio_api import TwilioApi, rfc2822_instant
+from pipeline.providers.twilio_words import TERMINAL
 from pipeline.shared.clock import Clock, machine_now
 
 log = structlog.get_logger()

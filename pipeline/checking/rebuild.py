@@ -18,6 +18,7 @@ from pipeline.events import queue
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage.periods import add_months
+from pipeline.usage.records import RecordState
 
 CHUNK = 1_000
 #: Raw events are kept so long, by when they were received.
@@ -221,7 +222,7 @@ def reapply(connection: Connection, rebuilt: Rebuilt) -> int:
     moves it by differences, so it would be as wrong afterwards.
     """
     record = rebuilt.record
-    if record.state == "closed":
+    if record.state == RecordState.CLOSED:
         raise NotRebuiltError(
             f"record {record.id} is closed, and stays as it was frozen; what became known since is carried by"
             " adjustments. --dry-run shows what differs"

@@ -16,6 +16,7 @@ from pipeline.calls.billable_leg import is_billable_leg
 from pipeline.calls.call_reports import CallReport
 from pipeline.events import queue
 from pipeline.events.outcomes import EventState
+from pipeline.providers.twilio_words import CallStatus
 from pipeline.usage import records
 from pipeline.usage.records import Record
 from pipeline.usage.rounding import billable_minutes
@@ -210,7 +211,8 @@ class CallCheck:
 
     def _was_said(self) -> bool:
         return any(
-            report.status == "completed" and report.seconds == self.stored.counted_seconds for report in self.told
+            report.status == CallStatus.COMPLETED and report.seconds == self.stored.counted_seconds
+            for report in self.told
         )
 
     def _differs(self, kind: str, stored: str, rebuilt: str) -> Difference:

@@ -7,26 +7,21 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.checking.rebuild_calls import Difference
+from pipeline.checking.record_sums import SETTLEMENT, TO_SETTLE
 from pipeline.shared.drifts import DriftKind
+from pipeline.usage.record_figures import PARTS
 
 # Sums: a record beside its calls and adjustments; what its settlement carried beside what it should have.
-_SUMS = """
-select r.id, r.period_start, r.calls, r.seconds, r.minutes, r.adjustment_minutes, c.calls as calls_sum,
-       c.seconds as seconds_sum, c.minutes + a.minutes as minutes_sum, a.minutes as adjustments_sum,
-       o.settlement, case when r.settled_at is null then 0 else r.minutes - r.invoiced_minutes end as to_settle
+_SUMS = f"""
+select r.id, r.period_start, r.calls, r.seconds, r.minutes, r.adjustment_minutes, counted.calls as calls_sum,
+       counted.seconds as seconds_sum, counted.minutes + carried.minutes as minutes_sum,
+       carried.minutes as adjustments_sum, settlement.minutes as settlement, {TO_SETTLE} as to_settle
 from usage_records r
-cross join lateral (
-  select count(*)::int as calls, coalesce(sum(counted_seconds), 0)::bigint as seconds,
-         coalesce(sum(counted_minutes), 0)::int as minutes
-  from calls where usage_record_id = r.id and counted) c
-cross join lateral (
-  select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments where usage_record_id = r.id) a
-cross join lateral (
-  select coalesce(sum(minutes), 0)::int as settlement
-  from usage_adjustments where origin_record_id = r.id and call_sid is null) o
+{PARTS}
+{SETTLEMENT}
 where r.id = any(%(ids)b::bigint[])
 order by r.id
-"""
+"""  # noqa: S608 - put together from fragments of ours
 
 # By origin, so that each is found once.
 _STRAY_ADJUSTMENTS = """

@@ -14,13 +14,13 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
 from pipeline.calls.billable_leg import is_billable_leg
-from pipeline.calls.call_reports import TERMINAL
 from pipeline.calls.hourly_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
 from pipeline.checking import record_sums
 from pipeline.meter import sum_comparison, unknown_pushes
 from pipeline.meter.push_states import PushVerdict
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.providers.twilio_api import TwilioApi
+from pipeline.providers.twilio_words import TERMINAL
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind

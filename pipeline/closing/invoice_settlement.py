@@ -13,10 +13,12 @@ from sqlalchemy import Connection
 from pipeline.meter import push_states
 from pipeline.meter.push_sending import mark_sent
 from pipeline.meter.push_states import PUSH_COLUMNS, push_of
+from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import late_minutes
+from pipeline.usage import late_minutes, record_figures
 from pipeline.usage.billing_window import INVOICE
+from pipeline.usage.late_minutes import AdjustmentKind
 
 # Final: its invoice is no draft. One that was cut by another price, and is on no invoice, was dropped when an invoice
 # that bills a later time is final: the prices were swapped without proration.
@@ -53,15 +55,10 @@ select r.id, r.business_id, r.minutes, r.period_start, r.period_end, invoice.id 
 order by r.business_id, r.period_start
 """
 
-_SETTLE = "update usage_records set invoiced_minutes = %(invoiced)s, settled_at = %(now)s where id = %(id)s"
-
 _ANSWERED = f"""
-select {PUSH_COLUMNS}, r.invoiced_minutes, (
-  select coalesce(sum(sent.minutes), 0) from meter_pushes sent
-  where sent.business_id = r.business_id and sent.state = 'sent'
-    and sent.timestamp >= r.period_start and sent.timestamp < r.period_end) as sent_minutes
+select {PUSH_COLUMNS}, r.invoiced_minutes, r.pushed_minutes
 {_UNKNOWN} and p.business_id = any(%s::bigint[])
-"""  # noqa: S608 - as above
+"""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,15 +67,15 @@ def settle_records(connection: Connection, business_ids: Sequence[int], now: dat
     """Settle what has its final invoice, for businesses whose locks are held; returns how many records."""
     settled = 0
     for record in connection.exec_driver_sql(_FINAL, (list(business_ids),)).all():
-        if record.status == "void":
+        if record.status == InvoiceStatus.VOID:
             _report_unusable(connection, record, now)
             continue
         missing = record.minutes - record.metered_quantity
         # What a trial uses is free where Stripe says so, by a line without minutes. A price that somebody swapped
         # without proration gave its usage away: whether that was meant is for a person to say.
-        kind = "written-off" if record.trial and not record.metered_quantity else None
+        kind = AdjustmentKind.WRITTEN_OFF if record.trial and not record.metered_quantity else None
         if record.dropped and missing:
-            kind = "unbillable"
+            kind = AdjustmentKind.UNBILLABLE
             _report_lost(connection, record, now)
         # Also for a negative sum: Stripe bills 0, and what is below is carried on as a credit.
         late_minutes.carry_minutes(
@@ -90,9 +87,9 @@ def settle_records(connection: Connection, business_ids: Sequence[int], now: dat
             now=now,
             kind=kind,
         )
-        connection.exec_driver_sql(_SETTLE, {"id": record.id, "invoiced": record.metered_quantity, "now": now})
-        for kind in (DriftKind.NO_INVOICE, DriftKind.UNUSABLE_INVOICE):
-            drifts.resolve(connection, kind, f"record:{record.id}", now)
+        record_figures.set_invoiced(connection, record.id, record.metered_quantity, now)
+        for answered in (DriftKind.NO_INVOICE, DriftKind.UNUSABLE_INVOICE):
+            drifts.resolve(connection, answered, f"record:{record.id}", now)
         settled += 1
     _answer_unknown(connection, business_ids, now)
     return settled
@@ -134,8 +131,8 @@ def _answer_unknown(connection: Connection, business_ids: Sequence[int], now: da
     """The final invoice also tells whether Stripe had a push without an answer in time; if unclear it stays unknown."""
     for row in connection.exec_driver_sql(_ANSWERED, (list(business_ids),)).all():
         push = push_of(row)
-        if row.invoiced_minutes == row.sent_minutes + push.minutes:
+        if row.invoiced_minutes == row.pushed_minutes + push.minutes:
             mark_sent(connection, push, "on the finalised invoice", now)
-        elif row.invoiced_minutes == row.sent_minutes:
+        elif row.invoiced_minutes == row.pushed_minutes:
             push_states.set_not_counted(connection, push.id, "not on the finalised invoice: its minutes are carried")
             drifts.resolve(connection, DriftKind.UNKNOWN_PUSH, push.subject, now)

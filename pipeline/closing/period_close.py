@@ -5,7 +5,7 @@ read from what is due, so running it twice, or by two workers at once, does it o
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
@@ -56,6 +56,15 @@ update usage_records r set state = 'closing'
 from (select r.id {_JOINS} where {_ENDED} and r.business_id = any(%(ids)s::bigint[])) ended
 where r.id = ended.id
 """  # noqa: S608 - as above
+
+# The period that a draft is for is over: its record takes late calls now, and waits for the close.
+_BEGIN_BILLED = """
+update usage_records r set state = 'closing'
+from subscriptions s
+where r.business_id = %(business_id)s and r.subscription_id = s.id and s.stripe_id = %(subscription_id)s
+  and r.period_end = any(%(ends)s::timestamptz[]) and r.period_end <= %(now)s and r.state = 'open'
+  and not r.provisional
+"""
 
 _CLOSE = f"""
 update usage_records r set state = 'closed', closed_at = %(now)s,
@@ -140,6 +149,17 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
             )
     settled = invoice_settlement.settle_records(connection, business_ids, now)
     return Counter(closing=begun, closed=len(closed), settled=settled)
+
+
+def begin_closing(
+    connection: Connection, business_id: int, subscription_id: str | None, ends: Collection[datetime], now: datetime
+) -> None:
+    """Begin closing the records of this subscription (as Stripe names it) whose periods, over, an invoice bills.
+
+    The business's lock is held.
+    """
+    about = {"business_id": business_id, "subscription_id": subscription_id, "ends": sorted(ends), "now": now}
+    connection.exec_driver_sql(_BEGIN_BILLED, about)
 
 
 def _request_missing(connection: Connection, now: datetime) -> int:

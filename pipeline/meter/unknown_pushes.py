@@ -21,6 +21,7 @@ from pipeline.meter import error_reports, push_states
 from pipeline.meter.push_sending import mark_sent
 from pipeline.meter.push_states import PUSH_COLUMNS, Push, PushState, PushVerdict, push_of
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
+from pipeline.providers.stripe_words import ACTIVE_METER
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.drifts import DriftKind
@@ -184,7 +185,7 @@ def summed_by_stripe(api: StripeApi, meter: str, customer: str, start: datetime,
 
 def meters_by_event_name(api: StripeApi) -> dict[str, str]:
     """The ids of the meters, an active one before one that is not. Raises StripeApiError."""
-    listed = sorted(api.meters(), key=lambda meter: bool(meter["status"] == "active"))
+    listed = sorted(api.meters(), key=lambda meter: bool(meter["status"] == ACTIVE_METER))
     return {meter["event_name"]: meter["id"] for meter in listed}
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import stripe
 
+from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.providers.webhook_signatures import SignatureError
 from pipeline.shared.settings import StripeSettings
 
@@ -131,7 +132,7 @@ class StripeApi:
         return self._request("post", f"/v1/invoices/{_path(invoice)}", params, idempotency_key)
 
     def list_drafts(self, subscription: str) -> list[Json]:
-        return list(self._pages("/v1/invoices", {"subscription": subscription, "status": "draft"}))
+        return list(self._pages("/v1/invoices", {"subscription": subscription, "status": InvoiceStatus.DRAFT}))
 
     def all_subscriptions(self) -> Iterator[Json]:
         """Every subscription of the account, cancelled ones too: the default leaves those out."""

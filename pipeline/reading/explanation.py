@@ -12,9 +12,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline.businesses.plan_limits import AlertKind, alert_threshold
+from pipeline.meter.push_states import PushState
 from pipeline.reading import explanation_calls
 from pipeline.reading.explanation_bounds import bounds, subscription_of
 from pipeline.reading.explanation_calls import call_groups, crossing_call, listed_calls, total_of
+from pipeline.usage.records import RecordState
 
 _RECORD = """
 select r.*, b.name as business, b.time_zone, p.code as plan, p.name as plan_name, p.price_cents, p.increment_seconds,
@@ -232,12 +235,12 @@ def _sums_of_pushes(record: Any, pushes: Sequence[dict[str, Any]], adjustments: 
             Sum("for Stripe", 0, [(record.minutes, "used"), (-record.minutes, "not for Stripe: no metered item")]),
         ]
     by_state = {state: sum(each["minutes"] for each in pushes if each["state"] == state) for state in _PUSH_STATES}
-    sums = [Sum("pushed", record.pushed_minutes, [(by_state["sent"], "of the pushes that Stripe has")])]
+    sums = [Sum("pushed", record.pushed_minutes, [(by_state[PushState.SENT], "of the pushes that Stripe has")])]
     if record.settled_at is None:
         parts = [(amount, _PUSH_STATES[state]) for state, amount in by_state.items() if amount]
         rest = record.minutes - sum(by_state.values())
         if rest or not parts:
-            waits = "is not planned yet" if record.state != "closed" else "waits for the final invoice"
+            waits = "is not planned yet" if record.state != RecordState.CLOSED else "waits for the final invoice"
             parts.append((rest, waits))
         sums.append(Sum("for Stripe", record.minutes, parts))
     else:
@@ -251,17 +254,17 @@ def _sums_of_pushes(record: Any, pushes: Sequence[dict[str, Any]], adjustments: 
 
 #: What each state of a push means for the minutes of the period; those of void and released ones are planned anew.
 _PUSH_STATES = {
-    "sent": "pushed",
-    "planned": "planned",
-    "sending": "being sent",
-    "unknown": "without an answer",
-    "failed": "refused",
+    PushState.SENT: "pushed",
+    PushState.PLANNED: "planned",
+    PushState.SENDING: "being sent",
+    PushState.UNKNOWN: "without an answer",
+    PushState.FAILED: "refused",
 }
 
 
 def _alert(connection: Connection, record_id: int, alert: dict[str, Any]) -> dict[str, Any]:
     """An alert with the threshold it stands for and, of minutes, the call that crossed it."""
-    shares = {"minutes-80": -(-alert["limit"] * 4 // 5), "minutes-100": alert["limit"]}
+    shares = {AlertKind.MINUTES_80: alert_threshold(alert["limit"]), AlertKind.MINUTES_100: alert["limit"]}
     threshold = shares.get(alert["kind"])
     call = crossing_call(connection, record_id, threshold) if threshold is not None else None
     return {**alert, "threshold": threshold, "crossed_by": call}

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.calls.billable_leg import WHY_NOT_BILLED
+from pipeline.providers.twilio_words import CallStatus
 from pipeline.usage.rounding import billable_minutes_sql
 
 #: Why a call is counted, or is not. A call that is not counted may have no record, and is found by when it ended.
@@ -123,7 +124,7 @@ def _about(record: Any, *, bill_child_legs: bool) -> dict[str, Any]:
 
 def _rounding(call: Any, step: int) -> str:
     """How seconds become minutes, as "61 s -> 2 minutes, in steps of 60 s"."""
-    if call["status"] != "completed" or call["seconds"] is None:
+    if call["status"] != CallStatus.COMPLETED or call["seconds"] is None:
         return ""
     seconds, minutes = (
         (call["counted_seconds"], call["counted_minutes"]) if call["counted"] else (call["seconds"], call["minutes"])

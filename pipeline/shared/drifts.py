@@ -1,7 +1,7 @@
 """Drifts: differences that were found, each a row with what was expected and what is, open until resolved."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -76,6 +76,12 @@ _RESOLVE = text("""
     where kind = :kind and subject = :subject and resolved_at is null
 """)
 
+_RESOLVE_OTHERS = text("""
+    update drifts set resolved_at = :now
+    where kind = :kind and resolved_at is null and not subject = any(cast(:wrong as text[]))
+      and split_part(subject, ':', 2)::bigint >= :first and split_part(subject, ':', 2)::bigint < :end
+""")
+
 log = structlog.get_logger(__name__)
 
 
@@ -120,3 +126,11 @@ def report(
 def resolve(connection: Connection, kind: DriftKind, subject: str, now: datetime, *, note: str | None = None) -> None:
     """Close the open drift of this kind and subject, if there is one; ``note`` where a person did."""
     connection.execute(_RESOLVE, {"kind": kind, "subject": subject, "now": now, "note": note})
+
+
+def resolve_others(
+    connection: Connection, kind: DriftKind, wrong: Collection[str], checked: range, now: datetime
+) -> None:
+    """Close the open drifts of this kind, about a ``checked`` id, whose subject is not among those found ``wrong``."""
+    about = {"now": now, "kind": kind, "wrong": list(wrong), "first": checked.start, "end": checked.stop}
+    connection.execute(_RESOLVE_OTHERS, about)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from pipeline.events.outcomes import Applied, EventState, Outcome
 from pipeline.providers.stripe_fields import below, identifier, unix_instant
+from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.stripe_mirror import customers, invoices, prices, subscriptions
 from pipeline.stripe_mirror.customers import UnlinkedError
 from pipeline.stripe_mirror.effects import AWAITING_CUSTOMER, Effects
@@ -171,7 +172,11 @@ def _meaning(event: StripeEvent) -> Snapshot | _Look | _Nothing:
         # Occurs when somebody deletes a draft: it bills nothing, as a void one.
         case "invoice.deleted":
             invoice = invoices.read_invoice(subject)
-            return _NOT_NEEDED if invoice is None else _snapshot(event, dataclasses.replace(invoice, status="void"))
+            return (
+                _NOT_NEEDED
+                if invoice is None
+                else _snapshot(event, dataclasses.replace(invoice, status=InvoiceStatus.VOID))
+            )
         # Occurs when a price is made, changed (its metadata may map it to a plan) or deleted.
         case "price.created" | "price.updated" | "price.deleted":
             return _snapshot(event, prices.read_price(subject))

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.businesses import service_status
+from pipeline.closing import period_close
 from pipeline.providers.stripe_fields import (
     below,
     has_more,
@@ -19,12 +20,11 @@ from pipeline.providers.stripe_fields import (
     whole,
     word,
 )
+from pipeline.providers.stripe_words import RENEWAL, InvoiceStatus, UsageType
 from pipeline.stripe_mirror.customers import Owned
 from pipeline.stripe_mirror.effects import Effects
 from pipeline.stripe_mirror.prices import usage_type_shown
 from pipeline.usage import record_alignment
-
-STATUSES = frozenset({"draft", "open", "paid", "uncollectible", "void"})
 
 _METERED = "select id, usage_type = 'metered' from stripe_prices where id = any(%s::text[])"
 
@@ -54,15 +54,6 @@ select %(invoice_id)s, l.price_id, l.period_start, l.period_end, %(subscription_
 from unnest(%(price_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(minutes)s::int[],
             %(amounts)s::bigint[], %(mid_periods)s::boolean[])
      as l(price_id, period_start, period_end, minutes, amount_cents, mid_period)
-"""
-
-# The period that the draft is for is over: its record takes late calls now, and waits for the close.
-_BEGIN_CLOSING = """
-update usage_records r set state = 'closing'
-from subscriptions s
-where r.business_id = %(business_id)s and r.subscription_id = s.id and s.stripe_id = %(subscription_id)s
-  and r.period_end = any(%(ends)s::timestamptz[]) and r.period_end <= %(now)s and r.state = 'open'
-  and not r.provisional
 """
 
 
@@ -106,7 +97,7 @@ def read_invoice(invoice: Any) -> Invoice | None:
     status = word(below(invoice, "status"))
     if not isinstance(invoice, Mapping) or invoice.get("object") != "invoice":
         return None
-    if invoice_id is None or customer_id is None or subscription_id is None or status not in STATUSES:
+    if invoice_id is None or customer_id is None or subscription_id is None or status not in set(InvoiceStatus):
         return None
     start, end = unix_instant(invoice.get("period_start")), unix_instant(invoice.get("period_end"))
     return Invoice(
@@ -136,7 +127,7 @@ def read_line(row: Mapping[str, Any]) -> Line | None:
         return None
     return Line(
         price_id=identifier(price),
-        metered=None if usage_type is None else usage_type == "metered",
+        metered=None if usage_type is None else usage_type == UsageType.METERED,
         quantity=_quantity(row),
         start=start,
         end=end,
@@ -202,15 +193,7 @@ def store_invoice(
     if after:
         if before != after:  # it tells when periods began and ended
             record_alignment.align_records(connection, business_id, now)
-        connection.exec_driver_sql(
-            _BEGIN_CLOSING,
-            {
-                "business_id": business_id,
-                "subscription_id": invoice.subscription_id,
-                "ends": sorted({end for _, end in after}),
-                "now": now,
-            },
-        )
+        period_close.begin_closing(connection, business_id, invoice.subscription_id, {end for _, end in after}, now)
         effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
     service_status.settle_service(connection, [business_id], now, f"invoice {invoice.id} is {invoice.status}")
 
@@ -233,9 +216,7 @@ def _replace_lines(connection: Connection, invoice: Invoice) -> tuple[Spans, Spa
             "minutes": [int(quantity) for quantity, _ in lines.values()],
             "amounts": [cents for _, cents in lines.values()],
             "mid_periods": [
-                invoice.billing_reason == "subscription_cycle"
-                and invoice.period is not None
-                and start > invoice.period[0]
+                invoice.billing_reason == RENEWAL and invoice.period is not None and start > invoice.period[0]
                 for _, start, _ in lines
             ],
         },
@@ -259,7 +240,7 @@ def _metered_lines(
             key = (line.price_id or "", line.start, line.end)
             quantity, cents = found.get(key, (Decimal(0), 0))
             found[key] = (quantity + line.quantity, cents + line.amount_cents)
-    if not found and invoice.billing_reason == "subscription_cycle" and invoice.period is not None:
+    if not found and invoice.billing_reason == RENEWAL and invoice.period is not None:
         price_id = connection.exec_driver_sql(_METERED_PRICE, (invoice.subscription_id,)).scalar()
         if price_id is not None:
             found[price_id, *invoice.period] = (Decimal(0), 0)

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.providers.stripe_fields import below, identifier, word
+from pipeline.providers.stripe_words import UsageType
 from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.effects import Effects
 
@@ -61,7 +62,7 @@ class Price:
 
     @property
     def metered(self) -> bool:
-        return self.usage_type == "metered"
+        return self.usage_type == UsageType.METERED
 
 
 def read_price(price: Any) -> Price | None:
@@ -78,7 +79,7 @@ def read_price(price: Any) -> Price | None:
     return Price(
         id=price_id,
         product_id=identifier(product),
-        usage_type="metered" if usage_type == "metered" else "licensed",
+        usage_type=UsageType.METERED if usage_type == UsageType.METERED else UsageType.LICENSED,
         meter_id=identifier(below(price, "recurring", "meter") or price.get("meter")),
         active=price.get("active") is not False,
         plan_code=code if isinstance(code, str) and code else None,
@@ -89,7 +90,7 @@ def read_price(price: Any) -> Price | None:
 def usage_type_shown(price: Any) -> str | None:
     """``metered`` or ``licensed`` where the object itself says it; an id alone, or a line of an invoice, doesn't."""
     shown = word(below(price, "recurring", "usage_type") or below(price, "usage_type"))
-    return shown if shown in {"metered", "licensed"} else None
+    return shown if shown in set(UsageType) else None
 
 
 def plan_ids(connection: Connection) -> dict[str, int]:

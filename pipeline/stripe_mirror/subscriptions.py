@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits
 from pipeline.providers.stripe_fields import below, identifier, named_business, rows, unix_instant, word
+from pipeline.providers.stripe_words import SubscriptionStatus
 from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.customers import Owned
 from pipeline.stripe_mirror.effects import Effects
@@ -19,7 +20,7 @@ from pipeline.subscription_changes.kinds import ChangeKind
 from pipeline.usage import record_alignment
 
 #: In these a subscription bills nothing: its first payment never came, or it is over.
-NOT_LIVING = ("incomplete", "incomplete_expired", "canceled")
+NOT_LIVING = (SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIRED, SubscriptionStatus.CANCELED)
 
 _PRICE_PLANS = "select id, plan_id from stripe_prices where id = any(%s::text[])"
 
@@ -99,7 +100,7 @@ def read_subscription(subscription: Any) -> Subscription | None:
     pause = subscription.get("pause_collection")
     started = subscription.get("start_date") or subscription.get("start") or subscription.get("created")
     ended_at = unix_instant(subscription.get("ended_at"))
-    if status == "canceled" and ended_at is None:
+    if status == SubscriptionStatus.CANCELED and ended_at is None:
         ended_at = unix_instant(subscription.get("canceled_at"))
     return Subscription(
         stripe_id=stripe_id,

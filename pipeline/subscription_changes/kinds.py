@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from pipeline.providers.stripe_words import SubscriptionStatus
 from pipeline.subscription_changes.stripe_port import StripePort
 
 Json = Mapping[str, Any]
@@ -68,7 +69,7 @@ def _cancel_at_period_end(api: StripePort, it: Json, _wanted: Json, key: str) ->
 
 
 def _kept(_api: StripePort, it: Json, _wanted: Json) -> bool:
-    return it["status"] != "canceled" and not it["cancel_at_period_end"] and not it.get("schedule")
+    return it["status"] != SubscriptionStatus.CANCELED and not it["cancel_at_period_end"] and not it.get("schedule")
 
 
 def _keep(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
@@ -158,13 +159,13 @@ def _metadata(api: StripePort, it: Json, wanted: Json, key: str) -> None:
 
 CHANGE_BEHAVIOURS: Final[Mapping[ChangeKind, ChangeBehaviour]] = {
     ChangeKind.CANCEL_AT_PERIOD_END: ChangeBehaviour(
-        lambda _api, it, _wanted: bool(it["cancel_at_period_end"]) or it["status"] == "canceled",
+        lambda _api, it, _wanted: bool(it["cancel_at_period_end"]) or it["status"] == SubscriptionStatus.CANCELED,
         _cancel_at_period_end,
         preview=lambda _it, _wanted: {"cancel_at_period_end": True},
     ),
     ChangeKind.KEEP: ChangeBehaviour(_kept, _keep),
     ChangeKind.CANCEL_NOW: ChangeBehaviour(
-        lambda _api, it, _wanted: it["status"] == "canceled",
+        lambda _api, it, _wanted: it["status"] == SubscriptionStatus.CANCELED,
         _cancel_now,
         after_last_push=True,
         preview=lambda _it, _wanted: {"cancel_now": True},

@@ -15,9 +15,7 @@ from sqlalchemy import Connection
 
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import records
-
-#: The drift that says how many minutes of a period are held.
+from pipeline.usage import record_figures, records
 
 _ADJUST = """
 insert into usage_adjustments
@@ -48,10 +46,18 @@ where origin_record_id = %(origin_id)s and kind = 'held'
 returning minutes
 """
 
-_ADD_ADJUSTMENT = """
-update usage_records set minutes = minutes + %(minutes)s, adjustment_minutes = adjustment_minutes + %(minutes)s
-where id = %(record_id)s
-"""
+
+class AdjustmentKind(StrEnum):
+    """What becomes of minutes that came too late for their own period."""
+
+    CARRIED = "carried"
+    """They count in an open record."""
+    WRITTEN_OFF = "written-off"
+    """Nobody is billed for them, as the plan's policy or a person says."""
+    UNBILLABLE = "unbillable"
+    """Nobody can be billed for them: a person has to look."""
+    HELD = "held"
+    """Above the plan's limit: they wait for a person. Then CARRIED or WRITTEN_OFF."""
 
 
 def carry_minutes(
@@ -62,7 +68,7 @@ def carry_minutes(
     call_sid: str | None,
     event_id: int | None,
     now: datetime,
-    kind: str | None = None,
+    kind: AdjustmentKind | None = None,
 ) -> None:
     """Carry minutes (negative: a correction) that a closed record can't take any more.
 
@@ -86,7 +92,15 @@ def carry_minutes(
         {
             "business_id": business_id,
             "kind": kind
-            or ("held" if holds else "written-off" if written_off else "carried" if billed else "unbillable"),
+            or (
+                AdjustmentKind.HELD
+                if holds
+                else AdjustmentKind.WRITTEN_OFF
+                if written_off
+                else AdjustmentKind.CARRIED
+                if billed
+                else AdjustmentKind.UNBILLABLE
+            ),
             "record_id": target.id if target is not None and billed else None,
             "origin_id": origin_record_id,
             "call_sid": call_sid,
@@ -96,7 +110,7 @@ def carry_minutes(
         },
     )
     if target is not None and billed:
-        connection.exec_driver_sql(_ADD_ADJUSTMENT, {"minutes": minutes, "record_id": target.id})
+        record_figures.add_carried(connection, target.id, minutes)
     elif holds:
         _report_held(connection, origin_record_id, business_id, origin.late_limit_minutes, now)
     elif kind is None and not written_off:
@@ -126,19 +140,6 @@ def _report_held(connection: Connection, origin_record_id: int, business_id: int
         evidence={"record": origin_record_id, "minutes": int(minutes)},
         now=now,
     )
-
-
-class AdjustmentKind(StrEnum):
-    """What becomes of minutes that came too late for their own period."""
-
-    CARRIED = "carried"
-    """They count in an open record."""
-    WRITTEN_OFF = "written-off"
-    """Nobody is billed for them, as the plan's policy or a person says."""
-    UNBILLABLE = "unbillable"
-    """Nobody can be billed for them: a person has to look."""
-    HELD = "held"
-    """Above the plan's limit: they wait for a person. Then CARRIED or WRITTEN_OFF."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +179,13 @@ def decide_held(
     decided = connection.exec_driver_sql(
         _DECIDE,
         {
-            "kind": "written-off" if target is None else "carried",
+            "kind": AdjustmentKind.WRITTEN_OFF if target is None else AdjustmentKind.CARRIED,
             "record_id": None if target is None else target.id,
             "origin_id": what.origin_record_id,
         },
     )
     minutes = sum(int(each) for each in decided.scalars())
     if target is not None and minutes:
-        connection.exec_driver_sql(_ADD_ADJUSTMENT, {"minutes": minutes, "record_id": target.id})
+        record_figures.add_carried(connection, target.id, minutes)
     drifts.resolve(connection, DriftKind.LATE_MINUTES, f"record:{what.origin_record_id}", now, note=note)
     return minutes

@@ -12,21 +12,15 @@ from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits, service_status
 from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
-from pipeline.usage.record_creation import NewRecords
+from pipeline.usage.periods import Period
+from pipeline.usage.record_bounds import end_record, merge_record, place_record
+from pipeline.usage.record_creation import NewRecord, NewRecords
+from pipeline.usage.records import RecordState
 from pipeline.usage.stripe_spans import Span, known_spans, metered_subscriptions
 
 _LATEST_CLOSED_END = """
 select max(period_end) from usage_records
 where business_id = %(business_id)s and state = 'closed' and period_start < %(end)s and period_end > %(start)s
-"""
-
-# End: a record that runs into the span (or beyond the subscription's end) ends where that begins.
-_END_AT = """
-update usage_records set period_end = %(at)s, cut = cut or %(cut)s
-where business_id = %(business_id)s and state <> 'closed' and period_start < %(at)s and period_end > %(at)s
-  and (%(subscription_id)s::bigint is null or subscription_id = %(subscription_id)s)
-  and not (%(free)s and subscription_id is not null)
-returning id
 """
 
 # Inside: the records that the span replaces; one that has pushes must stay, so it comes first.
@@ -35,33 +29,6 @@ select r.id from usage_records r
 where r.business_id = %(business_id)s and r.state <> 'closed'
   and r.period_start >= %(start)s and r.period_start < %(end)s
 order by exists (select from meter_pushes p where p.usage_record_id = r.id) desc, r.period_start
-"""
-
-_MERGE = (
-    "update calls set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
-    "update usage_adjustments set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
-    "update usage_adjustments set origin_record_id = %(keeper)s where origin_record_id = %(merged)s",
-    "update meter_pushes set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
-    "delete from usage_alerts where usage_record_id = %(merged)s",
-    "delete from usage_records where id = %(merged)s",
-)
-
-# Place: give a record its bounds, its subscription and its plan; where nothing tells that, it keeps the one it has of
-# the same subscription, or gets the business's own.
-_PLACE = """
-update usage_records r
-set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
-    provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
-    included_minutes = p.included_minutes
-from subscription_plans p
-where r.id = %(id)s
-  and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,
-                      (select plan_id from businesses where id = r.business_id))
-  and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
-       r.included_minutes)
-      is distinct from (%(start)s, %(end)s, %(subscription_id)s, %(provisional)s, %(allowance_month)s,
-                        %(cut)s, p.id, p.included_minutes)
-returning r.id
 """
 
 # Homeless: of a subscription that had ended before they began, or never took effect; or of none, where one had begun.
@@ -98,23 +65,6 @@ where c.sid = m.sid
 returning c.sid, c.usage_record_id, c.minutes, m.late
 """
 
-# Sum: figures of these records anew from their calls and adjustments.
-_SUM = """
-update usage_records r
-set calls = s.calls, seconds = s.seconds, minutes = s.minutes + a.minutes, adjustment_minutes = a.minutes
-from (select r.id, count(c.sid) as calls, coalesce(sum(c.counted_seconds), 0) as seconds,
-             coalesce(sum(c.counted_minutes), 0) as minutes
-      from usage_records r left join calls c on c.usage_record_id = r.id and c.counted
-      where r.id = any(%(ids)s::bigint[]) group by r.id) s,
-     (select r.id, coalesce(sum(a.minutes), 0) as minutes
-      from usage_records r left join usage_adjustments a on a.usage_record_id = r.id
-      where r.id = any(%(ids)s::bigint[]) group by r.id) a,
-     subscription_plans p
-where r.id = s.id and r.id = a.id and p.id = r.plan_id
-returning r.id, r.business_id, p.bills_overage, r.included_minutes, -1 as before,
-          r.minutes - r.adjustment_minutes as after
-"""
-
 
 def align_records(connection: Connection, business_id: int, now: datetime) -> None:
     """Bring the business's records that are not closed in line with its mirrored subscriptions and invoices."""
@@ -122,39 +72,21 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
     subscriptions = metered_subscriptions(connection, [business_id])
     for subscription in subscriptions:
         # The periods from there on may be on no object of Stripe's any more.
-        changed |= _end_at(connection, business_id, subscription.started_at, None, free=True)
+        changed |= end_record(connection, business_id, subscription.started_at, None, free=True)
         if subscription.ended_at is not None:
-            changed |= _end_at(connection, business_id, subscription.ended_at, subscription.id)
+            changed |= end_record(connection, business_id, subscription.ended_at, subscription.id)
     for span in known_spans(connection, subscriptions):
         changed |= _confirm(connection, business_id, span)
     changed |= _rehome(connection, business_id)
     changed |= _move_misplaced_calls(connection, business_id, now)
     if changed:
-        uses = _sum(connection, changed)
+        uses = record_figures.sum_anew(connection, changed)
         shared = monthly_allowance.share_allowance(connection, [business_id])
         if shared:
-            uses = _sum(connection, changed | shared)
+            uses = record_figures.sum_anew(connection, changed | shared)
         plan_limits.check_use(connection, uses, now)
-        record_figures.recount_pushed(connection, sorted(changed))
+        record_figures.recount_pushed(connection, changed)
     service_status.settle_service(connection, [business_id], now, "subscription changed")
-
-
-def _sum(connection: Connection, record_ids: set[int]) -> list[plan_limits.Use]:
-    return [plan_limits.Use(*row) for row in connection.exec_driver_sql(_SUM, {"ids": sorted(record_ids)})]
-
-
-def _end_at(
-    connection: Connection,
-    business_id: int,
-    at: datetime,
-    subscription_id: int | None,
-    *,
-    cut: bool = False,
-    free: bool = False,
-) -> set[int]:
-    """End the record that runs beyond this instant: any, that of a subscription, or only one without (``free``)."""
-    about = {"business_id": business_id, "at": at, "subscription_id": subscription_id, "cut": cut, "free": free}
-    return {record_id for (record_id,) in connection.exec_driver_sql(_END_AT, about)}
 
 
 def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
@@ -166,27 +98,17 @@ def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
         start = about["start"] = closed_end
         if closed_end >= span.end:
             return set()
-    changed = _end_at(connection, business_id, start, None, cut=span.mid_period)
+    changed = end_record(connection, business_id, start, None, cut=span.mid_period)
     inside = [record_id for (record_id,) in connection.exec_driver_sql(_INSIDE, about)]
     if not inside:
         return changed
     keeper, *merged = inside
     for record_id in merged:
-        for statement in _MERGE:
-            connection.exec_driver_sql(statement, {"keeper": keeper, "merged": record_id})
-    placed = connection.exec_driver_sql(
-        _PLACE,
-        {
-            **about,
-            "id": keeper,
-            "subscription_id": span.subscription_id,
-            "plan_id": span.plan_id,
-            "provisional": False,
-            "allowance_month": None,
-            "cut": span.cut,
-        },
+        merge_record(connection, keeper, record_id)
+    home = NewRecord(
+        business_id, span.subscription_id, span.plan_id, Period(start, span.end), False, None, cut=span.cut
     )
-    return changed | {record_id for (record_id,) in placed} | ({keeper} if merged else set())
+    return changed | place_record(connection, keeper, home) | ({keeper} if merged else set())
 
 
 def _rehome(connection: Connection, business_id: int) -> set[int]:
@@ -195,20 +117,7 @@ def _rehome(connection: Connection, business_id: int) -> set[int]:
     homes = NewRecords(connection, [business_id])
     for record_id, start in connection.exec_driver_sql(_HOMELESS, {"business_id": business_id}).all():
         others = [tuple(row) for row in connection.exec_driver_sql(_OTHERS, (business_id, record_id))]
-        home = homes.around(business_id, start, others)
-        connection.exec_driver_sql(
-            _PLACE,
-            {
-                "id": record_id,
-                "start": home.period.start,
-                "end": home.period.end,
-                "subscription_id": home.subscription_id,
-                "plan_id": home.plan_id,
-                "provisional": home.provisional,
-                "allowance_month": home.allowance_month,
-                "cut": home.cut,
-            },
-        )
+        place_record(connection, record_id, homes.around(business_id, start, others))
         changed.add(record_id)
     homes.request_confirmations()
     return changed
@@ -233,7 +142,7 @@ def _move(
         {
             "sids": list(sids),
             "record_ids": [target.id for target in to],
-            "late": [target.state == "closed" for target in to],
+            "late": [target.state == RecordState.CLOSED for target in to],
         },
     ).all()
     for sid, record_id, minutes, late in sorted(tuple(row) for row in moved):

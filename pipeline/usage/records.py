@@ -15,7 +15,7 @@ from pipeline.usage import record_creation
 
 _RECORDS_AROUND = """
 select id, business_id, period_start, period_end, state, subscription_id,
-       count(*) over (partition by business_id, allowance_month) > 1 and allowance_month is not null
+       count(*) over (partition by business_id, allowance_month) > 1 and allowance_month is not null as part_of_month
 from usage_records
 where business_id = any(%(ids)s::bigint[]) and period_end > %(earliest)s and period_start <= %(latest)s
 order by business_id, period_start
@@ -57,7 +57,7 @@ def records_around(
     found: dict[int, list[Record]] = {}
     parameters = {"ids": list(business_ids), "earliest": earliest, "latest": latest}
     for row in connection.exec_driver_sql(_RECORDS_AROUND, parameters):
-        record = Record(*row)
+        record = Record(**row._asdict())
         found.setdefault(record.business_id, []).append(record)
     return found
 

@@ -16,8 +16,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ops.processes.repository import REPOSITORY
 from pipeline.calls import call_owner, call_rows
-from pipeline.calls.call_reports import TERMINAL
 from pipeline.events import queue
+from pipeline.providers.twilio_words import TERMINAL
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
 

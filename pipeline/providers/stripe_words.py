@@ -1,0 +1,41 @@
+"""Stripe's own words that we go by, spelled as its API spells them. What is not listed is stored as it came."""
+
+from enum import StrEnum
+from typing import Final
+
+
+class SubscriptionStatus(StrEnum):
+    """``status`` of a subscription (Stripe: "The Subscription object")."""
+
+    INCOMPLETE = "incomplete"
+    INCOMPLETE_EXPIRED = "incomplete_expired"
+    TRIALING = "trialing"
+    ACTIVE = "active"
+    PAST_DUE = "past_due"
+    CANCELED = "canceled"
+    UNPAID = "unpaid"
+    PAUSED = "paused"
+
+
+class InvoiceStatus(StrEnum):
+    """``status`` of an invoice (Stripe: "Status transitions and finalization")."""
+
+    DRAFT = "draft"
+    OPEN = "open"
+    PAID = "paid"
+    UNCOLLECTIBLE = "uncollectible"
+    VOID = "void"
+
+
+class UsageType(StrEnum):
+    """``recurring.usage_type`` of a price."""
+
+    METERED = "metered"
+    LICENSED = "licensed"
+
+
+#: ``status`` of a meter that takes events; the other is "inactive".
+ACTIVE_METER: Final = "active"
+
+#: ``billing_reason`` of an invoice that renews a subscription.
+RENEWAL: Final = "subscription_cycle"

@@ -1,0 +1,83 @@
+"""Who may end, move, merge or remove a usage record: the only code that changes its bounds, subscription and plan.
+
+Not those of a closed record: its statement is written. The business's lock is held.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pipeline.usage.record_creation import NewRecord
+
+# A record that runs into a span (or beyond its subscription's end) ends where that begins.
+_END = """
+update usage_records set period_end = %(at)s, cut = cut or %(cut)s
+where business_id = %(business_id)s and state <> 'closed' and period_start < %(at)s and period_end > %(at)s
+  and (%(subscription_id)s::bigint is null or subscription_id = %(subscription_id)s)
+  and not (%(free)s and subscription_id is not null)
+returning id
+"""
+
+_MERGE = (
+    "update calls set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
+    "update usage_adjustments set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
+    "update usage_adjustments set origin_record_id = %(keeper)s where origin_record_id = %(merged)s",
+    "update meter_pushes set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
+    "delete from usage_alerts where usage_record_id = %(merged)s",
+    "delete from usage_records where id = %(merged)s and state <> 'closed'",
+)
+
+# Where nothing tells the plan, the record keeps the one it has of the same subscription, or gets the business's own.
+_PLACE = """
+update usage_records r
+set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
+    provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
+    included_minutes = p.included_minutes
+from subscription_plans p
+where r.id = %(id)s and r.state <> 'closed'
+  and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,
+                      (select plan_id from businesses where id = r.business_id))
+  and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
+       r.included_minutes)
+      is distinct from (%(start)s, %(end)s, %(subscription_id)s, %(provisional)s, %(allowance_month)s,
+                        %(cut)s, p.id, p.included_minutes)
+returning r.id
+"""
+
+
+def end_record(
+    connection: Connection,
+    business_id: int,
+    at: datetime,
+    subscription_id: int | None,
+    *,
+    cut: bool = False,
+    free: bool = False,
+) -> set[int]:
+    """End the record that runs beyond this instant: any, that of a subscription, or only one without (``free``).
+
+    ``cut``: by another price in mid-period, so that its invoice stands already. Returns its id, or nothing.
+    """
+    about = {"business_id": business_id, "at": at, "subscription_id": subscription_id, "cut": cut, "free": free}
+    return set(connection.exec_driver_sql(_END, about).scalars())
+
+
+def merge_record(connection: Connection, keeper: int, merged: int) -> None:
+    """Give all that stands in one record to another, and remove it."""
+    for statement in _MERGE:
+        connection.exec_driver_sql(statement, {"keeper": keeper, "merged": merged})
+
+
+def place_record(connection: Connection, record_id: int, home: NewRecord) -> set[int]:
+    """Give a record the bounds, subscription, plan and included minutes of ``home``; its id, if any of them differs."""
+    about = {
+        "id": record_id,
+        "start": home.period.start,
+        "end": home.period.end,
+        "subscription_id": home.subscription_id,
+        "plan_id": home.plan_id,
+        "provisional": home.provisional,
+        "allowance_month": home.allowance_month,
+        "cut": home.cut,
+    }
+    return set(connection.exec_driver_sql(_PLACE, about).scalars())
