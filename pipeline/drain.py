@@ -16,6 +16,7 @@ from psycopg import errors as pg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from pipeline.businesses.consequences import Consequences
 from pipeline.calls import call_reports, counting
 from pipeline.events import heartbeats, queue
 from pipeline.events.outcomes import Applied, EventState, MoreBusinesses, Outcome
@@ -107,7 +108,7 @@ class Drain:
         return True
 
     def _apply(self, connection: Connection, events: list[StoredEvent], more: frozenset[int], now: datetime) -> Applied:
-        applied = Applied()
+        applied, consequences = Applied(), Consequences()
         calls, changes = [], []
         for event in events:
             if event.provider == "twilio":
@@ -121,9 +122,9 @@ class Drain:
                 )
                 applied.outcomes.append(report) if isinstance(report, Outcome) else calls.append(report)
             else:
-                change = event_types.decode_event(event.id, event.key, event.type, event.body, event.received_at)
+                change = event_types.decode_event(event.id, event.key, event.type, event.body)
                 applied.outcomes.append(change) if isinstance(change, Outcome) else changes.append(change)
-        batch = counting.Batch(connection, calls)
+        batch = counting.Batch(connection, calls, consequences)
         applied.outcomes += batch.outcomes
         # The largest write of a batch of calls, done before its businesses are locked: two workers that count for the
         # same businesses wait for each other from here on.
@@ -135,11 +136,14 @@ class Drain:
             if isinstance(error.orig, pg.LockNotAvailable):
                 raise _BusinessLocked(batch, changes, locked) from error
             raise
-        applied.follow_ups |= batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs)
-        of_stripe = event_types.apply_events(connection, changes, locked, now, livemode=self._settings.livemode)
-        queue.mark(connection, of_stripe.outcomes)
-        applied.outcomes += of_stripe.outcomes
-        applied.follow_ups |= of_stripe.follow_ups
+        batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs)
+        of_stripe = event_types.apply_events(
+            connection, changes, locked, consequences, now, livemode=self._settings.livemode
+        )
+        queue.mark(connection, of_stripe)
+        consequences.settle(connection, now)
+        applied.outcomes += of_stripe
+        applied.follow_ups = consequences.follow_ups
         return applied
 
     def _recover(self, events: list[StoredEvent], business_ids: frozenset[int], failure: Exception) -> None:

@@ -12,6 +12,7 @@ from ops.commands.period_argument import find_record
 from pipeline.checking import rebuild as rebuilding
 from pipeline.checking.rebuild import NotRebuiltError, Rebuilt, Tally, TooOldError
 from pipeline.checking.rebuild_calls import Difference, Rules
+from pipeline.events.retention import KEPT_MONTHS
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import BrokerSettings, DatabaseSettings, RuleSettings, TwilioSettings, load
 
@@ -156,7 +157,7 @@ def _all(rules: Rules, *, as_json: bool) -> None:
             say(f"Calls with events that are still to be applied, left out: {tally.waiting:,}")
         if tally.old:
             say(
-                f"{tally.old:,} records are older than the events, which are kept for {rebuilding.KEPT_MONTHS} months:"
+                f"{tally.old:,} records are older than the events, which are kept for {KEPT_MONTHS} months:"
                 " only their sums were checked."
             )
     if found:

@@ -10,10 +10,10 @@ from ops.commands.output import WrongError
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.providers import stripe_api
 from pipeline.providers.stripe_api import StripeApi, StripeApiError, Unreachable
+from pipeline.providers.stripe_fields import read_price
 from pipeline.providers.stripe_words import ACTIVE_METER, UsageType
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
 from pipeline.shared.settings import PublicSettings, StripeSettings, TwilioSettings, load
-from pipeline.stripe_mirror.prices import read_price
 
 STRIPE_PATH = "/webhooks/stripe"
 TWILIO_PATH = "/webhooks/twilio/voice"

@@ -12,8 +12,6 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import service_status
-
 _ALERT = """
 insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)
 values (%(business_id)s, %(kind)s, null, %(plan_id)s, %(value)s, %(limit)s, %(now)s)
@@ -74,13 +72,13 @@ class Use:
         return (self.before is None or self.before < threshold) and threshold <= self.after
 
 
-def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> None:
-    """Raise the alerts that these changes cross, once per record, and set or lift the Free limit.
+def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> set[int]:
+    """Raise the alerts that these changes cross, once per record; returns the businesses that cross the Free limit.
 
     Adjustments are no use of this period: the caller leaves them out.
     """
     alerts = []
-    crossed = set()
+    crossed: set[int] = set()
     for use in uses:
         for kind, threshold in (
             (AlertKind.MINUTES_80, alert_threshold(use.included)),
@@ -95,7 +93,7 @@ def check_use(connection: Connection, uses: Iterable[Use], now: datetime) -> Non
         connection.exec_driver_sql(
             _ALERT_OF_RECORDS, {"record_ids": record_ids, "kinds": kinds, "values": values, "now": now}
         )
-    service_status.settle_service(connection, crossed, now, "minutes used")
+    return crossed
 
 
 def check_counts(connection: Connection, business_id: int, now: datetime) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 from typing import Final
 
 
@@ -17,6 +17,16 @@ class ServiceStatus(StrEnum):
     """It may not, until its period ends."""
     SUSPENDED = "suspended"
     """It may not, until it is paid or resumed."""
+
+
+class Matter(Enum):
+    """What the rules go by, and what a change of it is called the cause of."""
+
+    SUBSCRIPTION = auto()
+    INVOICE = auto()
+    MINUTES = auto()
+    GRACE = auto()
+    """The days of grace have passed, and nothing else has happened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +59,8 @@ class Rule:
     holds: Callable[[Facts], bool]
     status: ServiceStatus
     then: str
+    matters: tuple[Matter, ...]
+    """Which change brings it about: of several in one transaction the first of these."""
     until: Callable[[Facts], datetime | None] = lambda _: None
 
 
@@ -59,6 +71,7 @@ RULES: Final = (
         lambda facts: facts.unpaid,
         ServiceStatus.SUSPENDED,
         "no calls; collection paused at Stripe until it is paid",
+        (Matter.SUBSCRIPTION, Matter.INVOICE),
     ),
     Rule(
         "payment-overdue",
@@ -66,6 +79,7 @@ RULES: Final = (
         lambda facts: facts.grace_until is not None and facts.grace_until <= facts.now,
         ServiceStatus.SUSPENDED,
         "no calls; collection paused at Stripe until it is paid",
+        (Matter.GRACE, Matter.INVOICE, Matter.SUBSCRIPTION),
     ),
     Rule(
         "paused",
@@ -73,6 +87,7 @@ RULES: Final = (
         lambda facts: facts.paused,
         ServiceStatus.SUSPENDED,
         "no calls until it is resumed",
+        (Matter.SUBSCRIPTION,),
     ),
     Rule(
         "free-limit",
@@ -80,6 +95,7 @@ RULES: Final = (
         lambda facts: facts.limited_until is not None and facts.limited_until > facts.now,
         ServiceStatus.LIMITED,
         "no new calls until the period ends",
+        (Matter.MINUTES, Matter.SUBSCRIPTION),
         lambda facts: facts.limited_until,
     ),
     Rule(
@@ -88,9 +104,17 @@ RULES: Final = (
         lambda facts: facts.grace_until is not None,
         ServiceStatus.GRACE,
         "calls go on until the plan's days of grace have passed",
+        (Matter.INVOICE, Matter.SUBSCRIPTION),
         lambda facts: facts.grace_until,
     ),
-    Rule("in-order", "none of the above", lambda _: True, ServiceStatus.ACTIVE, "calls go on"),
+    Rule(
+        "in-order",
+        "none of the above",
+        lambda _: True,
+        ServiceStatus.ACTIVE,
+        "calls go on",
+        (Matter.INVOICE, Matter.SUBSCRIPTION, Matter.MINUTES),
+    ),
 )
 
 

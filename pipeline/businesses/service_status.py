@@ -5,14 +5,14 @@ passing of the days of grace needs a job; a limit passes by itself.
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 import structlog
 from sqlalchemy import Connection, Engine
 
-from pipeline.businesses.service_rules import Facts, Rule, ServiceStatus, deciding_rule, status_at
+from pipeline.businesses.service_rules import Facts, Matter, Rule, ServiceStatus, deciding_rule, status_at
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.kinds import ChangeKind
@@ -69,11 +69,17 @@ _GRACE_IS_OVER = "select id from businesses where grace_until <= %(now)s and sus
 _log = structlog.get_logger(__name__)
 
 
-def settle_service(connection: Connection, business_ids: Collection[int], now: datetime, cause: str) -> None:
-    """Decide by the rules for these businesses, whose locks are held. ``cause`` says what was looked at."""
-    if not business_ids:
+#: What has changed of a business: each matter and the id of its object (or ""), in words.
+Causes = dict[tuple[Matter, str], str]
+
+_GRACE_HAS_PASSED: Causes = {(Matter.GRACE, ""): "the days of grace have passed"}
+
+
+def settle_service(connection: Connection, causes: Mapping[int, Causes], now: datetime) -> None:
+    """Decide by the rules for these businesses, whose locks are held, and record a transition with its true cause."""
+    if not causes:
         return
-    for row in connection.exec_driver_sql(_FACTS, {"ids": list(business_ids), "now": now}).all():
+    for row in connection.exec_driver_sql(_FACTS, {"ids": list(causes), "now": now}).all():
         facts = Facts(
             now=now,
             unpaid=row.unpaid,
@@ -82,10 +88,22 @@ def settle_service(connection: Connection, business_ids: Collection[int], now: d
             grace_days=row.grace_days,
             limited_until=row.used_up_until,
         )
-        _store(connection, row, facts, deciding_rule(facts), cause)
+        known = causes[row.id]
+        if row.grace_until is not None and row.grace_until <= now:
+            known = known | _GRACE_HAS_PASSED  # whatever was looked at, and however late
+        _store(connection, row, facts, deciding_rule(facts), known)
 
 
-def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: str) -> None:
+def true_cause(causes: Causes, rule: Rule) -> str:
+    """What brought the rule about, of all that changed in one transaction: of the first matter that it goes by."""
+    for matter in (*rule.matters, *Matter):
+        words = sorted({words for (about, _), words in causes.items() if about == matter})
+        if words:
+            return "; ".join(words)
+    raise ValueError("a service is settled because something has changed: name it")
+
+
+def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, causes: Causes) -> None:
     now = facts.now
     before = status_at(
         limited_until=row.limited_until, grace_until=row.grace_until, suspended_at=row.suspended_at, now=now
@@ -101,6 +119,7 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, cause: st
     )
     if before == rule.status:
         return
+    cause = true_cause(causes, rule)
     about = {"id": row.id, "before": before, "after": rule.status, "rule": rule.name, "until": rule.until(facts)}
     connection.exec_driver_sql(_TRANSITION, {**about, "cause": cause, "now": now})
     _log.info("service", business_id=row.id, before=before, after=rule.status, rule=rule.name, cause=cause)
@@ -115,7 +134,7 @@ def settle_due_services(engine: Engine, now: datetime) -> Counter[str]:
     """Suspend the businesses whose days of grace have passed; counts those that were ``settled``."""
 
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
-        settle_service(connection, ids, now, "the days of grace have passed")
+        settle_service(connection, dict.fromkeys(ids, _GRACE_HAS_PASSED), now)
         return Counter(settled=len(ids))
 
     return under_locks(engine, _GRACE_IS_OVER, {"now": now}, work, seconds=SECONDS)

@@ -26,10 +26,6 @@ from calls
 where business_id is null and parent_sid = any(%b::text[])
 """
 
-_FETCHED = """
-select object_id from refreshes where kind = 'call' and fetched_mark > 0 and object_id = any(%b::text[])
-"""
-
 
 @dataclass(slots=True)
 class Candidate:
@@ -109,8 +105,3 @@ def _resolve_one(
                 candidate.business_id, candidate.number = business_id, number
                 return
     candidate.business_id = known.get(candidate.report.sid)
-
-
-def calls_fetched_before(connection: Connection, sids: list[str]) -> set[str]:
-    """Which of these calls have been fetched from Twilio already."""
-    return {sid for (sid,) in connection.exec_driver_sql(_FETCHED, (sids,))}

@@ -9,7 +9,9 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import plan_limits, service_status
+from pipeline.businesses import plan_limits
+from pipeline.businesses.consequences import Consequences
+from pipeline.businesses.service_rules import Matter
 from pipeline.calls import call_owner, call_rows
 from pipeline.calls.billable_leg import is_billable_leg
 from pipeline.calls.call_reports import CallReport
@@ -25,11 +27,11 @@ from pipeline.usage.rounding import billable_minutes, increments_of
 class Batch:
     """The calls of one batch, from their reports to the usage records. ``businesses`` are to be locked in between."""
 
-    def __init__(self, connection: Connection, reports: list[CallReport]) -> None:
+    def __init__(self, connection: Connection, reports: list[CallReport], consequences: Consequences) -> None:
         self._connection = connection
         self.outcomes: list[Outcome] = []
         """How the events end if ``apply`` succeeds; known before anything is locked."""
-        self._follow_ups: set[str] = set()
+        self._consequences = consequences
         self._candidates = call_owner.fold(reports)
         if self._candidates:
             call_owner.find_owners(connection, self._candidates)
@@ -51,8 +53,8 @@ class Batch:
             for event_id in each.event_ids
         }
 
-    def apply(self, locked: set[int], now: datetime, *, bill_child_legs: bool) -> set[str]:
-        """Count, under the locks of ``locked``; returns the tasks that then have something to do.
+    def apply(self, locked: set[int], now: datetime, *, bill_child_legs: bool) -> None:
+        """Count, under the locks of ``locked``.
 
         Raises MoreBusinesses when a call belongs to another business as yet.
         """
@@ -63,7 +65,6 @@ class Batch:
             changed = self._upsert([sid for sid in sids if sid not in frozen], counted, locked, now)
             changed |= self._update_frozen(sorted(frozen), counted, now)
             self._fetch_where_in_doubt(changed)
-        return self._follow_ups
 
     def _set_aside_the_unknown(self) -> None:
         """Calls of nobody: dead with the number, or fetched first where no number stands; orphans are kept."""
@@ -74,7 +75,7 @@ class Batch:
         ]
         if not unknown:
             return
-        fetched = call_owner.calls_fetched_before(self._connection, [sid for sid, _ in unknown])
+        fetched = fetch_requests.fetched_before(self._connection, "call", [sid for sid, _ in unknown])
         for sid, candidate in unknown:
             del self._candidates[sid]
             number = next((number for number, _ in candidate.numbers), None)
@@ -103,7 +104,7 @@ class Batch:
             ends.setdefault(each.business_id, set()).add(each.report.ended_at)
         around, made = records.records_for(self._connection, ends, now)
         if made:
-            self._follow_ups.add("stripe.refresh")  # one may be provisional
+            self._consequences.follow_ups.add("stripe.refresh")  # one may be provisional
         figures = {}
         for sid, candidate in billable.items():
             business_id, ended_at, seconds = candidate.business_id, candidate.report.ended_at, candidate.report.seconds
@@ -132,8 +133,9 @@ class Batch:
                     changes.setdefault(new.record.id, CallDifference()).add(1, new.seconds, new.minutes)
                 else:
                     late.append((new.record.id, new.minutes, sid))
-        plan_limits.check_use(self._connection, record_figures.add_calls(self._connection, changes), now)
-        self._share_allowances(counted, now)
+        uses = record_figures.add_calls(self._connection, changes)
+        self._used(plan_limits.check_use(self._connection, uses, now))
+        self._share_allowances(counted)
         self._carry(late, now)
         return {row.sid for row in returned}
 
@@ -147,7 +149,7 @@ class Batch:
         self._carry([(record_id, minutes, sid) for sid, record_id, minutes in changed], now)
         return {row.sid for row in changed}
 
-    def _share_allowances(self, counted: dict[str, Counted], now: datetime) -> None:
+    def _share_allowances(self, counted: dict[str, Counted]) -> None:
         """Where a calendar month is cut into several records, what one uses is missing in the next."""
         cut = sorted(
             {
@@ -157,7 +159,11 @@ class Batch:
             }
         )
         if cut and monthly_allowance.share_allowance(self._connection, cut):
-            service_status.settle_service(self._connection, cut, now, "minutes used")
+            self._used(cut)
+
+    def _used(self, business_ids: Iterable[int]) -> None:
+        for business_id in business_ids:
+            self._consequences.service(business_id, Matter.MINUTES, "", "minutes used")
 
     def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
         for record_id, minutes, sid in late:
@@ -188,5 +194,4 @@ class Batch:
                 self._request_fetch(sid, "no-timestamp")
 
     def _request_fetch(self, sid: str, reason: str) -> None:
-        fetch_requests.request_fetch(self._connection, "call", sid, reason)
-        self._follow_ups.add("twilio.fetch-calls")
+        self._consequences.fetch("call", sid, reason)

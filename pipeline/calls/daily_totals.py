@@ -14,15 +14,13 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
 from pipeline.calls.hourly_listing import LONGEST_CALL
-from pipeline.events.heartbeats import TWILIO_CALLS
+from pipeline.events.listings import Listing, listed_until, note_listed
 from pipeline.providers.twilio_api import TwilioApi
 from pipeline.providers.twilio_words import CallStatus, Direction
 from pipeline.shared import drifts
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind
 
-#: The name under which ``listings`` holds up to when days have been compared.
-SOURCE = "twilio-days"
 DAY = timedelta(days=1)
 #: Twilio's totals are a little behind.
 SLACK = timedelta(hours=1)
@@ -35,13 +33,6 @@ CATEGORIES = {
     "calls-inbound": [Direction.INBOUND],
     "calls-outbound": [Direction.OUTBOUND_API, Direction.OUTBOUND_DIAL],
 }
-
-_LISTED_UNTIL = "select listed_until from listings where source = %s"
-_COMPARED = """
-insert into listings (source, listed_until) values (%(source)s, %(until)s)
-on conflict (source) do update
-set listed_until = greatest(listings.listed_until, excluded.listed_until), listed_at = now()
-"""
 
 _OURS = """
 select count(*), coalesce(sum((seconds + 59) / 60), 0) from calls
@@ -102,10 +93,10 @@ def days_due(engine: Engine, now: datetime) -> list[date]:
     """
     today = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
     with engine.begin() as connection:
-        compared = connection.exec_driver_sql(_LISTED_UNTIL, (SOURCE,)).scalar()
-        listed = connection.exec_driver_sql(_LISTED_UNTIL, (TWILIO_CALLS,)).scalar()
+        compared = listed_until(connection, Listing.DAYS)
+        listed = listed_until(connection, Listing.CALLS)
         if compared is None:
-            connection.exec_driver_sql(_COMPARED, {"source": SOURCE, "until": today + DAY})
+            note_listed(connection, Listing.DAYS, today + DAY)
             return []
         again = [
             date.fromisoformat(evidence["day"])
@@ -170,7 +161,7 @@ def _look_again_at_unknown(engine: Engine, api: TwilioApi, now: datetime) -> Non
 
 def _note(connection: Connection, day: date, difference: DayDifference | None, now: datetime) -> None:
     until = datetime.combine(day, time(), UTC) + DAY
-    connection.exec_driver_sql(_COMPARED, {"source": SOURCE, "until": until})
+    note_listed(connection, Listing.DAYS, until)
     subject = f"day:{day.isoformat()}"
     if difference is None:
         drifts.resolve(connection, DriftKind.TWILIO_DAY, subject, now)

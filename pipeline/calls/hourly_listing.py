@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
-from pipeline.events import heartbeats
+from pipeline.events.listings import Listing, listed_until, note_listed
 from pipeline.providers.twilio_api import TwilioApi, rfc2822_instant
 from pipeline.providers.twilio_words import TERMINAL
 from pipeline.shared.clock import Clock, machine_now
@@ -27,11 +27,9 @@ OLDEST = timedelta(days=35)
 LONGEST_CALL = timedelta(hours=24)
 #: What ended since the last listing. Within the hour of grace that a renewal's draft has, so that a lost callback of a
 #: period's last minutes still gets into it; and sooner when a period has ended that waits for it (see close_gate).
-OFTEN = heartbeats.TWILIO_CALLS
 OFTEN_EVERY = timedelta(minutes=45)
 WAITED_FOR_EVERY = timedelta(minutes=10)
 #: Once a day, what ended in the two days before the last time: prices that came late, corrections.
-DAILY = "twilio-calls-daily"
 DAILY_EVERY = timedelta(hours=24)
 DAILY_MARGIN = timedelta(hours=48)
 #: A call that ended only now is left for the next time: its callback is on its way.
@@ -42,18 +40,10 @@ CHUNK = 1000
 #: Any number that nothing else in this database uses as an advisory lock.
 _LOCK = 20_261_122
 
-_LISTED_UNTIL = "select listed_until from listings where source = %s"
-
 # A period that ended, and that nothing has been listed past. Each part has its partial index.
 _WAITED_FOR = """
 select exists (select from usage_records where state = 'open' and period_end > %(since)s and period_end <= %(until)s)
     or exists (select from usage_records where state = 'closing' and period_end > %(since)s and period_end <= %(until)s)
-"""
-
-_LISTED = """
-insert into listings (source, listed_until) values (%(source)s, %(until)s)
-on conflict (source) do update
-set listed_until = greatest(listings.listed_until, excluded.listed_until), listed_at = now()
 """
 
 
@@ -76,28 +66,23 @@ def list_due(engine: Engine, api: TwilioApi, clock: Clock) -> int:
 def _list_if_due(engine: Engine, api: TwilioApi, now: datetime) -> int:
     until = now - UNDERWAY
     with engine.connect() as connection:
-        often, daily = _listed_until(connection, OFTEN), _listed_until(connection, DAILY)
+        often, daily = listed_until(connection, Listing.CALLS), listed_until(connection, Listing.CALLS_DAILY)
         waited_for = often is not None and _waited_for(connection, often, until)
     if often is None or daily is None:  # the first listing ever: what lies before the first business is not ours
-        start, due = _begun(engine, until) - LONGEST_CALL, [OFTEN, DAILY]
+        start, due = _begun(engine, until) - LONGEST_CALL, [Listing.CALLS, Listing.CALLS_DAILY]
     elif now - daily >= DAILY_EVERY:
-        start, due = min(daily - DAILY_MARGIN, often) - LONGEST_CALL, [OFTEN, DAILY]
+        start, due = min(daily - DAILY_MARGIN, often) - LONGEST_CALL, [Listing.CALLS, Listing.CALLS_DAILY]
     elif now - often >= OFTEN_EVERY or (waited_for and now - often >= WAITED_FOR_EVERY):
-        start, due = often - LONGEST_CALL, [OFTEN]
+        start, due = often - LONGEST_CALL, [Listing.CALLS]
     else:
         return 0
     count = _list(engine, api, start, until, now)
     with engine.begin() as connection:
-        for source in due:
-            connection.exec_driver_sql(_LISTED, {"source": source, "until": until})
+        for listing in due:
+            note_listed(connection, listing, until)
     if count:
         log.info("calls-recovered", events=count, started_from=start.isoformat(), until=until.isoformat())
     return count
-
-
-def _listed_until(connection: Connection, source: str) -> datetime | None:
-    until: datetime | None = connection.exec_driver_sql(_LISTED_UNTIL, (source,)).scalar()
-    return until
 
 
 def _begun(engine: Engine, until: datetime) -> datetime:

@@ -15,14 +15,13 @@ from sqlalchemy import Connection, Engine
 from pipeline.checking import rebuild_sums
 from pipeline.checking.rebuild_calls import CallCheck, Difference, Rules, check_calls
 from pipeline.events import queue
+from pipeline.events.retention import KEPT_MONTHS, kept_since
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage.periods import add_months
 from pipeline.usage.records import RecordState
 
 CHUNK = 1_000
 #: Raw events are kept so long, by when they were received.
-KEPT_MONTHS = 13
 
 _RECORD = """
 select r.id, r.business_id, b.name as business, r.period_start, r.period_end, r.state, r.calls, r.seconds, r.minutes,
@@ -118,11 +117,6 @@ class TooOldError(Exception):
 
 class NotRebuiltError(Exception):
     """Nothing was applied again; the message says why."""
-
-
-def kept_since(now: datetime) -> datetime:
-    """Periods that begin before this can't be rebuilt: some of their events have been pruned."""
-    return add_months(now, -KEPT_MONTHS)
 
 
 def rebuild_record(engine: Engine, record_id: int, rules: Rules, now: datetime) -> Rebuilt:

@@ -17,8 +17,8 @@ from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, record_figures
-from pipeline.usage.billing_window import INVOICE
 from pipeline.usage.late_minutes import AdjustmentKind
+from pipeline.usage.record_invoice import INVOICE
 
 # Final: its invoice is no draft. One that was cut by another price, and is on no invoice, was dropped when an invoice
 # that bills a later time is final: the prices were swapped without proration.

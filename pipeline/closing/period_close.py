@@ -17,7 +17,8 @@ from pipeline.meter import push_states
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, billing_deadline
+from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
+from pipeline.usage.record_invoice import INVOICE
 
 SECONDS = 40.0
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from sqlalchemy import Connection
 
-from pipeline.events import heartbeats
+from pipeline.events.listings import Listing, listed_until
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 
@@ -32,7 +32,6 @@ _UNKNOWN_NUMBER = "unknown-number +"
 
 _PENDING = "select min(received_at) from webhook_events where state = 'pending' and not recovered"
 _RECOVERED = "select distinct received_at from webhook_events where state = 'pending' and recovered"
-_LISTED = "select listed_until from listings where source = %s"
 _DEAD = """
 select received_at, reason, body from webhook_events
 where state = 'dead' and provider = 'twilio' order by id desc limit %s
@@ -91,7 +90,7 @@ def source_facts(connection: Connection) -> dict[str, Any]:
     return {
         "pending_since": connection.exec_driver_sql(_PENDING).scalar_one(),
         "recovered": list(connection.exec_driver_sql(_RECOVERED).scalars()),
-        "listed_until": connection.exec_driver_sql(_LISTED, (heartbeats.TWILIO_CALLS,)).scalar(),
+        "listed_until": listed_until(connection, Listing.CALLS),
         "dead_of": [business_id for business_id, _ in held],
         "dead_at": [at for _, at in held],
         "dead_of_nobody": [at for at, numbers in dead if holders.keys().isdisjoint(numbers)],

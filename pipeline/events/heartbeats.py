@@ -10,10 +10,9 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, Engine
 
+from pipeline.events.listings import Listing
 from pipeline.events.queue import StoredEvent
 
-#: The name under which ``listings`` holds up to when Twilio's calls have been listed in full.
-TWILIO_CALLS = "twilio-calls"
 #: The mark that our own fetches and listings leave in an event's key: those events were not sent to us.
 OWN = ":api:"
 #: A heartbeat is noted no more often than this, so that workers don't queue for its row.
@@ -47,7 +46,7 @@ union all
 select 'twilio-listing', max(listed_until),
        extract(epoch from greatest(%(business_now)s::timestamptz - max(listed_until), interval '0')),
        {LISTING.total_seconds():.0f}
-from listings where source = '{TWILIO_CALLS}'
+from listings where source = '{Listing.CALLS}'
 """  # noqa: S608 - as above
 
 

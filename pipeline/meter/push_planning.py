@@ -18,8 +18,9 @@ from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import record_figures
-from pipeline.usage.billing_window import INVOICE, STALE, TOO_LATE, billing_deadline
+from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
 from pipeline.usage.periods import minute_ceil, minute_floor
+from pipeline.usage.record_invoice import INVOICE
 
 #: Stripe takes events of the last 35 days; an hour is for sending it.
 OLDEST = timedelta(days=35) - timedelta(hours=1)

@@ -12,7 +12,8 @@ from enum import StrEnum
 from sqlalchemy import Connection, Row
 
 from pipeline.providers.idempotency_key import idempotency_key
-from pipeline.usage.billing_window import INVOICE, TOO_LATE, billing_deadline
+from pipeline.usage.billing_window import TOO_LATE, billing_deadline
+from pipeline.usage.record_invoice import INVOICE
 
 
 class PushState(StrEnum):

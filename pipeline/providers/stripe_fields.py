@@ -1,16 +1,24 @@
-"""Reading fields of Stripe's objects with suspicion: what is missing or odd is None, and nothing raises.
+"""What we read of Stripe's objects, field by field: the one place that knows their shapes.
 
-Objects come in the shapes of all API versions from 2020 on, from webhooks and from fetches.
+They come in the shapes of all API versions from 2020 on, from webhooks and from fetches, so every field is read with
+suspicion: what is missing or odd is None, and nothing raises.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
+
+from pipeline.providers.stripe_words import InvoiceStatus, SubscriptionStatus, UsageType
 
 #: Ids are ASCII without blanks; those of old plans were chosen by people.
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{1,255}")
 _WORD = re.compile(r"[a-z_]{1,64}")
+#: A lookup key that names a plan.
+_LOOKUP_KEY = re.compile(r"altiora_([a-z]+)(_.*)?", re.DOTALL)
 #: PostgreSQL's bigint.
 _LARGEST = 2**63 - 1
 #: Seconds since the epoch until the year 2286.
@@ -70,3 +78,247 @@ def has_more(value: Any) -> bool:
 def named_business(holder: Any) -> int | None:
     """The business that an object names in ``metadata.business_id``, unchecked."""
     return whole(below(holder, "metadata", "business_id"))
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """An object that belongs to a customer, and the business that its own metadata names."""
+
+    customer_id: str
+    named_business_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """What we need of a customer."""
+
+    id: str
+    named_business_id: int | None
+    deleted: bool
+
+
+def read_customer(customer: Any) -> Customer | None:
+    """A customer; a fetched one that was deleted shows ``deleted`` and little else."""
+    customer_id = identifier(customer)
+    if not isinstance(customer, Mapping) or customer_id is None:
+        return None
+    return Customer(customer_id, named_business(customer), customer.get("deleted") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What we need of a price. ``plan_code`` None and ``certain``: no plan claims it; not certain: its product may."""
+
+    id: str
+    product_id: str | None
+    usage_type: str
+    meter_id: str | None
+    active: bool
+    plan_code: str | None
+    certain: bool
+
+    @property
+    def metered(self) -> bool:
+        return self.usage_type == UsageType.METERED
+
+
+def read_price(price: Any) -> Price | None:
+    """A price in any shape: today's, or a plan's of the years before, whose ``usage_type`` is at the top."""
+    price_id = identifier(price)
+    if not isinstance(price, Mapping) or price_id is None:
+        return None
+    product = price.get("product")
+    code = below(price, "metadata", "altiora_plan")
+    if not code and isinstance(key := price.get("lookup_key"), str) and (match := _LOOKUP_KEY.fullmatch(key)):
+        code = match[1]
+    code = code or below(product, "metadata", "altiora_plan")
+    usage_type = below(price, "recurring", "usage_type") or price.get("usage_type")
+    return Price(
+        id=price_id,
+        product_id=identifier(product),
+        usage_type=UsageType.METERED if usage_type == UsageType.METERED else UsageType.LICENSED,
+        meter_id=identifier(below(price, "recurring", "meter") or price.get("meter")),
+        active=price.get("active") is not False,
+        plan_code=code if isinstance(code, str) and code else None,
+        certain=bool(code) or isinstance(product, Mapping),
+    )
+
+
+def _usage_type_shown(price: Any) -> str | None:
+    """``metered`` or ``licensed`` where the object itself says it; an id alone, or a line of an invoice, doesn't."""
+    shown = word(below(price, "recurring", "usage_type") or below(price, "usage_type"))
+    return shown if shown in set(UsageType) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One item of a subscription, with its own period where the shape has one."""
+
+    id: str
+    price: Price
+    period: tuple[datetime, datetime] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What we need of a subscription. ``period`` is the one of the whole, in shapes before 2025-03-31."""
+
+    stripe_id: str
+    owned: Owned
+    status: str
+    items: tuple[Item, ...]
+    period: tuple[datetime, datetime] | None
+    anchor: datetime | None
+    started_at: datetime | None
+    trial_end: datetime | None
+    cancel_at_period_end: bool
+    canceled_at: datetime | None
+    ended_at: datetime | None
+    pause_collection: str | None
+    swapped_at: datetime | None = None
+    """When its metered price came, where a fetch found that inside the period; an event came at that instant."""
+    swap_looked_up: bool = False
+
+
+def read_subscription(subscription: Any) -> Subscription | None:
+    """A subscription in the shapes of 2020 to 2026; None where it lacks its id, customer or status."""
+    stripe_id = identifier(subscription)
+    customer_id = identifier(below(subscription, "customer"))
+    status = word(below(subscription, "status"))
+    if not isinstance(subscription, Mapping) or stripe_id is None or customer_id is None or status is None:
+        return None
+    pause = subscription.get("pause_collection")
+    started = subscription.get("start_date") or subscription.get("start") or subscription.get("created")
+    ended_at = unix_instant(subscription.get("ended_at"))
+    if status == SubscriptionStatus.CANCELED and ended_at is None:
+        ended_at = unix_instant(subscription.get("canceled_at"))
+    return Subscription(
+        stripe_id=stripe_id,
+        owned=Owned(customer_id, named_business(subscription)),
+        status=status,
+        items=tuple(_items(subscription)),
+        period=_period(subscription),
+        anchor=unix_instant(subscription.get("billing_cycle_anchor")),
+        started_at=unix_instant(started),
+        trial_end=unix_instant(subscription.get("trial_end")),
+        cancel_at_period_end=subscription.get("cancel_at_period_end") is True,
+        canceled_at=unix_instant(subscription.get("canceled_at")),
+        ended_at=ended_at,
+        pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,
+    )
+
+
+def _items(subscription: Mapping[str, Any]) -> list[Item]:
+    items = []
+    for row in rows(subscription.get("items")):
+        price = read_price(row.get("price")) or read_price(row.get("plan"))
+        item_id = identifier(row)
+        if price is not None and item_id is not None:
+            items.append(Item(item_id, price, _period(row)))
+    return items
+
+
+def _period(holder: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    start, end = unix_instant(holder.get("current_period_start")), unix_instant(holder.get("current_period_end"))
+    return (start, end) if start is not None and end is not None and start < end else None
+
+
+def _pause(pause: Mapping[str, Any]) -> str:
+    return json.dumps({"behavior": word(pause.get("behavior")), "resumes_at": _instant_text(pause.get("resumes_at"))})
+
+
+def _instant_text(value: Any) -> str | None:
+    moment = unix_instant(value)
+    return None if moment is None else moment.isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line: what it is the price of, how much, and for when. ``metered`` None: the line doesn't say."""
+
+    price_id: str | None
+    metered: bool | None
+    quantity: Decimal
+    start: datetime
+    end: datetime
+    amount_cents: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """What we need of an invoice. ``complete``: all its lines are shown."""
+
+    id: str
+    owned: Owned
+    subscription_id: str
+    status: str
+    billing_reason: str | None
+    created_at: datetime | None
+    finalizes_at: datetime | None
+    finalized_at: datetime | None
+    attempt_count: int
+    period: tuple[datetime, datetime] | None
+    lines: tuple[Line, ...]
+    complete: bool
+    amount_due_cents: int
+    currency: str
+
+
+def read_invoice(invoice: Any) -> Invoice | None:
+    """A subscription's invoice in the shapes of 2020 to 2026; None for any other, and for a preview without an id."""
+    invoice_id, customer_id = identifier(invoice), identifier(below(invoice, "customer"))
+    details = below(invoice, "parent", "subscription_details") or below(invoice, "subscription_details")
+    subscription_id = identifier(below(invoice, "subscription")) or identifier(below(details, "subscription"))
+    status = word(below(invoice, "status"))
+    if not isinstance(invoice, Mapping) or invoice.get("object") != "invoice":
+        return None
+    if invoice_id is None or customer_id is None or subscription_id is None or status not in set(InvoiceStatus):
+        return None
+    start, end = unix_instant(invoice.get("period_start")), unix_instant(invoice.get("period_end"))
+    return Invoice(
+        id=invoice_id,
+        owned=Owned(customer_id, named_business(details)),
+        subscription_id=subscription_id,
+        status=status,
+        billing_reason=word(invoice.get("billing_reason")),
+        created_at=unix_instant(invoice.get("created")),
+        finalizes_at=unix_instant(invoice.get("automatically_finalizes_at")),
+        finalized_at=unix_instant(below(invoice, "status_transitions", "finalized_at")),
+        attempt_count=max(0, min(whole(invoice.get("attempt_count")) or 0, 1_000)),
+        period=(start, end) if start is not None and end is not None and start < end else None,
+        lines=tuple(line for row in rows(invoice.get("lines")) if (line := read_line(row)) is not None),
+        complete=not has_more(invoice.get("lines")),
+        amount_due_cents=whole(invoice.get("amount_due")) or 0,
+        currency=word(invoice.get("currency")) or "usd",
+    )
+
+
+def read_line(row: Mapping[str, Any]) -> Line | None:
+    """A line in the shapes of 2020 to 2026; None for one without a stretch of time."""
+    price = row.get("price") or row.get("plan") or below(row, "pricing", "price_details", "price")
+    usage_type = _usage_type_shown(price)
+    start, end = unix_instant(below(row, "period", "start")), unix_instant(below(row, "period", "end"))
+    if start is None or end is None:
+        return None
+    return Line(
+        price_id=identifier(price),
+        metered=None if usage_type is None else usage_type == UsageType.METERED,
+        quantity=_quantity(row),
+        start=start,
+        end=end,
+        amount_cents=whole(row.get("amount")) or 0,
+    )
+
+
+def _quantity(row: Mapping[str, Any]) -> Decimal:
+    """The exact quantity where the shape has it: the plain one is cut to a whole number since 2026-03-25."""
+    exact, plain = row.get("quantity_decimal"), whole(row.get("quantity"))
+    if isinstance(exact, str) and len(exact) <= 40:
+        try:
+            quantity = Decimal(exact)
+        except ArithmeticError:
+            pass
+        else:
+            if quantity.is_finite() and abs(quantity) < 10**18:
+                return quantity
+    return Decimal(plain or 0)

@@ -17,6 +17,7 @@ from pipeline.meter.push_states import PushState
 from pipeline.reading import explanation_calls
 from pipeline.reading.explanation_bounds import bounds, subscription_of
 from pipeline.reading.explanation_calls import call_groups, crossing_call, listed_calls, total_of
+from pipeline.usage.record_invoice import INVOICE
 from pipeline.usage.records import RecordState
 
 _RECORD = """
@@ -28,17 +29,14 @@ join subscription_plans p on p.id = r.plan_id
 where r.id = %s
 """
 
-_INVOICE = """
-select i.id, i.status, i.billing_reason, i.created_at, i.automatically_finalizes_at,
-       min(l.period_start) as period_start, max(l.period_end) as period_end, sum(l.minutes)::int as minutes,
-       i.amount_due_cents, i.currency, i.snapshot_at
-from stripe_invoice_lines l
-join stripe_invoices i on i.id = l.invoice_id
-join subscriptions s on s.stripe_id = l.stripe_subscription_id
-where s.id = %(subscription_id)s and l.period_end = %(end)s
-group by i.id
-order by i.status = 'void', i.created_at desc, i.id desc limit 1
-"""
+_INVOICE = f"""
+select invoice.id, invoice.status, invoice.billing_reason, invoice.created_at, invoice.automatically_finalizes_at,
+       invoice.period_start, invoice.period_end, invoice.metered_quantity as minutes, invoice.amount_due_cents,
+       invoice.currency, invoice.snapshot_at
+from usage_records r join subscriptions s on s.id = r.subscription_id
+{INVOICE}
+where r.id = %(id)s and invoice.id is not null
+"""  # noqa: S608 - put together from fragments of ours
 
 _CHANGES = """
 select created_at as at, 'subscription: ' || kind || ', ' || state as what, reason as by

@@ -4,16 +4,14 @@ By the customer that the business is linked to, else by ``metadata.business_id``
 customer's own. The first that names a business links it to the customer for good.
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline.businesses.consequences import AWAITING_CUSTOMER, Consequences
 from pipeline.events import fetch_requests
-from pipeline.providers.stripe_fields import identifier, named_business
-from pipeline.stripe_mirror.effects import AWAITING_CUSTOMER, Effects
+from pipeline.providers.stripe_fields import Customer, Owned
 
 _REPLACE = """
 insert into stripe_customers (id, named_business_id, deleted, snapshot_at)
@@ -34,37 +32,12 @@ where stripe_customer_id = any(%(customers)s::text[]) or id = any(%(named)s::big
 _LINK = "update businesses set stripe_customer_id = %s where id = %s and stripe_customer_id is null"
 
 
-@dataclass(frozen=True, slots=True)
-class Customer:
-    """What we need of a customer."""
-
-    id: str
-    named_business_id: int | None
-    deleted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Owned:
-    """An object that belongs to a customer, and the business that its own metadata names."""
-
-    customer_id: str
-    named_business_id: int | None
-
-
 class UnlinkedError(Exception):
     """No business is linked to the customer: ``reason`` is unknown-customer, customer-conflict or awaiting-customer."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-def read_customer(customer: Any) -> Customer | None:
-    """A customer; a fetched one that was deleted shows ``deleted`` and little else."""
-    customer_id = identifier(customer)
-    if not isinstance(customer, Mapping) or customer_id is None:
-        return None
-    return Customer(customer_id, named_business(customer), customer.get("deleted") is True)
 
 
 def store_customer(connection: Connection, customer: Customer, snapshot_at: datetime) -> None:
@@ -100,7 +73,7 @@ class Links:
         """All businesses that any of the objects may turn out to belong to."""
         return set(self._customer_of)
 
-    def business_of(self, owned: Owned, effects: Effects) -> int:
+    def business_of(self, owned: Owned, consequences: Consequences) -> int:
         """The business that the object belongs to, linked to the customer now if it wasn't. Raises UnlinkedError.
 
         The business's lock must be held.
@@ -116,7 +89,7 @@ class Links:
                 return named
         if owned.customer_id in self._mirrored or owned.customer_id in self._fetched:
             raise UnlinkedError("unknown-customer")
-        effects.stale("customer", owned.customer_id, "unknown-customer")
+        consequences.fetch("customer", owned.customer_id, "unknown-customer")
         raise UnlinkedError(AWAITING_CUSTOMER)
 
     def _link(self, business_id: int, customer_id: str) -> None:

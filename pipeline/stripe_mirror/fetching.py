@@ -11,20 +11,20 @@ from typing import ParamSpec, TypeVar
 import structlog
 from sqlalchemy import Connection, Engine
 
+from pipeline.businesses.consequences import Consequences
 from pipeline.events import fetch_requests
 from pipeline.events.fetch_requests import FetchError, FetchRequest
 from pipeline.events.outcomes import MoreBusinesses
 from pipeline.meter import error_reports
 from pipeline.providers import stripe_fields
 from pipeline.providers.stripe_api import Limited, Refused, StripeApi, StripeApiError
+from pipeline.providers.stripe_fields import Invoice, Subscription
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import Clock
 from pipeline.shared.drifts import DriftKind
-from pipeline.stripe_mirror import customers, invoices, prices, subscriptions
+from pipeline.stripe_mirror import invoices
 from pipeline.stripe_mirror.customers import UnlinkedError
-from pipeline.stripe_mirror.effects import Effects
-from pipeline.stripe_mirror.invoices import Invoice
 from pipeline.stripe_mirror.snapshots import (
     Content,
     Key,
@@ -35,7 +35,6 @@ from pipeline.stripe_mirror.snapshots import (
     place,
     stored_at,
 )
-from pipeline.stripe_mirror.subscriptions import Subscription
 
 log = structlog.get_logger()
 
@@ -89,10 +88,10 @@ class StripeFetcher:
             fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
         customer = _ask(self._api.get_customer, due.object_id)
         if customer is not None:
-            fetch.add(customers.read_customer(customer))
+            fetch.add(stripe_fields.read_customer(customer))
             if customer.get("deleted") is not True:
                 listed = _ask(self._api.list_subscriptions, due.object_id) or []
-                fetch.add_all(self._with_swap(subscriptions.read_subscription(each)) for each in listed)
+                fetch.add_all(self._with_swap(stripe_fields.read_subscription(each)) for each in listed)
         self._apply(due, fetch)
 
     def _subscription(self, due: FetchRequest) -> None:
@@ -100,11 +99,11 @@ class StripeFetcher:
             own = connection.exec_driver_sql(_INVOICES_OF, (due.object_id,)).scalars()
             keys = {("subscription", due.object_id)} | {("invoice", invoice_id) for invoice_id in own}
             fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
-        subscription = subscriptions.read_subscription(_ask(self._api.get_subscription, due.object_id))
+        subscription = stripe_fields.read_subscription(_ask(self._api.get_subscription, due.object_id))
         fetch.add(self._with_swap(subscription))
         if fetch.contents:
             listed = _ask(self._api.list_invoices, due.object_id, limit=INVOICES) or []
-            fetch.add_all(map(invoices.read_invoice, listed))
+            fetch.add_all(map(stripe_fields.read_invoice, listed))
             self._add_unknown_prices(fetch)
         self._apply(due, fetch)
 
@@ -125,7 +124,7 @@ class StripeFetcher:
         except FetchError as error:  # the subscription itself is worth more than this one date
             log.info("no-preview", subscription=subscription.stripe_id, error=str(error))
             return subscription
-        lines = [line for row in stripe_fields.rows(upcoming.get("lines")) if (line := invoices.read_line(row))]
+        lines = [line for row in stripe_fields.rows(upcoming.get("lines")) if (line := stripe_fields.read_line(row))]
         starts = [
             line.start
             for line in lines
@@ -136,14 +135,14 @@ class StripeFetcher:
     def _invoice(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
             fetch = _Fetch(self._clock.now(), stored_at(connection, {("invoice", due.object_id)}))
-        fetch.add(invoices.read_invoice(_ask(self._api.get_invoice, due.object_id)))
+        fetch.add(stripe_fields.read_invoice(_ask(self._api.get_invoice, due.object_id)))
         self._add_unknown_prices(fetch)
         self._apply(due, fetch)
 
     def _price(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
             fetch = _Fetch(self._clock.now(), stored_at(connection, {("price", due.object_id)}))
-        fetch.add(prices.read_price(_ask(self._api.get_price, due.object_id)))
+        fetch.add(stripe_fields.read_price(_ask(self._api.get_price, due.object_id)))
         self._apply(due, fetch)
 
     def _event(self, due: FetchRequest) -> None:
@@ -168,7 +167,7 @@ class StripeFetcher:
                 if isinstance(invoice, Invoice):
                     unknown |= invoices.unknown_prices(connection, invoice)
         for price_id in sorted(unknown - fetch.price_ids):
-            fetch.add(prices.read_price(_ask(self._api.get_price, price_id)))
+            fetch.add(stripe_fields.read_price(_ask(self._api.get_price, price_id)))
 
     def _apply(self, due: FetchRequest, fetch: "_Fetch") -> None:
         """Apply what was fetched, and settle, in one transaction."""
@@ -176,20 +175,20 @@ class StripeFetcher:
         snapshots = sorted(fetch.snapshots(), key=place)
         more: frozenset[int] = frozenset()
         for _ in range(MAX_LOCKINGS):
-            effects = Effects()
+            consequences = Consequences()
             try:
                 with self._engine.begin() as connection:
                     locked = businesses_of_snapshots(connection, snapshots) | more
                     lock_businesses(connection, locked)
-                    target = Mirror(connection, snapshots, locked=locked, effects=effects, now=now)
+                    target = Mirror(connection, snapshots, locked=locked, consequences=consequences, now=now)
                     for snapshot in snapshots:
                         _apply_one(target, snapshot)
-                    _look_at_what_is_missing(connection, due, fetch, effects, now)
-                    effects.write(connection, now, settled=due)
+                    _look_at_what_is_missing(connection, due, fetch, consequences, now)
+                    consequences.settle(connection, now, fetched=due)
             except MoreBusinesses as error:
                 more |= error.business_ids
             else:
-                self.follow_ups |= effects.follow_ups
+                self.follow_ups |= consequences.follow_ups
                 return
         raise FetchError("its customer kept changing hands")
 
@@ -250,7 +249,7 @@ def _apply_one(target: Mirror, snapshot: Snapshot) -> None:
 
 
 def _look_at_what_is_missing(
-    connection: Connection, due: FetchRequest, fetch: _Fetch, effects: Effects, now: datetime
+    connection: Connection, due: FetchRequest, fetch: _Fetch, consequences: Consequences, now: datetime
 ) -> None:
     """Report an object that is mirrored and gone at Stripe; look again for a renewal that is not there yet."""
     subject = f"{due.kind}:{due.object_id}"
@@ -266,4 +265,4 @@ def _look_at_what_is_missing(
             now=now,
         )
     if due.kind == "subscription" and connection.exec_driver_sql(_UNCONFIRMED, (due.object_id, now)).scalar():
-        effects.stale("subscription", due.object_id, "provisional-period", due_in_seconds=UNCONFIRMED_SECONDS)
+        consequences.fetch("subscription", due.object_id, "provisional-period", due_in_seconds=UNCONFIRMED_SECONDS)

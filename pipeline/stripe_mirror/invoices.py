@@ -1,30 +1,13 @@
 """The mirror of subscription invoices: until when a period can be billed, and the minutes that it was billed for."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import service_status
-from pipeline.closing import period_close
-from pipeline.providers.stripe_fields import (
-    below,
-    has_more,
-    identifier,
-    named_business,
-    rows,
-    unix_instant,
-    whole,
-    word,
-)
-from pipeline.providers.stripe_words import RENEWAL, InvoiceStatus, UsageType
-from pipeline.stripe_mirror.customers import Owned
-from pipeline.stripe_mirror.effects import Effects
-from pipeline.stripe_mirror.prices import usage_type_shown
-from pipeline.usage import record_alignment
+from pipeline.providers.stripe_fields import Invoice
+from pipeline.providers.stripe_words import RENEWAL
 
 _METERED = "select id, usage_type = 'metered' from stripe_prices where id = any(%s::text[])"
 
@@ -57,98 +40,6 @@ from unnest(%(price_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestam
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line: what it is the price of, how much, and for when. ``metered`` None: the line doesn't say."""
-
-    price_id: str | None
-    metered: bool | None
-    quantity: Decimal
-    start: datetime
-    end: datetime
-    amount_cents: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Invoice:
-    """What we need of an invoice. ``complete``: all its lines are shown."""
-
-    id: str
-    owned: Owned
-    subscription_id: str
-    status: str
-    billing_reason: str | None
-    created_at: datetime | None
-    finalizes_at: datetime | None
-    finalized_at: datetime | None
-    attempt_count: int
-    period: tuple[datetime, datetime] | None
-    lines: tuple[Line, ...]
-    complete: bool
-    amount_due_cents: int
-    currency: str
-
-
-def read_invoice(invoice: Any) -> Invoice | None:
-    """A subscription's invoice in the shapes of 2020 to 2026; None for any other, and for a preview without an id."""
-    invoice_id, customer_id = identifier(invoice), identifier(below(invoice, "customer"))
-    details = below(invoice, "parent", "subscription_details") or below(invoice, "subscription_details")
-    subscription_id = identifier(below(invoice, "subscription")) or identifier(below(details, "subscription"))
-    status = word(below(invoice, "status"))
-    if not isinstance(invoice, Mapping) or invoice.get("object") != "invoice":
-        return None
-    if invoice_id is None or customer_id is None or subscription_id is None or status not in set(InvoiceStatus):
-        return None
-    start, end = unix_instant(invoice.get("period_start")), unix_instant(invoice.get("period_end"))
-    return Invoice(
-        id=invoice_id,
-        owned=Owned(customer_id, named_business(details)),
-        subscription_id=subscription_id,
-        status=status,
-        billing_reason=word(invoice.get("billing_reason")),
-        created_at=unix_instant(invoice.get("created")),
-        finalizes_at=unix_instant(invoice.get("automatically_finalizes_at")),
-        finalized_at=unix_instant(below(invoice, "status_transitions", "finalized_at")),
-        attempt_count=max(0, min(whole(invoice.get("attempt_count")) or 0, 1_000)),
-        period=(start, end) if start is not None and end is not None and start < end else None,
-        lines=tuple(line for row in rows(invoice.get("lines")) if (line := read_line(row)) is not None),
-        complete=not has_more(invoice.get("lines")),
-        amount_due_cents=whole(invoice.get("amount_due")) or 0,
-        currency=word(invoice.get("currency")) or "usd",
-    )
-
-
-def read_line(row: Mapping[str, Any]) -> Line | None:
-    """A line in the shapes of 2020 to 2026; None for one without a stretch of time."""
-    price = row.get("price") or row.get("plan") or below(row, "pricing", "price_details", "price")
-    usage_type = usage_type_shown(price)
-    start, end = unix_instant(below(row, "period", "start")), unix_instant(below(row, "period", "end"))
-    if start is None or end is None:
-        return None
-    return Line(
-        price_id=identifier(price),
-        metered=None if usage_type is None else usage_type == UsageType.METERED,
-        quantity=_quantity(row),
-        start=start,
-        end=end,
-        amount_cents=whole(row.get("amount")) or 0,
-    )
-
-
-def _quantity(row: Mapping[str, Any]) -> Decimal:
-    """The exact quantity where the shape has it: the plain one is cut to a whole number since 2026-03-25."""
-    exact, plain = row.get("quantity_decimal"), whole(row.get("quantity"))
-    if isinstance(exact, str) and len(exact) <= 40:
-        try:
-            quantity = Decimal(exact)
-        except ArithmeticError:
-            pass
-        else:
-            if quantity.is_finite() and abs(quantity) < 10**18:
-                return quantity
-    return Decimal(plain or 0)
-
-
 def unknown_prices(connection: Connection, invoice: Invoice) -> set[str]:
     """The prices of lines that don't say whether they are metered, and that the mirror doesn't know either."""
     asked = {line.price_id for line in invoice.lines if line.metered is None and line.price_id is not None}
@@ -159,19 +50,25 @@ def _metered(connection: Connection, price_ids: set[str]) -> dict[str, bool]:
     return dict(connection.exec_driver_sql(_METERED, (sorted(price_ids),)).all())
 
 
+Spans = set[tuple[datetime, datetime]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInvoice:
+    """The stretches of time of which an invoice bills minutes: as they were, and as they are now."""
+
+    before: Spans
+    after: Spans
+
+
 def store_invoice(
     connection: Connection,
     invoice: Invoice,
     business_id: int,
     *,
     snapshot_at: datetime,
-    effects: Effects,
-    now: datetime,
-) -> None:
-    """Make the mirror what this newer snapshot says; a draft makes the records that it bills wait for the close.
-
-    The business's lock must be held, and the prices of the lines be mirrored.
-    """
+) -> StoredInvoice:
+    """Make the mirror what this newer snapshot says; the business's lock is held, the lines' prices are mirrored."""
     connection.exec_driver_sql(
         _REPLACE,
         {
@@ -190,15 +87,7 @@ def store_invoice(
         },
     )
     before, after = _replace_lines(connection, invoice)
-    if after:
-        if before != after:  # it tells when periods began and ended
-            record_alignment.align_records(connection, business_id, now)
-        period_close.begin_closing(connection, business_id, invoice.subscription_id, {end for _, end in after}, now)
-        effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
-    service_status.settle_service(connection, [business_id], now, f"invoice {invoice.id} is {invoice.status}")
-
-
-Spans = set[tuple[datetime, datetime]]
+    return StoredInvoice(before, after)
 
 
 def _replace_lines(connection: Connection, invoice: Invoice) -> tuple[Spans, Spans]:

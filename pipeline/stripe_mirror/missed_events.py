@@ -15,8 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.events import fetch_requests, queue
 from pipeline.providers.stripe_api import StripeApi
-from pipeline.stripe_mirror import subscriptions
-from pipeline.stripe_mirror.subscriptions import Subscription
+from pipeline.providers.stripe_fields import Subscription, read_subscription
 
 log = structlog.get_logger()
 
@@ -89,7 +88,7 @@ def sweep_subscriptions(engine: Engine, api: StripeApi) -> int:
     """
     count = 0
     for objects in _chunks(api.all_subscriptions(), CHUNK):
-        found = [read for each in objects if (read := subscriptions.read_subscription(each)) is not None]
+        found = [read for each in objects if (read := read_subscription(each)) is not None]
         with engine.begin() as connection:
             different = _different(connection, found)
             fetch_requests.request_fetches(

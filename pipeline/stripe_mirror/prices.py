@@ -4,20 +4,15 @@ A price names its plan by ``metadata.altiora_plan``, or by a lookup key that beg
 product's metadata does. Only a price with its product expanded tells for certain that no plan claims it.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline.providers.stripe_fields import below, identifier, word
-from pipeline.providers.stripe_words import UsageType
+from pipeline.businesses.consequences import Consequences
+from pipeline.providers.stripe_fields import Price
 from pipeline.shared.drifts import DriftKind
-from pipeline.stripe_mirror.effects import Effects
-
-_LOOKUP_KEY = re.compile(r"altiora_([a-z]+)(_.*)?", re.DOTALL)
 
 _PLANS = "select code, id from subscription_plans"
 
@@ -48,86 +43,45 @@ where price_ids @> to_jsonb(%(id)s::text) and plan_id is distinct from %(plan_id
 _OF_PRODUCT = "select id from stripe_prices where product_id = %s"
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
-    """What we need of a price. ``plan_code`` None and ``certain``: no plan claims it; not certain: its product may."""
-
-    id: str
-    product_id: str | None
-    usage_type: str
-    meter_id: str | None
-    active: bool
-    plan_code: str | None
-    certain: bool
-
-    @property
-    def metered(self) -> bool:
-        return self.usage_type == UsageType.METERED
-
-
-def read_price(price: Any) -> Price | None:
-    """A price in any shape: today's, or a plan's of the years before, whose ``usage_type`` is at the top."""
-    price_id = identifier(price)
-    if not isinstance(price, Mapping) or price_id is None:
-        return None
-    product = price.get("product")
-    code = below(price, "metadata", "altiora_plan")
-    if not code and isinstance(key := price.get("lookup_key"), str) and (match := _LOOKUP_KEY.fullmatch(key)):
-        code = match[1]
-    code = code or below(product, "metadata", "altiora_plan")
-    usage_type = below(price, "recurring", "usage_type") or price.get("usage_type")
-    return Price(
-        id=price_id,
-        product_id=identifier(product),
-        usage_type=UsageType.METERED if usage_type == UsageType.METERED else UsageType.LICENSED,
-        meter_id=identifier(below(price, "recurring", "meter") or price.get("meter")),
-        active=price.get("active") is not False,
-        plan_code=code if isinstance(code, str) and code else None,
-        certain=bool(code) or isinstance(product, Mapping),
-    )
-
-
-def usage_type_shown(price: Any) -> str | None:
-    """``metered`` or ``licensed`` where the object itself says it; an id alone, or a line of an invoice, doesn't."""
-    shown = word(below(price, "recurring", "usage_type") or below(price, "usage_type"))
-    return shown if shown in set(UsageType) else None
-
-
 def plan_ids(connection: Connection) -> dict[str, int]:
     """The plans by their codes."""
     return dict(connection.exec_driver_sql(_PLANS).all())
 
 
 def ensure(
-    connection: Connection, prices: Iterable[Price], snapshot_at: datetime, plans: Mapping[str, int], effects: Effects
+    connection: Connection,
+    prices: Iterable[Price],
+    snapshot_at: datetime,
+    plans: Mapping[str, int],
+    consequences: Consequences,
 ) -> None:
     """Mirror those prices that are not mirrored yet; one whose plan can't be told so is fetched, with its product."""
     for price in sorted(prices, key=lambda price: price.id):
         created = connection.exec_driver_sql(_ENSURE, _values(price, snapshot_at, plans)).first()
         if created is not None and created[0] and not price.certain:
-            effects.stale("price", price.id, "plan-unknown")
+            consequences.fetch("price", price.id, "plan-unknown")
 
 
 def store_price(
-    connection: Connection, price: Price, snapshot_at: datetime, plans: Mapping[str, int], effects: Effects
+    connection: Connection, price: Price, snapshot_at: datetime, plans: Mapping[str, int], consequences: Consequences
 ) -> None:
     """Make the mirror what this newer snapshot says, and have subscriptions looked at that it gives another plan."""
     values = {**_values(price, snapshot_at, plans), "certain": price.certain}
     plan_id = connection.exec_driver_sql(_REPLACE, values).scalar_one()
     if plan_id is None and not price.certain:
-        effects.stale("price", price.id, "plan-unknown")
+        consequences.fetch("price", price.id, "plan-unknown")
         return
     if plan_id is not None:
-        effects.resolve(DriftKind.UNMAPPED_PRICE, f"price:{price.id}")
+        consequences.resolve(DriftKind.UNMAPPED_PRICE, f"price:{price.id}")
     affected = connection.exec_driver_sql(_OTHERWISE_PLANNED, {"id": price.id, "plan_id": plan_id})
     for (subscription_id,) in affected:
-        effects.stale("subscription", subscription_id, "price-mapped")
+        consequences.fetch("subscription", subscription_id, "price-mapped")
 
 
-def product_changed(connection: Connection, product_id: str, effects: Effects) -> None:
+def product_changed(connection: Connection, product_id: str, consequences: Consequences) -> None:
     """Have the prices of this product fetched: its metadata may map them, or no longer."""
     for (price_id,) in connection.exec_driver_sql(_OF_PRODUCT, (product_id,)):
-        effects.stale("price", price_id, "product-changed")
+        consequences.fetch("price", price_id, "product-changed")
 
 
 def _values(price: Price, snapshot_at: datetime, plans: Mapping[str, int]) -> dict[str, Any]:

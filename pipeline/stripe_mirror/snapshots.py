@@ -14,13 +14,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from pipeline.businesses.consequences import Consequences
 from pipeline.events.outcomes import MoreBusinesses
-from pipeline.stripe_mirror import customers, invoices
-from pipeline.stripe_mirror.customers import Customer, Links, Owned, UnlinkedError
-from pipeline.stripe_mirror.effects import Effects
-from pipeline.stripe_mirror.invoices import Invoice
-from pipeline.stripe_mirror.prices import Price, ensure, plan_ids, store_price
-from pipeline.stripe_mirror.subscriptions import Subscription, store_subscription
+from pipeline.providers.stripe_fields import Customer, Invoice, Owned, Price, Subscription
+from pipeline.stripe_mirror import customers, effects, invoices
+from pipeline.stripe_mirror.customers import Links, UnlinkedError
+from pipeline.stripe_mirror.prices import ensure, plan_ids, store_price
+from pipeline.stripe_mirror.subscriptions import store_subscription
 
 #: Shapes that we read: the dated ones from 2020-08-27 on, and the releases with these names.
 OLDEST_VERSION = "2020-08-27"
@@ -118,7 +118,7 @@ def businesses_of_snapshots(connection: Connection, snapshots: Collection[Snapsh
 class Mirror:
     """Applies the snapshots of one batch, in one transaction, under the locks of ``locked``.
 
-    Made with all of the batch, then given each in its ``place``; then ``effects`` is to be written.
+    Made with all of the batch, then given each in its ``place``; then ``consequences`` are to be settled.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class Mirror:
         batch: Collection[Snapshot],
         *,
         locked: AbstractSet[int],
-        effects: Effects,
+        consequences: Consequences,
         now: datetime,
     ) -> None:
         self._connection = connection
-        self._effects = effects
+        self._consequences = consequences
         self._batch = batch
         self._locked = locked
         self._now = now
@@ -149,7 +149,7 @@ class Mirror:
         kind, object_id = snapshot.key
         reason = self._outdated(snapshot)
         if reason is not None:
-            self._effects.stale(kind, object_id, reason)
+            self._consequences.fetch(kind, object_id, reason)
             return
         at = snapshot.at
         assert at is not None
@@ -158,25 +158,28 @@ class Mirror:
         match snapshot.content:
             case Customer() as customer:
                 customers.store_customer(self._connection, customer, at)
-                self._effects.customers_known = True
+                self._consequences.customers_known = True
             case Price() as price:
-                store_price(self._connection, price, at, self._plans, self._effects)
+                store_price(self._connection, price, at, self._plans, self._consequences)
             case Subscription() as subscription:
                 assert business_id is not None
-                store_subscription(
+                told = store_subscription(
+                    self._connection, subscription, business_id, snapshot_at=at, api_version=snapshot.api_version
+                )
+                effects.follow_subscription(
                     self._connection,
                     subscription,
+                    told,
                     business_id,
-                    snapshot_at=at,
-                    api_version=snapshot.api_version,
-                    plans=self._plans,
-                    effects=self._effects,
+                    free_plan_id=self._plans["free"],
+                    consequences=self._consequences,
                     now=self._now,
                 )
             case Invoice() as invoice:
                 assert business_id is not None
-                invoices.store_invoice(
-                    self._connection, invoice, business_id, snapshot_at=at, effects=self._effects, now=self._now
+                billed = invoices.store_invoice(self._connection, invoice, business_id, snapshot_at=at)
+                effects.follow_invoice(
+                    self._connection, invoice, billed, business_id, consequences=self._consequences, now=self._now
                 )
         self._stored[snapshot.key] = at
 
@@ -200,7 +203,7 @@ class Mirror:
         if snapshot.owned is None:
             return None
         links = self._links or self._find_owners()
-        business_id = links.business_of(snapshot.owned, self._effects)
+        business_id = links.business_of(snapshot.owned, self._consequences)
         if isinstance(snapshot.content, Subscription):
             owner = self._owners.setdefault(snapshot.content.stripe_id, business_id)
             if owner != business_id:
@@ -220,6 +223,6 @@ class Mirror:
             assert isinstance(each.content, Subscription)
             if each.at is not None and (each.fetched or known_version(each.api_version)):
                 prices = [item.price for item in each.content.items]
-                ensure(self._connection, prices, each.at, self._plans, self._effects)
+                ensure(self._connection, prices, each.at, self._plans, self._consequences)
         self._links = links
         return links

@@ -1,4 +1,4 @@
-"""The mirror of subscriptions: what one says in any API version, and what it does to its business."""
+"""The mirror of subscriptions: which item counts minutes, since when its price counts, which plan it stands for."""
 
 import json
 from collections.abc import Mapping
@@ -8,19 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import plan_limits
-from pipeline.providers.stripe_fields import below, identifier, named_business, rows, unix_instant, word
-from pipeline.providers.stripe_words import SubscriptionStatus
-from pipeline.shared.drifts import DriftKind
-from pipeline.stripe_mirror.customers import Owned
-from pipeline.stripe_mirror.effects import Effects
-from pipeline.stripe_mirror.prices import Price, read_price
-from pipeline.subscription_changes import planning
-from pipeline.subscription_changes.kinds import ChangeKind
-from pipeline.usage import record_alignment
-
-#: In these a subscription bills nothing: its first payment never came, or it is over.
-NOT_LIVING = (SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIRED, SubscriptionStatus.CANCELED)
+from pipeline.providers.stripe_fields import Item, Subscription
 
 _PRICE_PLANS = "select id, plan_id from stripe_prices where id = any(%s::text[])"
 
@@ -47,99 +35,17 @@ set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excl
     api_version = excluded.api_version, snapshot_at = excluded.snapshot_at
 """
 
-# Living: the subscription that decides the business's plan comes first: a metered one, then the latest.
-_LIVING = """
-select stripe_id, plan_id, metered_item_id is not null
-from subscriptions
-where business_id = %(business_id)s and ended_at is null and status <> all(%(not_living)s::text[])
-order by metered_item_id is null, plan_id is null, started_at desc, id desc
-"""
-
 _STORED = "select metered_price_id, metered_since, period_start from subscriptions where stripe_id = %s"
 
-_SET_PLAN = "update businesses set plan_id = %(plan_id)s where id = %(business_id)s and plan_id <> %(plan_id)s"
-
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One item of a subscription, with its own period where the shape has one."""
+class StoredSubscription:
+    """What storing a snapshot has told of a subscription."""
 
-    id: str
-    price: Price
-    period: tuple[datetime, datetime] | None
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """What we need of a subscription. ``period`` is the one of the whole, in shapes before 2025-03-31."""
-
-    stripe_id: str
-    owned: Owned
-    status: str
-    items: tuple[Item, ...]
-    period: tuple[datetime, datetime] | None
-    anchor: datetime | None
-    started_at: datetime | None
-    trial_end: datetime | None
-    cancel_at_period_end: bool
-    canceled_at: datetime | None
-    ended_at: datetime | None
-    pause_collection: str | None
-    swapped_at: datetime | None = None
-    """When its metered price came, where a fetch found that inside the period; an event came at that instant."""
-    swap_looked_up: bool = False
-
-
-def read_subscription(subscription: Any) -> Subscription | None:
-    """A subscription in the shapes of 2020 to 2026; None where it lacks its id, customer or status."""
-    stripe_id = identifier(subscription)
-    customer_id = identifier(below(subscription, "customer"))
-    status = word(below(subscription, "status"))
-    if not isinstance(subscription, Mapping) or stripe_id is None or customer_id is None or status is None:
-        return None
-    pause = subscription.get("pause_collection")
-    started = subscription.get("start_date") or subscription.get("start") or subscription.get("created")
-    ended_at = unix_instant(subscription.get("ended_at"))
-    if status == SubscriptionStatus.CANCELED and ended_at is None:
-        ended_at = unix_instant(subscription.get("canceled_at"))
-    return Subscription(
-        stripe_id=stripe_id,
-        owned=Owned(customer_id, named_business(subscription)),
-        status=status,
-        items=tuple(_items(subscription)),
-        period=_period(subscription),
-        anchor=unix_instant(subscription.get("billing_cycle_anchor")),
-        started_at=unix_instant(started),
-        trial_end=unix_instant(subscription.get("trial_end")),
-        cancel_at_period_end=subscription.get("cancel_at_period_end") is True,
-        canceled_at=unix_instant(subscription.get("canceled_at")),
-        ended_at=ended_at,
-        pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,
-    )
-
-
-def _items(subscription: Mapping[str, Any]) -> list[Item]:
-    items = []
-    for row in rows(subscription.get("items")):
-        price = read_price(row.get("price")) or read_price(row.get("plan"))
-        item_id = identifier(row)
-        if price is not None and item_id is not None:
-            items.append(Item(item_id, price, _period(row)))
-    return items
-
-
-def _period(holder: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
-    start, end = unix_instant(holder.get("current_period_start")), unix_instant(holder.get("current_period_end"))
-    return (start, end) if start is not None and end is not None and start < end else None
-
-
-def _pause(pause: Mapping[str, Any]) -> str:
-    return json.dumps({"behavior": word(pause.get("behavior")), "resumes_at": _instant_text(pause.get("resumes_at"))})
-
-
-def _instant_text(value: Any) -> str | None:
-    moment = unix_instant(value)
-    return None if moment is None else moment.isoformat()
+    first_seen: bool
+    """An event of its later life has brought it."""
+    plan_id: int | None
+    price_ids: tuple[str, ...]
 
 
 def store_subscription(
@@ -149,14 +55,8 @@ def store_subscription(
     *,
     snapshot_at: datetime,
     api_version: str | None,
-    plans: Mapping[str, int],
-    effects: Effects,
-    now: datetime,
-) -> None:
-    """Make the mirror what this newer snapshot says, then the business's plan and its open records.
-
-    The business's lock must be held, and the prices of the items be mirrored.
-    """
+) -> StoredSubscription:
+    """Make the mirror what this newer snapshot says; the business's lock is held, the items' prices are mirrored."""
     prices = {item.price.id: item.price for item in subscription.items}
     price_plans: dict[str, int | None] = dict(connection.exec_driver_sql(_PRICE_PLANS, (sorted(prices),)).all())
     metered = _metered_item(subscription, price_plans)
@@ -191,17 +91,11 @@ def store_subscription(
             "snapshot_at": snapshot_at,
         },
     )
-    if stored is None and api_version is not None and subscription.started_at != snapshot_at:
-        # What it was before is not known here: a fetch can tell since when its price counts.
-        effects.stale("subscription", subscription.stripe_id, "first-seen")
-    if subscription.status not in NOT_LIVING and plan_id is None:
-        _report_unmapped(subscription, business_id, price_plans, effects)
-    has_another_plan = _choose_plan(connection, business_id, plans["free"], effects)
-    record_alignment.align_records(connection, business_id, now)
-    if has_another_plan:
-        plan_limits.check_counts(connection, business_id, now)
-        planning.want_change(connection, business_id, ChangeKind.METADATA, "another plan", now)
-    effects.follow_ups |= {"stripe.plan-meter-pushes", "periods.close-due"}
+    return StoredSubscription(
+        first_seen=stored is None and api_version is not None and subscription.started_at != snapshot_at,
+        plan_id=plan_id,
+        price_ids=tuple(sorted(prices)),
+    )
 
 
 def _metered_since(
@@ -238,45 +132,3 @@ def _plan_of(subscription: Subscription, metered: Item | None, price_plans: Mapp
     """The plan by the metered price, else by the first other price that has one."""
     ordered = ([metered] if metered else []) + list(subscription.items)
     return next((plan for item in ordered if (plan := price_plans.get(item.price.id)) is not None), None)
-
-
-def _report_unmapped(
-    subscription: Subscription, business_id: int, price_plans: Mapping[str, int | None], effects: Effects
-) -> None:
-    for price_id in sorted(price_plans):
-        effects.report(
-            DriftKind.UNMAPPED_PRICE,
-            f"price:{price_id}",
-            business_id,
-            "a plan: metadata altiora_plan on the price or its product, or a lookup key altiora_<plan>",
-            "none",
-            {"price": price_id, "subscription": subscription.stripe_id},
-        )
-
-
-def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, effects: Effects) -> bool:
-    """The business's plan by its living subscriptions: Free without any, as it was where none tells.
-
-    Returns whether it is another one now. Two living subscriptions with a metered item would bill everything twice:
-    that is a drift, which blocks pushing.
-    """
-    living = connection.exec_driver_sql(_LIVING, {"business_id": business_id, "not_living": list(NOT_LIVING)}).all()
-    plan_id = next((plan for _, plan, _ in living if plan is not None), None if living else free_plan_id)
-    has_another_plan = (
-        plan_id is not None
-        and connection.exec_driver_sql(_SET_PLAN, {"plan_id": plan_id, "business_id": business_id}).rowcount > 0
-    )
-    metered = [stripe_id for stripe_id, _, is_metered in living if is_metered]
-    subject = f"business:{business_id}"
-    if len(metered) > 1:
-        effects.report(
-            DriftKind.SECOND_METERED_SUBSCRIPTION,
-            subject,
-            business_id,
-            "one living subscription with a metered item",
-            f"{len(metered)}: all would bill the same minutes; cancel all but one in Stripe",
-            {"subscriptions": metered},
-        )
-    else:
-        effects.resolve(DriftKind.SECOND_METERED_SUBSCRIPTION, subject)
-    return has_another_plan

@@ -14,18 +14,6 @@ def billing_deadline(now: datetime) -> datetime:
     return now + MARGIN
 
 
-#: Joins the invoice that bills the record's period as ``invoice``, or nulls. One that replaces a void one counts.
-INVOICE = """
-left join lateral (
-  select i.id, i.status, i.automatically_finalizes_at, sum(l.minutes)::int as metered_quantity
-  from stripe_invoice_lines l join stripe_invoices i on i.id = l.invoice_id
-  where l.stripe_subscription_id = s.stripe_id and l.period_end = r.period_end
-  group by i.id
-  order by i.status = 'void', i.created_at desc, i.id desc
-  limit 1
-) invoice on true
-"""
-
 #: Whether the record can't be billed any more, as far as is known. A draft that nothing finalises takes usage; what was
 #: cut by another price does not, although it stands on a draft: Stripe counted it at that instant.
 TOO_LATE = """

@@ -1,9 +1,10 @@
 """Billing periods by arithmetic: half-open, in UTC. Nothing here asks a clock or a database."""
 
-import calendar
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
+
+from pipeline.shared.months import add_months
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,18 +22,6 @@ class Period:
         start = self.start if earliest is None else max(self.start, earliest)
         end = self.end if latest is None else min(self.end, latest)
         return Period(start, end)
-
-
-def add_months(anchor: datetime, months: int) -> datetime:
-    """``anchor`` some months on, its day kept where the month has it, else the month's last day.
-
-    Counted from the anchor each time, so that an anchor on the 31st comes back to the 31st after February
-    (Stripe: "Billing cycle anchor").
-    """
-    month = anchor.month - 1 + months
-    year, month = anchor.year + month // 12, month % 12 + 1
-    day = min(anchor.day, calendar.monthrange(year, month)[1])
-    return anchor.replace(year=year, month=month, day=day)
 
 
 def anchored_period(anchor: datetime, instant: datetime) -> Period:

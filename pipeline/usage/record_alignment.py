@@ -10,7 +10,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import plan_limits, service_status
+from pipeline.businesses import plan_limits
 from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
 from pipeline.usage.periods import Period
 from pipeline.usage.record_bounds import end_record, merge_record, place_record
@@ -86,7 +86,6 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
             uses = record_figures.sum_anew(connection, changed | shared)
         plan_limits.check_use(connection, uses, now)
         record_figures.recount_pushed(connection, changed)
-    service_status.settle_service(connection, [business_id], now, "subscription changed")
 
 
 def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:

@@ -255,7 +255,7 @@ WRITERS = {
         "plan": ("pipeline/meter/push_planning.py", "insert"),
         "state": (
             "pipeline/meter/push_states.py",
-            "state answer attempts doubt due_at first_sent_at server_errors settled_at",
+            "state answer attempts doubt due_at first_sent_at last_sent_at server_errors settled_at",
         ),
         "asked about": ("pipeline/meter/unknown_pushes.py", "looked_at"),
         "merge of two records": ("pipeline/usage/record_bounds.py", "usage_record_id"),
@@ -297,8 +297,8 @@ def writes() -> dict[tuple[str, str], set[str]]:
             found[table, "insert"].add(file)
         for table in re.findall(r"\bdelete from (\w+)", text):
             found[table, "delete"].add(file)
-        set_in = re.findall(r"\bupdate (\w+)(?: (?!set)\w+)?\s+set (.*)", text, re.DOTALL)
-        set_in += re.findall(r"\binsert into (\w+)\b.*?\bdo update\s+set (.*)", text, re.DOTALL)
+        set_in = re.findall(r"\bupdate (\w+)(?: (?!set)\w+)?\s+set\s+(.*)", text, re.DOTALL)
+        set_in += re.findall(r"\binsert into (\w+)\b.*?\bdo update\s+set\s+(.*)", text, re.DOTALL)
         for table, assignments in set_in:
             for column in _set_columns(assignments):
                 found[table, column].add(file)

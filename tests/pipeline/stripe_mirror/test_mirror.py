@@ -9,18 +9,16 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from pipeline.businesses.consequences import Consequences
 from pipeline.drain import Drain, DrainSettings
 from pipeline.events import fetch_requests
 from pipeline.providers import stripe_fields
 from pipeline.providers.stripe_api import StripeApi
+from pipeline.providers.stripe_fields import Invoice, Price, Subscription
 from pipeline.shared.clock import Clock
 from pipeline.shared.settings import StripeSettings
-from pipeline.stripe_mirror import invoices, prices, snapshots, subscriptions
-from pipeline.stripe_mirror.effects import Effects
+from pipeline.stripe_mirror import snapshots
 from pipeline.stripe_mirror.fetching import StripeFetcher
-from pipeline.stripe_mirror.invoices import Invoice
-from pipeline.stripe_mirror.prices import Price
-from pipeline.stripe_mirror.subscriptions import Subscription
 from tests.worlds.stripe_objects import Json, in_the_shape_of_2020, invoice, line, lines, price, subscription
 from tests.worlds.stripe_stand_in import START, StandIn
 from tests.worlds.world import ACCOUNT, PERIOD_END, PERIOD_START, PLAN_IDS, World, at
@@ -29,19 +27,19 @@ from tests.worlds.world import ACCOUNT, PERIOD_END, PERIOD_START, PLAN_IDS, Worl
 
 
 def read_subscription(object_: Json) -> Subscription:
-    read = subscriptions.read_subscription(object_)
+    read = stripe_fields.read_subscription(object_)
     assert read is not None
     return read
 
 
 def read_invoice(object_: Json) -> Invoice:
-    read = invoices.read_invoice(object_)
+    read = stripe_fields.read_invoice(object_)
     assert read is not None
     return read
 
 
 def read_price(object_: Json) -> Price:
-    read = prices.read_price(object_)
+    read = stripe_fields.read_price(object_)
     assert read is not None
     return read
 
@@ -108,7 +106,7 @@ def test_an_invoice_of_any_year_names_its_subscription():
     expanded = invoice(parent=None, subscription=subscription())
     assert {read_invoice(each).subscription_id for each in (modern, old, expanded)} == {"sub_new"}
     for other in (invoice(parent=None), invoice(id=None), invoice() | {"object": "invoice_payment"}):
-        assert invoices.read_invoice(other) is None
+        assert stripe_fields.read_invoice(other) is None
 
 
 @pytest.mark.parametrize(
@@ -285,11 +283,13 @@ def test_a_price_that_turns_out_unmapped_leaves_the_business_and_asks_for_its_su
         fetched=True,
         seen=at("20 Nov 10:00"),
     )
-    effects = Effects()
+    consequences = Consequences()
     with world.engine.begin() as connection:
-        target = snapshots.Mirror(connection, [snapshot], locked=set(), effects=effects, now=at("20 Nov 12:00"))
+        target = snapshots.Mirror(
+            connection, [snapshot], locked=set(), consequences=consequences, now=at("20 Nov 12:00")
+        )
         target.apply(snapshot)
-        effects.write(connection, at("20 Nov 12:00"))
+        consequences.settle(connection, at("20 Nov 12:00"))
     assert world.rows("select plan_id from stripe_prices") == [(None,)]
     assert plan_of(world, world.b) == "starter"
     assert world.wanted() == {"sub_new": "price-mapped"}

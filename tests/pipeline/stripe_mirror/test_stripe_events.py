@@ -1,13 +1,14 @@
 """Stripe's events through the drain: rows 32 to 37 and 42 of the worked cases, and bodies that nobody expects."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.businesses.consequences import Consequences
 from pipeline.events.outcomes import MoreBusinesses, Outcome
 from pipeline.stripe_mirror import event_types
 from tests.worlds.stripe_objects import Json, invoice, line, lines, price, subscription
@@ -253,11 +254,11 @@ def test_nothing_is_applied_to_a_business_that_is_not_locked(world):
     """Somebody linked the customer between the look before the locks and the locks."""
     world.stripe_event("evt_1", "customer.subscription.created", subscription(), at("20 Nov 10:00"))
     with world.engine.connect() as connection:
-        (row,) = connection.exec_driver_sql("select id, key, type, body, received_at from webhook_events")
+        (row,) = connection.exec_driver_sql("select id, key, type, body from webhook_events")
         event = event_types.decode_event(*row)
         assert isinstance(event, event_types.StripeEvent)
         with pytest.raises(MoreBusinesses) as raised:
-            event_types.apply_events(connection, [event], {world.f}, world.now, livemode=False)
+            event_types.apply_events(connection, [event], {world.f}, Consequences(), world.now, livemode=False)
         assert raised.value.business_ids == {world.b}
         connection.rollback()
     assert world.drain().counts == {"processed": 1}
@@ -316,7 +317,7 @@ def _bodies(draw):
 
 @given(body=st.binary(max_size=60) | _json.map(lambda value: json.dumps(value).encode()))
 def test_decoding_never_raises(body):
-    decoded = event_types.decode_event(1, "evt_x", None, body, datetime.now(UTC))
+    decoded = event_types.decode_event(1, "evt_x", None, body)
     assert isinstance(decoded, Outcome | event_types.StripeEvent)
     if isinstance(decoded, Outcome):
         assert (decoded.state, decoded.reason) == ("dead", "unreadable")
@@ -326,14 +327,17 @@ def test_decoding_never_raises(body):
 @given(body=_bodies())
 def test_a_damaged_event_ends_and_disturbs_nobody(world, body):
     """Applied for real and rolled back: no field of a body may reach the database as what it can't take."""
-    decoded = event_types.decode_event(1, "evt_x", None, json.dumps(body).encode(), datetime.now(UTC))
+    decoded = event_types.decode_event(1, "evt_x", None, json.dumps(body).encode())
     if isinstance(decoded, Outcome):
         return
     with world.engine.connect() as connection:
         locked = event_types.businesses_of_events(connection, [decoded])
-        applied = event_types.apply_events(connection, [decoded], locked, at("20 Nov 12:00"), livemode=False)
+        consequences = Consequences()
+        (outcome,) = event_types.apply_events(
+            connection, [decoded], locked, consequences, at("20 Nov 12:00"), livemode=False
+        )
+        consequences.settle(connection, at("20 Nov 12:00"))
         connection.rollback()
-    (outcome,) = applied.outcomes
     assert outcome.state in {"processed", "ignored", "dead", "pending"}
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.shared.months import add_months
 from pipeline.usage.periods import (
-    add_months,
     anchored_period,
     calendar_month,
     minute_ceil,
