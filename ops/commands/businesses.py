@@ -8,25 +8,17 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.business_argument import BusinessArgument, find, instant, service_status
-from ops.commands.database import transaction
+from ops.commands.business_argument import BusinessArgument, find, instant
+from ops.commands.database import reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, warn
 from pipeline.businesses import registration
+from pipeline.reading.businesses import list_businesses
+from pipeline.reading.events import dead_for
 from pipeline.shared.clock import business_clock
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Who we serve: add businesses, their numbers and Stripe customers."
 )
-
-_LIST = """
-select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe_customer,
-       array(select n.number from phone_numbers n where n.business_id = b.id order by n.number) as numbers,
-       b.limited_until, b.suspended_at, b.ended_at
-from businesses b join subscription_plans p on p.id = b.plan_id
-order by b.id
-"""
-
-_DEAD_FOR = "select count(*) from webhook_events where state = 'dead' and reason = %s"
 
 
 @contextlib.contextmanager
@@ -66,35 +58,36 @@ def add(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show all businesses, with their plans and numbers."""
-    with transaction() as connection:
-        now = business_clock().now()
-        found = connection.exec_driver_sql(_LIST).all()
-    rows = [
-        {
-            "id": row.id,
-            "name": row.name,
-            "plan": row.plan,
-            "time_zone": row.time_zone,
-            "stripe_customer": row.stripe_customer,
-            "numbers": row.numbers,
-            "service_status": "ended" if row.ended_at else service_status(row.limited_until, row.suspended_at, now),
-        }
-        for row in found
-    ]
+    with reading() as connection:
+        found = list_businesses(connection)
+    now = business_clock().now()
     if as_json:
-        print_json(rows)
+        print_json(
+            [
+                {
+                    "id": each.id,
+                    "name": each.name,
+                    "plan": each.plan,
+                    "time_zone": each.time_zone,
+                    "stripe_customer": each.stripe_customer,
+                    "numbers": each.numbers,
+                    "service_status": each.service_status(now),
+                }
+                for each in found
+            ]
+        )
         return
     print_table(
         (
             {
-                "id": str(row["id"]),
-                "name": row["name"],
-                "plan": row["plan"],
-                "status": row["service_status"],
-                "numbers": "\n".join(row["numbers"]),
-                "time zone": row["time_zone"],
+                "id": str(each.id),
+                "name": each.name,
+                "plan": each.plan,
+                "status": each.service_status(now),
+                "numbers": "\n".join(each.numbers),
+                "time zone": each.time_zone,
             }
-            for row in rows
+            for each in found
         ),
         numbers=["id"],
         nothing="There is no business yet: altiora business add NAME --plan free --time-zone America/New_York",
@@ -109,7 +102,7 @@ def link_stripe(
     with _change() as connection:
         business_id = find(connection, business)
         registration.link_customer(connection, business_id, customer)
-        dead = connection.exec_driver_sql(_DEAD_FOR, ("unknown-customer",)).scalar_one()
+        dead = dead_for(connection, "unknown-customer")
     say(f"Linked business {business_id} to {customer}; a worker fetches its subscriptions.")
     if dead:
         say(f"Dead for want of a customer: {dead} events. Now: altiora events replay --reason unknown-customer")
@@ -135,7 +128,7 @@ def add_number(
     with _change() as connection:
         business_id = find(connection, business)
         held = registration.add_number(connection, business_id, number, since, business_clock().now())
-        dead = connection.exec_driver_sql(_DEAD_FOR, (f"unknown-number {number}",)).scalar_one()
+        dead = dead_for(connection, f"unknown-number {number}")
     if held.counted_before:
         warn(
             f"calls on {number} since then that are counted for business {held.former_business_id} already, and stay"

@@ -61,6 +61,15 @@ def transaction() -> Iterator[Connection]:
         yield connection
 
 
+@contextlib.contextmanager
+def reading() -> Iterator[Connection]:
+    """One transaction that sees one moment and can write nothing."""
+    with engine() as made, made.connect() as connection:
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
+
+
 def _explained(error: DBAPIError) -> str:
     state = getattr(error.orig, "sqlstate", None)
     words = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__

@@ -1,14 +1,16 @@
 """`altiora drifts`: differences that were found, what is proposed, and how a person resolves one."""
 
+import dataclasses
 import json
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.database import transaction
+from ops.commands.database import reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from pipeline.reading.drifts import KeptDrift, open_drifts, read_drift
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
@@ -16,18 +18,6 @@ from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
-
-_DRIFTS = """
-select id, kind, subject, business_id, expected, actual, evidence, repair, found_at
-from drifts
-where resolved_at is null
-order by id
-"""
-
-_DRIFT = """
-select id, kind, subject, business_id, expected, actual, evidence, repair, found_at, resolved_at, note
-from drifts where id = %s
-"""
 
 _Id = Annotated[int, typer.Argument(metavar="ID")]
 
@@ -40,23 +30,23 @@ def _drifts() -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show the differences that are not resolved."""
-    with transaction() as connection:
-        rows = connection.exec_driver_sql(_DRIFTS).mappings().all()
+    with reading() as connection:
+        found = open_drifts(connection)
     if as_json:
-        print_json([dict(row) for row in rows])
+        print_json(found)
         return
     print_table(
         (
             {
-                "id": str(row["id"]),
-                "found (UTC)": row["found_at"],
-                "kind": row["kind"],
-                "subject": row["subject"],
-                "expected": row["expected"],
-                "actual": row["actual"],
-                "repair": row["repair"],
+                "id": str(each.id),
+                "found (UTC)": each.found_at,
+                "kind": each.kind,
+                "subject": each.subject,
+                "expected": each.expected,
+                "actual": each.actual,
+                "repair": each.repair,
             }
-            for row in rows
+            for each in found
         ),
         nothing="No difference is open.",
     )
@@ -65,15 +55,16 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def show(drift_id: _Id, as_json: AsJson = False) -> None:
     """Show one difference with its evidence, and what is proposed to be done."""
-    with transaction() as connection:
-        row = _find(connection, drift_id)
+    with reading() as connection:
+        drift = _find(connection, drift_id)
     if as_json:
-        print_json(row)
+        print_json(drift)
         return
-    for name, value in row.items():
+    for field in dataclasses.fields(drift):
+        value = getattr(drift, field.name)
         if value is not None:
             words = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else shown(value)
-            say(f"{name.replace('_', ' ')}: {words}")
+            say(f"{field.name.replace('_', ' ')}: {words}")
 
 
 @app.command()
@@ -87,18 +78,18 @@ def resolve(
     """Resolve a difference by hand. One that a check finds again is opened again; held late minutes are written off."""
     now = business_clock().now()
     with transaction() as connection:
-        row = _find(connection, drift_id)
-        if row["resolved_at"] is not None:
-            raise WrongError(f"difference {drift_id} was resolved on {shown(row['resolved_at'])} UTC already")
-        if carry and row["kind"] != DriftKind.LATE_MINUTES:
-            raise WrongError(f"difference {drift_id} is {row['kind']}: only late-minutes can be carried")
-        if row["kind"] == DriftKind.LATE_MINUTES:
-            lock_businesses(connection, [row["business_id"]])
-            for held in late_minutes.held_minutes(connection, row["business_id"]):
-                if f"record:{held.origin_record_id}" == row["subject"]:
+        drift = _find(connection, drift_id)
+        if drift.resolved_at is not None:
+            raise WrongError(f"difference {drift_id} was resolved on {shown(drift.resolved_at)} UTC already")
+        if carry and drift.kind != DriftKind.LATE_MINUTES:
+            raise WrongError(f"difference {drift_id} is {drift.kind}: only late-minutes can be carried")
+        if drift.kind == DriftKind.LATE_MINUTES and drift.business_id is not None:
+            lock_businesses(connection, [drift.business_id])
+            for held in late_minutes.held_minutes(connection, drift.business_id):
+                if f"record:{held.origin_record_id}" == drift.subject:
                     _decide(connection, held, carry=carry, now=now, note=note)
-        drifts.resolve(connection, row["kind"], row["subject"], now, note=note)
-    say(f"Resolved difference {drift_id} ({row['kind']}, {row['subject']}).")
+        drifts.resolve(connection, drift.kind, drift.subject, now, note=note)
+    say(f"Resolved difference {drift_id} ({drift.kind}, {drift.subject}).")
 
 
 def _decide(connection: Connection, held: late_minutes.HeldMinutes, *, carry: bool, now: datetime, note: str) -> None:
@@ -108,8 +99,8 @@ def _decide(connection: Connection, held: late_minutes.HeldMinutes, *, carry: bo
         raise WrongError(str(error)) from error
 
 
-def _find(connection: Connection, drift_id: int) -> dict[str, Any]:
-    row = connection.exec_driver_sql(_DRIFT, (drift_id,)).mappings().first()
-    if row is None:
+def _find(connection: Connection, drift_id: int) -> KeptDrift:
+    drift = read_drift(connection, drift_id)
+    if drift is None:
         raise WrongError(f"there is no difference {drift_id}; `altiora drifts list` shows those that are open")
-    return dict(row)
+    return drift

@@ -1,23 +1,31 @@
 """`altiora explain`: what a figure on an invoice is made of, down to the webhook events behind each call."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
 
 from ops.commands.business_argument import BusinessArgument
-from ops.commands.database import transaction
+from ops.commands.database import reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.reading import explanation
-from pipeline.reading.explanation import Figure, Sum
+from pipeline.reading.explanation import (
+    ExplainedAdjustment,
+    ExplainedAlert,
+    ExplainedCalls,
+    ExplainedInvoice,
+    ExplainedPush,
+    Explanation,
+    Figure,
+    Sum,
+)
+from pipeline.reading.explanation_calls import CrossingCall, ExplainedCall
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import RuleSettings, load
-
-#: A part of what was found, by the names of its fields.
-_Told = dict[str, Any]
 
 
 def explain(
@@ -28,153 +36,167 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Take a billing period apart: calls, rounding, plan, adjustments, pushes, invoice, alerts, events."""
-    with transaction() as connection:
+    with reading() as connection:
         record_id = find_record(connection, business, period, business_clock().now())
         bill_child_legs = load(RuleSettings).bill_child_legs
         told = explanation.explain(connection, record_id, limit=limit, bill_child_legs=bill_child_legs, figure=figure)
     if as_json:
-        sums = [
-            {
-                "figure": each.figure,
-                "stated": each.stated,
-                "parts": [{"amount": amount, "of": of} for amount, of in each.parts],
-                "adds_up": each.adds_up,
-            }
-            for each in told["sums"]
-        ]
-        print_json({**told, "sums": sums})
+        print_json(_as_json(told))
     else:
         for line in _lines(told):
             say(line)
-    if not told["adds_up"]:
-        wrong = ", ".join(each.figure for each in told["sums"] if not each.adds_up)
+    if not told.adds_up:
+        wrong = ", ".join(each.figure for each in told.sums if not each.adds_up)
         raise WrongError(f"does not add up: {wrong}; `altiora rebuild --dry-run` of this period names the calls")
 
 
-def _lines(told: _Told) -> Iterator[str]:
-    yield from _of_record(told["business"], told["record"])
-    yield ""
-    yield from (_sum(each) for each in told["sums"])
-    sections: dict[str, Callable[[Any], Iterator[str]]] = {
-        "calls": _of_calls,
-        "adjustments": _of_adjustments,
-        "pushes": _of_pushes,
-        "invoice": _of_invoice,
-        "alerts": _of_alerts,
+def _as_json(told: Explanation) -> dict[str, object]:
+    """What was asked for, by the names of its parts."""
+    document: dict[str, object] = {
+        "business": {"id": told.business_id, "name": told.business},
+        "record": told.record,
     }
-    for name, section in sections.items():
-        if name in told:
-            yield ""
-            yield from section(told[name])
+    if told.adjustments is not None:
+        document["adjustments"] = told.adjustments
+    if told.calls is not None:
+        groups = [{**dataclasses.asdict(each), "said": each.said} for each in told.calls.groups]
+        document["calls"] = {**_fields(told.calls), "groups": groups}
+    if told.pushes is not None:
+        document |= {"pushes": told.pushes, "invoice": told.invoice}
+    if told.alerts is not None:
+        document["alerts"] = told.alerts
+    sums = [{**_fields(each), "adds_up": each.adds_up} for each in told.sums]
+    return {**document, "sums": sums, "adds_up": told.adds_up}
 
 
-def _of_record(business: _Told, record: _Told) -> Iterator[str]:
-    start, end, plan = record["start"], record["end"], record["plan"]
-    zone = ZoneInfo(record["time_zone"])
-    provisional = ", provisional: nothing is pushed or closed from it" if record["provisional"] else ""
-    yield f"{business['name']} (business {business['id']}), record {record['id']}, {record['state']}{provisional}"
-    for name, bound in (("from", start), ("to", end)):
-        local = bound["at"].astimezone(zone)
-        yield f"{name:6}{shown(bound['at'])} UTC ({local:%Y-%m-%d %H:%M:%S} {record['time_zone']}): {bound['reason']}"
-    above = "more is billed by Stripe" if plan["bills_overage"] else "more is unbilled, and limits the business"
-    price = f", price {plan['metered_price']}" if plan["metered_price"] else ""
+def _fields(of: ExplainedCalls | Sum) -> dict[str, object]:
+    return {field.name: getattr(of, field.name) for field in dataclasses.fields(of)}
+
+
+def _lines(told: Explanation) -> Iterator[str]:
+    yield from _of_record(told)
+    yield ""
+    yield from (_sum(each) for each in told.sums)
+    if told.calls is not None:
+        yield from ("", *_of_calls(told.calls))
+    if told.adjustments is not None:
+        yield from ("", *_of_adjustments(told.adjustments))
+    if told.pushes is not None:
+        yield from ("", *_of_pushes(told.pushes), "", *_of_invoice(told.invoice))
+    if told.alerts is not None:
+        yield from ("", *_of_alerts(told.alerts))
+
+
+def _of_record(told: Explanation) -> Iterator[str]:
+    record, plan = told.record, told.record.plan
+    zone = ZoneInfo(record.time_zone)
+    provisional = ", provisional: nothing is pushed or closed from it" if record.provisional else ""
+    yield f"{told.business} (business {told.business_id}), record {record.id}, {record.state}{provisional}"
+    for name, bound in (("from", record.start), ("to", record.end)):
+        local = bound.at.astimezone(zone)
+        yield f"{name:6}{shown(bound.at)} UTC ({local:%Y-%m-%d %H:%M:%S} {record.time_zone}): {bound.reason}"
+    above = "more is billed by Stripe" if plan.bills_overage else "more is unbilled, and limits the business"
+    price = f", price {plan.metered_price}" if plan.metered_price else ""
     yield (
-        f"plan  {plan['code']}: ${plan['price_cents'] / 100:,.2f} a month, {plan['included']:,} minutes included,"
-        f" {above}; steps of {plan['increment_seconds']} s{price}"
+        f"plan  {plan.code}: ${plan.price_cents / 100:,.2f} a month, {plan.included:,} minutes included,"
+        f" {above}; steps of {plan.increment_seconds} s{price}"
     )
-    if plan["included"] != plan["included_by_the_plan_now"]:
-        yield f"      it includes {plan['included_by_the_plan_now']:,} now; this record keeps what it was made with"
-    for each in record["history"]:
-        yield f"{shown(each['at'])}  {each['what']}, by {each['by']}"
+    if plan.included != plan.included_by_the_plan_now:
+        yield f"      it includes {plan.included_by_the_plan_now:,} now; this record keeps what it was made with"
+    for step in record.history:
+        yield f"{shown(step.at)}  {step.what}, by {step.by}"
 
 
 def _sum(each: Sum) -> str:
     """The parts of a figure, as "adds up: 677 = 675 of 238 calls + 2 carried"."""
-    told = [part for part in each.parts if part[0]] or each.parts[:1]  # nothing is no part, unless there is no other
-    signs = [("- " if amount < 0 else "+ ") + f"{abs(amount):,} {of}" for amount, of in told]
+    told = [part for part in each.parts if part.amount] or each.parts[
+        :1
+    ]  # nothing is no part, unless there is no other
+    signs = [("- " if part.amount < 0 else "+ ") + f"{abs(part.amount):,} {part.of}" for part in told]
     parts = " ".join(signs).removeprefix("+ ") or "0"
     if each.adds_up:
         return f"{each.figure:12}adds up: {each.stated:,} = {parts}"
     return f"{each.figure:12}DOES NOT ADD UP: {each.stated:,} is stated, and the parts are {parts}"
 
 
-def _of_calls(calls: _Told) -> Iterator[str]:
+def _of_calls(calls: ExplainedCalls) -> Iterator[str]:
     yield "calls that ended in the period, or count in it"
-    for each in calls["groups"]:
-        yield f"  {each['calls']:,} {each['said']}: {each['seconds']:,} s, {each['minutes']:,} minutes"
-    if not calls["groups"]:
+    for group in calls.groups:
+        yield f"  {group.calls:,} {group.said}: {group.seconds:,} s, {group.minutes:,} minutes"
+    if not calls.groups:
         yield "  none"
-    for name in ("counted", "others"):
-        for call in calls[name]:
+    for listed, more, what in (
+        (calls.counted, calls.counted_more, "counted calls"),
+        (calls.others, calls.others_more, "calls that are not counted"),
+    ):
+        for call in listed:
             yield from _of_call(call)
-        if calls[f"{name}_more"]:
-            what = "counted calls" if name == "counted" else "calls that are not counted"
-            yield f"  and {calls[f'{name}_more']:,} more {what}; --limit lists more"
+        if more:
+            yield f"  and {more:,} more {what}; --limit lists more"
 
 
-def _of_call(call: _Told) -> Iterator[str]:
-    estimated = ", estimated" if call["estimated"] else ""
-    rounding = call["rounding"] or call["status"]
-    yield f"  {call['sid']}  ended {shown(call['ended_at'])}{estimated}: {rounding}; {call['said']}"
-    for event in call["events"]:
-        marks = [event["state"] + (f" ({event['reason']})" if event["reason"] else "")]
-        marks += ["recovered"] if event["recovered"] else []
-        marks += ["decides"] if event["decided"] else []
-        received = event["received_at"][:19].replace("T", " ")
-        yield f"      event {event['id']} {event['key'][len(call['sid']) :]} received {received}, {', '.join(marks)}"
-    if not call["events"]:
+def _of_call(call: ExplainedCall) -> Iterator[str]:
+    estimated = ", estimated" if call.estimated else ""
+    yield f"  {call.sid}  ended {shown(call.ended_at)}{estimated}: {call.rounding or call.status}; {call.said}"
+    for event in call.events:
+        marks = [event.state + (f" ({event.reason})" if event.reason else "")]
+        marks += ["recovered"] if event.recovered else []
+        marks += ["decides"] if event.decided else []
+        received = shown(event.received_at)
+        yield f"      event {event.id} {event.key[len(call.sid) :]} received {received}, {', '.join(marks)}"
+    if not call.events:
         yield "      no event of it is stored (any more)"
 
 
-def _of_adjustments(adjustments: Sequence[_Told]) -> Iterator[str]:
+def _of_adjustments(adjustments: Sequence[ExplainedAdjustment]) -> Iterator[str]:
     yield "adjustments"
     for each in adjustments:
-        call = each["call_sid"] or "the difference to the final invoice"
-        if each["into_this"]:
-            where = f"in, of the period {shown(each['origin_start'])} to {shown(each['origin_end'])}"
+        call = each.call_sid or "the difference to the final invoice"
+        if each.into_this:
+            where = f"in, of the period {shown(each.origin_start)} to {shown(each.origin_end)}"
         else:
-            into = f"record {each['usage_record_id']}" if each["usage_record_id"] else "no record"
+            into = f"record {each.usage_record_id}" if each.usage_record_id else "no record"
             where = f"out of this period, into {into}"
-        event = f", event {each['event_id']}" if each["event_id"] else ""
-        yield f"  {each['minutes']:+,} {each['kind']} {where}: {call}, {shown(each['created_at'])}{event}"
+        event = f", event {each.event_id}" if each.event_id else ""
+        yield f"  {each.minutes:+,} {each.kind} {where}: {call}, {shown(each.created_at)}{event}"
     if not adjustments:
         yield "  none"
 
 
-def _of_pushes(pushes: Sequence[_Told]) -> Iterator[str]:
+def _of_pushes(pushes: Sequence[ExplainedPush]) -> Iterator[str]:
     yield "pushes to Stripe"
     for each in pushes:
-        answer = f"; Stripe: {each['answer']}" if each["answer"] else ""
-        tries = f"{each['attempts']} {'try' if each['attempts'] == 1 else 'tries'}"
-        yield f"  {each['minutes']:+,} for {shown(each['timestamp'])}, {each['state']}, {tries}{answer}"
-        yield f"      {each['identifier']}"
+        answer = f"; Stripe: {each.answer}" if each.answer else ""
+        tries = f"{each.attempts} {'try' if each.attempts == 1 else 'tries'}"
+        yield f"  {each.minutes:+,} for {shown(each.timestamp)}, {each.state}, {tries}{answer}"
+        yield f"      {each.identifier}"
     if not pushes:
         yield "  none"
 
 
-def _of_invoice(invoice: _Told | None) -> Iterator[str]:
+def _of_invoice(invoice: ExplainedInvoice | None) -> Iterator[str]:
     if invoice is None:
         yield "invoice: none that is known"
         return
-    quantity = f"{invoice['minutes']:,} minutes"
-    final = invoice["automatically_finalizes_at"]
-    when = f", finalises {shown(final)}" if invoice["status"] == InvoiceStatus.DRAFT and final else ""
-    amount = f"{invoice['amount_due_cents'] / 100:,.2f} {invoice['currency']}"
-    as_of = shown(invoice["snapshot_at"])
-    yield f"invoice {invoice['id']}: {invoice['status']}{when}; {quantity}, {amount}; as of {as_of}"
+    quantity = f"{invoice.minutes:,} minutes"
+    final = invoice.automatically_finalizes_at
+    when = f", finalises {shown(final)}" if invoice.status == InvoiceStatus.DRAFT and final else ""
+    amount = f"{invoice.amount_due_cents / 100:,.2f} {invoice.currency}"
+    as_of = shown(invoice.snapshot_at)
+    yield f"invoice {invoice.id}: {invoice.status}{when}; {quantity}, {amount}; as of {as_of}"
 
 
-def _of_alerts(alerts: Sequence[_Told]) -> Iterator[str]:
+def _of_alerts(alerts: Sequence[ExplainedAlert]) -> Iterator[str]:
     yield "alerts"
     for each in alerts:
-        yield f"  {each['kind']} at {each['value']:,} of {each['limit']:,}, raised {shown(each['raised_at'])}"
-        if each["threshold"] is not None:
-            yield f"      {_crossed(each['threshold'], each['crossed_by'])}"
+        yield f"  {each.kind} at {each.value:,} of {each.limit:,}, raised {shown(each.raised_at)}"
+        if each.threshold is not None:
+            yield f"      {_crossed(each.threshold, each.crossed_by)}"
     if not alerts:
         yield "  none"
 
 
-def _crossed(threshold: int, call: Mapping[str, Any] | None) -> str:
+def _crossed(threshold: int, call: CrossingCall | None) -> str:
     if call is None:
         return f"its calls don't reach {threshold:,} any more: they were corrected since"
-    return f"{call['sid']} crossed {threshold:,}: from {call['before']:,} to {call['after']:,} minutes"
+    return f"{call.sid} crossed {threshold:,}: from {call.before:,} to {call.after:,} minutes"

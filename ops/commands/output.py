@@ -1,5 +1,6 @@
 """What the commands print: JSON for programs, tables and sentences for people, what is wrong on standard error."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +18,13 @@ class WrongError(Exception):
 
 
 def print_json(data: object) -> None:
-    """Print ``data`` as JSON; instants as ISO 8601 in UTC."""
+    """Print ``data`` as JSON; instants as ISO 8601 in UTC, what was read as an object of its fields."""
     typer.echo(json.dumps(data, indent=2, default=_encode))
 
 
-def _encode(value: object) -> str:
+def _encode(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if not isinstance(value, datetime):
         raise TypeError(f"{type(value).__name__} has no JSON form here")
     return value.astimezone(UTC).isoformat()

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, NamedTuple
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 import typer
@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from ops.commands.business_argument import find, instant
 from ops.commands.output import WrongError, shown
+from pipeline.reading.periods import BillingPeriod, list_periods
 from pipeline.usage.periods import Period, calendar_month
 
 #: How a billing period is named on the command line.
@@ -22,23 +23,8 @@ PeriodArgument = Annotated[
     ),
 ]
 
-_RECORDS = """
-select r.id, r.period_start, r.period_end, r.state, b.time_zone
-from usage_records r join businesses b on b.id = r.business_id
-where r.business_id = %s
-order by r.period_start
-"""
-
 #: Periods that are told when none fits: two years of months.
 _TOLD = 24
-
-
-class _Record(NamedTuple):
-    id: int
-    start: datetime
-    end: datetime
-    state: str
-    time_zone: str
 
 
 def find_record(connection: Connection, business: str, period: str, now: datetime) -> int:
@@ -48,7 +34,7 @@ def find_record(connection: Connection, business: str, period: str, now: datetim
     no time.
     """
     business_id = find(connection, business)
-    records = [_Record(*row) for row in connection.exec_driver_sql(_RECORDS, (business_id,))]
+    records = list_periods(connection, business_id)
     if not records:
         raise WrongError(f"{business} has no billing period yet: no call has been counted")
     chosen = _chosen(records, period, now)
@@ -59,7 +45,7 @@ def find_record(connection: Connection, business: str, period: str, now: datetim
     raise WrongError(f"{business} has no period {period}; there are: {_told(records)}")
 
 
-def _chosen(records: Sequence[_Record], period: str, now: datetime) -> list[_Record]:
+def _chosen(records: Sequence[BillingPeriod], period: str, now: datetime) -> list[BillingPeriod]:
     if period == "current":
         return [each for each in records if each.start <= now < each.end]
     if period == "last":
@@ -84,11 +70,11 @@ def _chosen(records: Sequence[_Record], period: str, now: datetime) -> list[_Rec
     return [each for each in records if each.start <= at < each.end]
 
 
-def _touched(records: Sequence[_Record], span: Period) -> list[_Record]:
+def _touched(records: Sequence[BillingPeriod], span: Period) -> list[BillingPeriod]:
     return [each for each in records if each.start < span.end and span.start < each.end]
 
 
-def _told(records: Sequence[_Record]) -> str:
+def _told(records: Sequence[BillingPeriod]) -> str:
     told = [f"{shown(each.start)} to {shown(each.end)} UTC ({each.state})" for each in records[-_TOLD:]]
     if len(records) > _TOLD:
         told.insert(0, f"{len(records) - _TOLD} earlier ones")

@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.database import transaction
+from ops.commands.database import reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.meter import push_planning
 from pipeline.meter.push_states import PushVerdict
+from pipeline.reading.pushes import business_of_push, unsettled_pushes
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 
@@ -16,37 +17,27 @@ app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Meter pushes: what Stripe is told, and what it refused."
 )
 
-_UNSETTLED = """
-select p.id, b.id as business_id, b.name as business, p.usage_record_id, p.minutes, p.timestamp, p.state, p.attempts,
-       p.due_at, p.identifier, p.answer
-from meter_pushes p join businesses b on b.id = p.business_id
-where p.state in ('planned', 'sending', 'unknown', 'failed')
-order by p.id
-"""
-
-_BUSINESS_OF = "select business_id from meter_pushes where id = %s"
-
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show the meter pushes that are not settled, and those that Stripe refused."""
-    with transaction() as connection:
-        rows = connection.exec_driver_sql(_UNSETTLED).mappings().all()
+    with reading() as connection:
+        found = unsettled_pushes(connection)
     if as_json:
-        print_json([dict(row) for row in rows])
+        print_json(found)
         return
     print_table(
         (
             {
-                "id": str(row["id"]),
-                "business": row["business"],
-                "minutes": row["minutes"],
-                "for (UTC)": row["timestamp"],
-                "state": row["state"],
-                "tries": row["attempts"],
-                "answer": row["answer"],
+                "id": str(each.id),
+                "business": each.business,
+                "minutes": each.minutes,
+                "for (UTC)": each.timestamp,
+                "state": each.state,
+                "tries": each.attempts,
+                "answer": each.answer,
             }
-            for row in rows
+            for each in found
         ),
         numbers=["id", "minutes", "tries"],
         nothing="Every meter push is settled.",
@@ -82,7 +73,7 @@ def release(push_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
 
 
 def _lock(connection: Connection, push_id: int) -> None:
-    business_id = connection.exec_driver_sql(_BUSINESS_OF, (push_id,)).scalar()
+    business_id = business_of_push(connection, push_id)
     if business_id is None:
         raise WrongError(f"there is no meter push {push_id}; `altiora pushes list` shows them")
     lock_businesses(connection, [business_id])

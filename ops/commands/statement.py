@@ -2,15 +2,16 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
 from ops.commands.business_argument import BusinessArgument
-from ops.commands.database import transaction
+from ops.commands.database import reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
+from pipeline.closing.statement import Statement
 from pipeline.reading import statement_check
 from pipeline.reading.statement_check import Verification
 from pipeline.shared.clock import business_clock
@@ -28,33 +29,33 @@ def statement(
     """Show the statement that was frozen when a period was closed."""
     if html is not None and (verify or as_json):
         raise typer.BadParameter("--html writes a page; --json and --verify go without it")
-    with transaction() as connection:
+    with reading() as connection:
         record = statement_check.read_statement(
             connection, find_record(connection, business, period, business_clock().now())
         )
-        if record.statement is None:
+        frozen = record.statement
+        if frozen is None:
             raise WrongError(
                 f"this period is {record.state}: its statement is frozen when it closes;"
                 f" `altiora explain` tells what is known until then"
             )
         if verify:
-            verified = _verify(connection, record)
+            verified = statement_check.verify_statement(connection, record.id, frozen["calls_sha256"])
         elif html is not None:
-            _write(html, connection, record)
+            _write(html, connection, record.id, frozen)
     if verify:
-        _tell_verified(record, verified, as_json=as_json)
+        _tell_verified(record.id, verified, as_json=as_json)
     elif as_json:
-        print_json(record.statement)
+        print_json(frozen)
     elif html is None:
-        _tell(record.statement)
+        _tell(frozen)
 
 
-def _write(file: Path, connection: Connection, record: Any) -> None:
+def _write(file: Path, connection: Connection, record_id: int, frozen: Statement) -> None:
     from ops.commands.statement_page import Breakdown, page  # noqa: PLC0415 - the template is read by who writes a page
 
-    time_zone = record.statement["business"]["time_zone"]
-    days = statement_check.by_day(connection, record.id, time_zone)
-    made = page(record.id, record.statement, Breakdown(days, statement_check.by_number(connection, record.id)))
+    days = statement_check.calls_by_day(connection, record_id, frozen["business"]["time_zone"])
+    made = page(record_id, frozen, Breakdown(days, statement_check.calls_by_number(connection, record_id)))
     try:
         file.write_text(made, encoding="utf-8")
     except OSError as error:
@@ -64,11 +65,22 @@ def _write(file: Path, connection: Connection, record: Any) -> None:
     say(f"Wrote {file}; a browser prints it on A4, or as a PDF.")
 
 
-def _tell(frozen: dict[str, Any]) -> None:
+def _tell(frozen: Statement) -> None:
     period = frozen["period"]
     say(f"{frozen['business']['name']}: {period['start']} to {period['end']}, closed {frozen['closed_at']}")
-    for name in ("plan", "calls", "minutes", "included", "overage", "unbilled", "adjustments", "written_off", "pushed"):
-        say(f"  {name.replace('_', ' '):14}{shown(frozen[name])}")
+    figures = {
+        "plan": frozen["plan"],
+        "calls": frozen["calls"],
+        "minutes": frozen["minutes"],
+        "included": frozen["included"],
+        "overage": frozen["overage"],
+        "unbilled": frozen["unbilled"],
+        "adjustments": frozen["adjustments"],
+        "written off": frozen["written_off"],
+        "pushed": frozen["pushed"],
+    }
+    for name, value in figures.items():
+        say(f"  {name:14}{shown(value)}")
     for each in frozen["each_adjustment"]:
         of = each["call"] or "the invoice"
         say(f"  {each['kind']} {each['minutes']:+,} of {of} ({each['reason']}), period from {each['period']['start']}")
@@ -79,16 +91,12 @@ def _tell(frozen: dict[str, Any]) -> None:
     say(f"  calls sha256  {frozen['calls_sha256']}")
 
 
-def _verify(connection: Connection, record: Any) -> Verification:
-    return statement_check.verify_statement(connection, record.id, record.statement["calls_sha256"])
-
-
-def _tell_verified(record: Any, verified: Verification, *, as_json: bool) -> None:
+def _tell_verified(record_id: int, verified: Verification, *, as_json: bool) -> None:
     if as_json:
         told = dataclasses.asdict(verified)
         for each, since in zip(told["since"], verified.since, strict=True):
             each["explained"] = since.explained
-        print_json({"record": record.id, "intact": verified.intact, **told})
+        print_json({"record": record_id, "intact": verified.intact, **told})
     else:
         say(f"frozen   {verified.frozen}")
         say(f"counted  {verified.counted}  {_same(verified.counted, verified.frozen)}")

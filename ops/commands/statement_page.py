@@ -3,15 +3,16 @@
 Everything that is put into the page goes through `html.escape`, here or in ``_row``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from html import escape
 from pathlib import Path
 from string import Template
-from typing import Any
 from zoneinfo import ZoneInfo
 
+from pipeline.closing.statement import StatedAdjustment, Statement
+from pipeline.reading.statement_check import DayOfCalls, NumbersCalls
 from pipeline.usage.late_minutes import AdjustmentKind
 
 _PAGE = Template(Path(__file__).with_name("statement.html").read_text(encoding="utf-8"))
@@ -27,15 +28,15 @@ _REASONS = {
 class Breakdown:
     """The counted calls of the statement by local day and by number: rows of calls, seconds, minutes."""
 
-    days: Sequence[Mapping[str, Any]]
-    numbers: Sequence[Mapping[str, Any]]
+    days: Sequence[DayOfCalls]
+    numbers: Sequence[NumbersCalls]
 
 
-def page(record_id: int, statement: Mapping[str, Any], breakdown: Breakdown) -> str:
+def page(record_id: int, statement: Statement, breakdown: Breakdown) -> str:
     """The page, as HTML. ``statement`` is the frozen one of the usage record."""
     business = statement["business"]
     zone = ZoneInfo(business["time_zone"])
-    start, end = (_local(statement["period"][each], zone) for each in ("start", "end"))
+    start, end = _local(statement["period"]["start"], zone), _local(statement["period"]["end"], zone)
     from_calls = statement["minutes"] - statement["adjustments"]
     above = statement["overage"] or statement["unbilled"]
     days = _all_days(breakdown.days, start, end)
@@ -58,11 +59,11 @@ def page(record_id: int, statement: Mapping[str, Any], breakdown: Breakdown) -> 
         adjustments=_adjustments(statement["each_adjustment"], zone),
         chart=_chart(days),
         numbers="\n".join(
-            _row([each["number"] or "Number not reported", each["calls"], _talk(each["seconds"]), each["minutes"]])
+            _row([each.number or "Number not reported", each.calls, _talk(each.seconds), each.minutes])
             for each in breakdown.numbers
         )
         or _row(["No calls", 0, _talk(0), 0]),
-        days=_day_tables([each for each in days if each["calls"]]),
+        days=_day_tables([each for each in days if each.calls]),
         rounding=escape(_rounding(statement["increment_seconds"])),
         counted=_count(statement["calls"]),
         hash=escape(statement["calls_sha256"]),
@@ -107,7 +108,7 @@ def _meter(minutes: int, included: int) -> str:
     return f'<i style="width:{inside:.2f}%"></i><i style="width:{beyond:.2f}%"></i>'
 
 
-def _meter_note(statement: Mapping[str, Any]) -> str:
+def _meter_note(statement: Statement) -> str:
     minutes, included = statement["minutes"], statement["included"]
     if statement["overage"]:
         return f"{_count(statement['overage'])} minutes are above the plan's {_count(included)} and on your invoice."
@@ -116,7 +117,7 @@ def _meter_note(statement: Mapping[str, Any]) -> str:
     return f"{_count(included - minutes)} of {_count(included)} included minutes were left."
 
 
-def _sums(statement: Mapping[str, Any], from_calls: int) -> str:
+def _sums(statement: Statement, from_calls: int) -> str:
     minutes, included = statement["minutes"], statement["included"]
     above_name = "Above the plan, not charged" if statement["unbilled"] else "Overage"
     rows = [
@@ -129,12 +130,12 @@ def _sums(statement: Mapping[str, Any], from_calls: int) -> str:
     return "\n".join(rows)
 
 
-def _adjustments(each_adjustment: Sequence[Mapping[str, Any]], zone: ZoneInfo) -> str:
+def _adjustments(each_adjustment: Sequence[StatedAdjustment], zone: ZoneInfo) -> str:
     if not each_adjustment:
         return ""
     rows = []
     for each in each_adjustment:
-        start, end = (_local(each["period"][bound], zone) for bound in ("start", "end"))
+        start, end = _local(each["period"]["start"], zone), _local(each["period"]["end"], zone)
         reason = _REASONS[each["reason"]] + ("; not charged" if each["kind"] == AdjustmentKind.WRITTEN_OFF else "")
         rows.append(_row([reason, each["call"] or "", f"{start:%-d %b %Y} to {end:%-d %b %Y}", each["minutes"]]))
     head = '<th>Reason</th><th>Call</th><th>Of the period</th><th class="number">Minutes</th>'
@@ -144,23 +145,23 @@ def _adjustments(each_adjustment: Sequence[Mapping[str, Any]], zone: ZoneInfo) -
     )
 
 
-def _all_days(counted: Sequence[Mapping[str, Any]], start: datetime, end: datetime) -> list[Mapping[str, Any]]:
+def _all_days(counted: Sequence[DayOfCalls], start: datetime, end: datetime) -> list[DayOfCalls]:
     """Every day that the period touches, also those without a call."""
-    by_day = {each["day"]: each for each in counted}
+    by_day = {each.day: each for each in counted}
     first, last = start.date(), (end - timedelta(microseconds=1)).date()
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    return [by_day.get(day, {"day": day, "calls": 0, "seconds": 0, "minutes": 0}) for day in days]
+    return [by_day.get(day) or DayOfCalls(day, 0, 0, 0) for day in days]
 
 
-def _chart(days: Sequence[Mapping[str, Any]]) -> str:
+def _chart(days: Sequence[DayOfCalls]) -> str:
     """Minutes by day as bars; each says its figure to who points at it or has it read aloud."""
     width, height = 640, 92
     step = width / (len(days) + 1)  # room for the last label
-    most = max([each["minutes"] for each in days] + [1])
+    most = max([each.minutes for each in days] + [1])
     parts = []
     for number, each in enumerate(days):
-        tall = round(height * each["minutes"] / most, 1)
-        told = escape(f"{each['day']:%-d %b}: {_count(each['minutes'])} minutes")
+        tall = round(height * each.minutes / most, 1)
+        told = escape(f"{each.day:%-d %b}: {_count(each.minutes)} minutes")
         parts.append(
             f'<rect x="{number * step + step * 0.14:.1f}" y="{height + 12 - tall:.1f}" width="{step * 0.72:.1f}"'
             f' height="{tall}" rx="1.5" fill="#2f78c4"><title>{told}</title></rect>'
@@ -168,7 +169,7 @@ def _chart(days: Sequence[Mapping[str, Any]]) -> str:
         if number % 5 == 0:
             # From its bar's left edge on: in the middle, the first one ran out of the picture.
             at = f'x="{number * step + step * 0.14:.1f}" y="{height + 25}"'
-            parts.append(f"<text {at}>{each['day']:%-d %b}</text>")
+            parts.append(f"<text {at}>{each.day:%-d %b}</text>")
     return (
         f'<svg viewBox="0 0 {width} {height + 30}" role="img" aria-label="Minutes by day">'
         f'<text x="{width}" y="8" text-anchor="end">most on a day: {_count(most)} minutes</text>'
@@ -176,7 +177,7 @@ def _chart(days: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _day_tables(days: Sequence[Mapping[str, Any]]) -> str:
+def _day_tables(days: Sequence[DayOfCalls]) -> str:
     """The days with calls in two columns, read downwards."""
     half = -(-len(days) // 2)
     head = '<thead><tr><th>Day</th><th class="number">Calls</th><th class="number">Talk time</th>'
@@ -184,9 +185,7 @@ def _day_tables(days: Sequence[Mapping[str, Any]]) -> str:
     return (
         "\n".join(
             f"<table>{head}<tbody>"
-            + "".join(
-                _row([_day(each["day"]), each["calls"], _talk(each["seconds"]), each["minutes"]]) for each in part
-            )
+            + "".join(_row([_day(each.day), each.calls, _talk(each.seconds), each.minutes]) for each in part)
             + "</tbody></table>"
             for part in (days[:half], days[half:])
             if part

@@ -7,8 +7,14 @@ from sqlalchemy import Connection
 
 from ops.commands import subscription_preview
 from ops.commands.business_argument import BusinessArgument, find
-from ops.commands.database import transaction
+from ops.commands.database import reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from pipeline.reading.subscriptions import (
+    MirroredSubscription,
+    cents_dearer,
+    collection_is_paused,
+    read_subscriptions,
+)
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.subscription_changes import planning
@@ -24,62 +30,29 @@ DryRun = Annotated[
 ]
 PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="starter, professional or enterprise.")]
 
-_SUBSCRIPTIONS = """
-select s.stripe_id, s.status, p.code as plan, s.period_start, s.period_end, s.trial_end, s.cancel_at_period_end,
-       s.ended_at, s.pause_collection
-from subscriptions s left join subscription_plans p on p.id = s.plan_id
-where s.business_id = %s order by s.started_at desc, s.id desc
-"""
-
-_CHANGES = """
-select id, kind, params, state, reason, attempts, answer, created_at
-from subscription_changes where business_id = %s order by id desc limit 10
-"""
-
-_TRANSITIONS = """
-select at, from_status, to_status, rule, until, cause
-from service_transitions where business_id = %s order by id desc limit 10
-"""
-
-_PLANS = """
-select wanted.price_cents - present.price_cents as dearer
-from businesses b join subscription_plans present on present.id = b.plan_id, subscription_plans wanted
-where b.id = %s and wanted.code = %s
-"""
-
-_COLLECTION_PAUSED = """
-select exists (select from subscriptions where business_id = %s and ended_at is null and pause_collection is not null)
-"""
-
 
 @app.command()
 def show(business: BusinessArgument, as_json: AsJson = False) -> None:
     """Show the subscriptions of a business, their latest changes, and whether it may take calls and why."""
-    with transaction() as connection:
+    with reading() as connection:
         business_id = find(connection, business)
-        found = {
-            name: [dict(row._mapping) for row in connection.exec_driver_sql(query, (business_id,))]  # noqa: SLF001 - SQLAlchemy's public way to a dict
-            for name, query in (
-                ("subscriptions", _SUBSCRIPTIONS),
-                ("changes", _CHANGES),
-                ("service", _TRANSITIONS),
-            )
-        }
+        found = read_subscriptions(connection, business_id)
     if as_json:
-        print_json({"business": business_id, **found})
+        told = {"subscriptions": found.subscriptions, "changes": found.changes, "service": found.service}
+        print_json({"business": business_id, **told})
         return
-    print_table([_subscription(row) for row in found["subscriptions"]], nothing="Stripe has no subscription of it.")
+    print_table([_subscription(each) for each in found.subscriptions], nothing="Stripe has no subscription of it.")
     say("")
     print_table(
         [
             {
-                "wanted (UTC)": row["created_at"],
-                "change": " ".join([row["kind"], row["params"].get("plan", "")]).strip(),
-                "state": row["state"],
-                "by": row["reason"],
-                "answer": row["answer"],
+                "wanted (UTC)": each.created_at,
+                "change": f"{each.kind} {each.params.get('plan', '')}".strip(),
+                "state": each.state,
+                "by": each.reason,
+                "answer": each.answer,
             }
-            for row in found["changes"]
+            for each in found.changes
         ],
         nothing="Nothing was changed by us.",
     )
@@ -87,33 +60,33 @@ def show(business: BusinessArgument, as_json: AsJson = False) -> None:
     print_table(
         [
             {
-                "since (UTC)": row["at"],
-                "service": f"{row['from_status']} → {row['to_status']}",
-                "rule": row["rule"],
-                "until (UTC)": row["until"],
-                "because": row["cause"],
+                "since (UTC)": each.at,
+                "service": f"{each.from_status} → {each.to_status}",
+                "rule": each.rule,
+                "until (UTC)": each.until,
+                "because": each.cause,
             }
-            for row in found["service"]
+            for each in found.service
         ],
         nothing="It could always take calls.",
     )
 
 
-def _subscription(row: dict[str, Any]) -> dict[str, Any]:
+def _subscription(each: MirroredSubscription) -> dict[str, Any]:
     remarks = []
-    if row["ended_at"]:
-        remarks.append(f"ended {shown(row['ended_at'])}")
-    elif row["cancel_at_period_end"]:
+    if each.ended_at:
+        remarks.append(f"ended {shown(each.ended_at)}")
+    elif each.cancel_at_period_end:
         remarks.append("ends with this period")
-    if row["pause_collection"]:
+    if each.pause_collection:
         remarks.append("collection paused")
-    if row["trial_end"]:
-        remarks.append(f"trial until {shown(row['trial_end'])}")
+    if each.trial_end:
+        remarks.append(f"trial until {shown(each.trial_end)}")
     return {
-        "subscription": row["stripe_id"],
-        "status": row["status"],
-        "plan": row["plan"],
-        "period (UTC)": f"{shown(row['period_start'])}\n{shown(row['period_end'])}",
+        "subscription": each.stripe_id,
+        "status": each.status,
+        "plan": each.plan,
+        "period (UTC)": f"{shown(each.period_start)}\n{shown(each.period_end)}",
         "": ", ".join(remarks),
     }
 
@@ -133,8 +106,8 @@ def cancel(
 @app.command()
 def resume(business: BusinessArgument, dry_run: DryRun = False) -> None:
     """Undo a cancellation or a downgrade that has not come yet, and collect again where that is paused."""
-    with transaction() as connection:
-        paused = connection.exec_driver_sql(_COLLECTION_PAUSED, (find(connection, business),)).scalar_one()
+    with reading() as connection:
+        paused = collection_is_paused(connection, find(connection, business))
     _change(business, [ChangeKind.KEEP, *([ChangeKind.RESUME_COLLECTION] if paused else [])], dry_run=dry_run)
 
 
@@ -183,7 +156,7 @@ def _change(business: str, kinds: list[ChangeKind], *, plan: str | None = None, 
 def _see_that_it_fits(connection: Connection, business_id: int, kind: ChangeKind, plan: str) -> None:
     if plan == "free":
         raise WrongError("Free has no subscription: altiora subscription cancel")
-    dearer = connection.exec_driver_sql(_PLANS, (business_id, plan)).scalar()
+    dearer = cents_dearer(connection, business_id, plan)
     if dearer is None:
         raise WrongError(f"there is no plan {plan}; write starter, professional or enterprise")
     if dearer == 0:

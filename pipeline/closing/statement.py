@@ -4,6 +4,70 @@ The names used: ``r`` is the usage record, ``b`` its business, ``p`` its plan, `
 (or nulls), ``of_…`` what OF_CALLS joins, and ``%(now)s`` is the instant of the close.
 """
 
+from typing import TypedDict
+
+
+class StatedBusiness(TypedDict):
+    """Whose period it was."""
+
+    id: int
+    name: str
+    time_zone: str
+
+
+class StatedPeriod(TypedDict):
+    """Instants in ISO 8601, half-open."""
+
+    start: str
+    end: str
+
+
+class StatedAdjustment(TypedDict):
+    """Minutes carried into the period, or written off while it ran. ``call`` None: the difference to an invoice."""
+
+    kind: str
+    minutes: int
+    call: str | None
+    reason: str
+    period: StatedPeriod
+    at: str
+
+
+class StatedPushes(TypedDict):
+    """Pushes of the period, and their minutes: those that Stripe had, and all of each state."""
+
+    count: int
+    minutes: int
+    by_state: dict[str, dict[str, int]]
+
+
+class Statement(TypedDict):
+    """The frozen document, in minutes, seconds and cents by unit; its keys are an interface and only ever grow."""
+
+    business: StatedBusiness
+    plan: str
+    plan_name: str
+    increment_seconds: int
+    period: StatedPeriod
+    for_stripe: bool
+    calls: int
+    calls_sha256: str
+    seconds: int
+    minutes: int
+    included: int
+    overage: int
+    unbilled: int
+    adjustments: int
+    written_off: int
+    each_adjustment: list[StatedAdjustment]
+    pushed: int
+    pushes: StatedPushes
+    cost: dict[str, str]
+    gaps: list[str]
+    sources: str
+    dead_of_nobody: int
+    closed_at: str
+
 
 def calls_hash(seconds: str, minutes: str) -> str:
     """SQL of the hash over counted calls, aliased ``call``, by these two columns of theirs.

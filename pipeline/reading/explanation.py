@@ -4,25 +4,35 @@ Sums are taken in SQL and only the first calls are listed, so a record of ten th
 of ten. Nothing here changes anything, and nothing asks a clock.
 """
 
-import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import Connection
 
 from pipeline.businesses.plan_limits import AlertKind, alert_threshold
 from pipeline.meter.push_states import PushState
-from pipeline.reading import explanation_calls
-from pipeline.reading.explanation_bounds import bounds, subscription_of
-from pipeline.reading.explanation_calls import call_groups, crossing_call, listed_calls, total_of
+from pipeline.reading.explanation_bounds import Bound, bounds, subscription_of
+from pipeline.reading.explanation_calls import (
+    NOWHERE,
+    CallGroup,
+    CrossingCall,
+    ExplainedCall,
+    call_groups,
+    crossing_call,
+    listed_calls,
+)
+from pipeline.shared.rows import typed_row, typed_rows
 from pipeline.usage.record_invoice import INVOICE
 from pipeline.usage.records import RecordState
 
 _RECORD = """
-select r.*, b.name as business, b.time_zone, p.code as plan, p.name as plan_name, p.price_cents, p.increment_seconds,
-       p.bills_overage, p.included_minutes as plan_includes
+select r.id, r.business_id, b.name as business, b.time_zone, r.subscription_id, r.state, r.provisional,
+       r.period_start, r.period_end, r.opened_at, r.closed_at, r.settled_at, r.included_minutes, r.calls, r.seconds,
+       r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes,
+       (r.statement ->> 'minutes')::int as statement_minutes, p.code as plan, p.name as plan_name, p.price_cents,
+       p.increment_seconds, p.bills_overage, p.included_minutes as plan_includes
 from usage_records r
 join businesses b on b.id = r.business_id
 join subscription_plans p on p.id = r.plan_id
@@ -63,7 +73,7 @@ order by id
 """
 
 _ALERTS = """
-select kind, value, "limit", raised_at, resolved_at, usage_record_id
+select kind, value, "limit", raised_at, resolved_at, usage_record_id, %(id)s::bigint as record_id
 from usage_alerts
 where business_id = %(business_id)s
   and (usage_record_id = %(id)s or usage_record_id is null and raised_at >= %(start)s and raised_at < %(end)s)
@@ -81,28 +91,205 @@ class Figure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """An amount, and what it is of."""
+
+    amount: int
+    of: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sum:
-    """A figure and the parts that it must be the sum of: amounts, each with what it is of."""
+    """A figure and the parts that it must be the sum of."""
 
     figure: str
     stated: int
-    parts: Sequence[tuple[int, str]]
+    parts: Sequence[Part]
 
     @property
     def adds_up(self) -> bool:
-        return self.stated == sum(amount for amount, _ in self.parts)
+        return self.stated == sum(part.amount for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that happened to a record; ``at`` is business time."""
+
+    at: datetime
+    what: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedPlan:
+    """The plan of a record, in cents, minutes and seconds; ``included`` is frozen with the record."""
+
+    code: str
+    name: str
+    price_cents: int
+    included: int
+    included_by_the_plan_now: int
+    increment_seconds: int
+    bills_overage: bool
+    metered_price: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedRecord:
+    """The record itself. ``minutes`` hold the ``adjustments``; ``invoiced`` is None until its invoice is final."""
+
+    id: int
+    state: str
+    provisional: bool
+    time_zone: str
+    start: Bound
+    end: Bound
+    plan: ExplainedPlan
+    calls: int
+    seconds: int
+    minutes: int
+    adjustments: int
+    pushed: int
+    invoiced: int | None
+    history: Sequence[Step]
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedCalls:
+    """The calls in sums, the first of each kind one by one, and how many more there are."""
+
+    groups: Sequence[CallGroup]
+    counted: Sequence[ExplainedCall]
+    others: Sequence[ExplainedCall]
+    counted_more: int
+    others_more: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedAdjustment:
+    """Minutes that were carried into this record (``into_this``) or out of its period. No call: a settlement."""
+
+    id: int
+    kind: str
+    minutes: int
+    call_sid: str | None
+    usage_record_id: int | None
+    origin_record_id: int
+    event_id: int | None
+    created_at: datetime
+    origin_start: datetime
+    origin_end: datetime
+    into_this: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedPush:
+    """A push of the period; ``timestamp`` is the business time that it is for."""
+
+    id: int
+    identifier: str
+    minutes: int
+    timestamp: datetime
+    state: str
+    attempts: int
+    first_sent_at: datetime | None
+    settled_at: datetime | None
+    answer: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedInvoice:
+    """The invoice that bills the period, as Stripe last told of it; ``minutes`` are those of its metered lines."""
+
+    id: str
+    status: str
+    billing_reason: str | None
+    created_at: datetime
+    automatically_finalizes_at: datetime | None
+    period_start: datetime
+    period_end: datetime
+    minutes: int
+    amount_due_cents: int
+    currency: str
+    snapshot_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedAlert:
+    """An alert, the minutes it stands for and the call that crossed them; None for agents and numbers."""
+
+    kind: str
+    value: int
+    limit: int
+    raised_at: datetime
+    resolved_at: datetime | None
+    usage_record_id: int | None
+    threshold: int | None
+    crossed_by: CrossingCall | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A record taken apart. A part that was not asked for is None."""
+
+    business_id: int
+    business: str
+    record: ExplainedRecord
+    adjustments: Sequence[ExplainedAdjustment] | None
+    calls: ExplainedCalls | None
+    pushes: Sequence[ExplainedPush] | None
+    invoice: ExplainedInvoice | None
+    """With the pushes; None also where no invoice is known."""
+    alerts: Sequence[ExplainedAlert] | None
+    sums: Sequence[Sum]
+
+    @property
+    def adds_up(self) -> bool:
+        return all(each.adds_up for each in self.sums)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    id: int
+    business_id: int
+    business: str
+    time_zone: str
+    subscription_id: int | None
+    state: str
+    provisional: bool
+    period_start: datetime
+    period_end: datetime
+    opened_at: datetime
+    closed_at: datetime | None
+    settled_at: datetime | None
+    included_minutes: int
+    calls: int
+    seconds: int
+    minutes: int
+    adjustment_minutes: int
+    pushed_minutes: int
+    invoiced_minutes: int | None
+    statement_minutes: int | None
+    plan: str
+    plan_name: str
+    price_cents: int
+    increment_seconds: int
+    bills_overage: bool
+    plan_includes: int
 
 
 def explain(
     connection: Connection, record_id: int, *, limit: int, bill_child_legs: bool, figure: Figure | None = None
-) -> dict[str, Any]:
+) -> Explanation:
     """The record, and what its figures are made of: all of them, or only this one.
 
     ``bill_child_legs`` is the setting, by which a child leg is counted or is not. Lists at most ``limit`` counted calls
-    and as many others. ``sums`` holds Sums; ``adds_up`` is whether all do.
+    and as many others. Raises LookupError when there is no such record.
     """
-    record = connection.exec_driver_sql(_RECORD, (record_id,)).one()
-    wanted = {figure} if figure else set(Figure)
+    record = typed_row(_Record, connection.exec_driver_sql(_RECORD, (record_id,)))
+    if record is None:
+        raise LookupError(f"there is no usage record {record_id}")
     about = {
         "id": record.id,
         "business_id": record.business_id,
@@ -110,144 +297,160 @@ def explain(
         "start": record.period_start,
         "end": record.period_end,
     }
-    subscription = subscription_of(connection, record)
-    invoice = connection.exec_driver_sql(_INVOICE, about).first()
-    adjustments = _rows(connection, _ADJUSTMENTS, about)
-    told: dict[str, Any] = {"business": {"id": record.business_id, "name": record.business}}
-    told["record"] = _record(connection, record, subscription, invoice, about)
+    wanted = {figure} if figure else set(Figure)
+    subscription = subscription_of(connection, record.subscription_id)
+    invoice = typed_row(ExplainedInvoice, connection.exec_driver_sql(_INVOICE, about))
+    adjustments = typed_rows(ExplainedAdjustment, connection.exec_driver_sql(_ADJUSTMENTS, about))
+    calls = pushes = alerts = None
     sums: list[Sum] = []
-    if wanted & {Figure.MINUTES, Figure.OVERAGE}:
-        told["adjustments"] = adjustments
     if Figure.MINUTES in wanted:
-        told["calls"] = _calls(connection, record, limit, bill_child_legs=bill_child_legs)
-        sums += _sums_of_minutes(record, told["calls"]["groups"], adjustments)
+        calls = _calls(connection, record, limit, bill_child_legs=bill_child_legs)
+        sums += _sums_of_minutes(record, calls.groups, adjustments)
     if Figure.OVERAGE in wanted:
         sums += _sums_of_overage(record)
     if Figure.PUSH in wanted:
-        told["pushes"] = _rows(connection, _PUSHES, about)
-        told["invoice"] = dict(invoice._mapping) if invoice else None  # noqa: SLF001 - SQLAlchemy's public way to a dict
-        sums += _sums_of_pushes(record, told["pushes"], adjustments)
+        pushes = typed_rows(ExplainedPush, connection.exec_driver_sql(_PUSHES, about))
+        sums += _sums_of_pushes(record, pushes, adjustments)
     if Figure.ALERT in wanted:
-        told["alerts"] = [_alert(connection, record.id, row) for row in _rows(connection, _ALERTS, about)]
-    told["sums"] = sums
-    told["adds_up"] = all(each.adds_up for each in sums)
-    return told
+        alerts = _alerts(connection, about)
+    changes = typed_rows(Step, connection.exec_driver_sql(_CHANGES, about))
+    return Explanation(
+        business_id=record.business_id,
+        business=record.business,
+        record=_told(
+            record,
+            bounds(connection, record, subscription, invoice),
+            subscription.metered_price_id if subscription is not None else None,
+            _history(record, changes),
+        ),
+        adjustments=adjustments if wanted & {Figure.MINUTES, Figure.OVERAGE} else None,
+        calls=calls,
+        pushes=pushes,
+        invoice=invoice if Figure.PUSH in wanted else None,
+        alerts=alerts,
+        sums=sums,
+    )
 
 
-def _rows(connection: Connection, sql: str, about: dict[str, Any]) -> list[dict[str, Any]]:
-    return [dict(row) for row in connection.exec_driver_sql(sql, about).mappings()]
+def _told(
+    record: _Record, bounds: tuple[Bound, Bound], metered_price: str | None, history: Sequence[Step]
+) -> ExplainedRecord:
+    start, end = bounds
+    return ExplainedRecord(
+        id=record.id,
+        state=record.state,
+        provisional=record.provisional,
+        time_zone=record.time_zone,
+        start=start,
+        end=end,
+        plan=ExplainedPlan(
+            code=record.plan,
+            name=record.plan_name,
+            price_cents=record.price_cents,
+            included=record.included_minutes,
+            included_by_the_plan_now=record.plan_includes,
+            increment_seconds=record.increment_seconds,
+            bills_overage=record.bills_overage,
+            metered_price=metered_price,
+        ),
+        calls=record.calls,
+        seconds=record.seconds,
+        minutes=record.minutes,
+        adjustments=record.adjustment_minutes,
+        pushed=record.pushed_minutes,
+        invoiced=record.invoiced_minutes,
+        history=history,
+    )
 
 
-def _record(
-    connection: Connection, record: Any, subscription: Any, invoice: Any, about: dict[str, Any]
-) -> dict[str, Any]:
-    start, end = bounds(connection, record, subscription, invoice)
-    return {
-        "id": record.id,
-        "state": record.state,
-        "provisional": record.provisional,
-        "time_zone": record.time_zone,
-        "start": dataclasses.asdict(start),
-        "end": dataclasses.asdict(end),
-        "plan": {
-            "code": record.plan,
-            "name": record.plan_name,
-            "price_cents": record.price_cents,
-            "included": record.included_minutes,
-            "included_by_the_plan_now": record.plan_includes,
-            "increment_seconds": record.increment_seconds,
-            "bills_overage": record.bills_overage,
-            "metered_price": subscription.metered_price_id if subscription else None,
-        },
-        "calls": record.calls,
-        "seconds": record.seconds,
-        "minutes": record.minutes,
-        "adjustments": record.adjustment_minutes,
-        "pushed": record.pushed_minutes,
-        "invoiced": record.invoiced_minutes,
-        "history": _history(record, _rows(connection, _CHANGES, about)),
-    }
-
-
-def _history(record: Any, changes: Collection[dict[str, Any]]) -> list[dict[str, Any]]:
+def _history(record: _Record, changes: Sequence[Step]) -> list[Step]:
     """Who changed the record, as far as it is kept: its own steps, and what was done to its subscription meanwhile."""
     steps = [
         (record.opened_at, "opened", "the first call, adjustment or event that needed it"),
         (record.closed_at, "closed, statement frozen", "the close that was due"),
         (record.settled_at, "settled", f"its final invoice, with {record.invoiced_minutes} minutes"),
     ]
-    own = [{"at": at, "what": what, "by": by} for at, what, by in steps if at is not None]
-    return sorted([*own, *changes], key=lambda each: each["at"])
+    own = [Step(at, what, by) for at, what, by in steps if at is not None]
+    return sorted([*own, *changes], key=lambda step: step.at)
 
 
-def _calls(connection: Connection, record: Any, limit: int, *, bill_child_legs: bool) -> dict[str, Any]:
-    found = call_groups(connection, record, bill_child_legs=bill_child_legs)
-    shown = {
-        name: listed_calls(connection, record, limit, counted=name == "counted", bill_child_legs=bill_child_legs)
-        for name in ("counted", "others")
-    }
-    return {
-        "groups": [{**each, "said": explanation_calls.said_of(each["why"])} for each in found],
-        **shown,
-        "counted_more": total_of(found, "calls", counted=True) - len(shown["counted"]),
-        "others_more": total_of(found, "calls", counted=False) - len(shown["others"]),
-    }
+def _calls(connection: Connection, record: _Record, limit: int, *, bill_child_legs: bool) -> ExplainedCalls:
+    groups = call_groups(connection, record, bill_child_legs=bill_child_legs)
+    counted, others = (
+        listed_calls(connection, record, limit, counted=which, bill_child_legs=bill_child_legs)
+        for which in (True, False)
+    )
+    return ExplainedCalls(
+        groups=groups,
+        counted=counted,
+        others=others,
+        counted_more=sum(each.calls for each in groups if each.counted) - len(counted),
+        others_more=sum(each.calls for each in groups if not each.counted) - len(others),
+    )
 
 
-def _sums_of_minutes(record: Any, found: Sequence[dict[str, Any]], adjustments: Sequence[dict[str, Any]]) -> list[Sum]:
-    counted = total_of(found, "calls", counted=True)
-    carried = sum(each["minutes"] for each in adjustments if each["into_this"])
+def _sums_of_minutes(
+    record: _Record, groups: Sequence[CallGroup], adjustments: Iterable[ExplainedAdjustment]
+) -> list[Sum]:
+    counted = sum(each.calls for each in groups if each.counted)
+    carried = sum(each.minutes for each in adjustments if each.into_this)
     of_calls = f"of {counted:,} {'call' if counted == 1 else 'calls'}"
+    steps = f"rounded up in steps of {record.increment_seconds} s"
     sums = [
-        Sum("minutes", record.minutes, [(total_of(found, "minutes"), of_calls), (carried, "carried")]),
-        Sum("carried", record.adjustment_minutes, [(carried, "by adjustments")]),
-        Sum("calls", record.calls, [(counted, "that are counted")]),
-        Sum("seconds", record.seconds, [(total_of(found, "seconds"), of_calls)]),
         Sum(
-            "rounding", counted, [(total_of(found, "rounded"), f"rounded up in steps of {record.increment_seconds} s")]
+            "minutes",
+            record.minutes,
+            [Part(sum(each.minutes for each in groups), of_calls), Part(carried, "carried")],
         ),
+        Sum("carried", record.adjustment_minutes, [Part(carried, "by adjustments")]),
+        Sum("calls", record.calls, [Part(counted, "that are counted")]),
+        Sum("seconds", record.seconds, [Part(sum(each.seconds for each in groups), of_calls)]),
+        Sum("rounding", counted, [Part(sum(each.rounded for each in groups), steps)]),
     ]
-    since = sum(each["since"] for each in found if each["why"] != "nowhere")
-    out = sum(each["minutes"] for each in adjustments if each["origin_record_id"] == record.id and each["call_sid"])
+    since = sum(each.since for each in groups if each.why != NOWHERE)
+    out = sum(each.minutes for each in adjustments if each.origin_record_id == record.id and each.call_sid)
     if since or out:
-        sums.append(Sum("known since", since, [(out, "carried out of it or written off")]))
-    nowhere = sum(each["calls"] for each in found if each["why"] == "nowhere")
+        sums.append(Sum("known since", since, [Part(out, "carried out of it or written off")]))
+    nowhere = sum(each.calls for each in groups if each.why == NOWHERE)
     if nowhere:
-        sums.append(Sum("counted nowhere", 0, [(nowhere, "completed calls of known length without a record")]))
-    if record.statement is not None:
-        sums.append(Sum("statement", record.statement["minutes"], [(record.minutes, "in the record")]))
+        sums.append(Sum("counted nowhere", 0, [Part(nowhere, "completed calls of known length without a record")]))
+    if record.statement_minutes is not None:
+        sums.append(Sum("statement", record.statement_minutes, [Part(record.minutes, "in the record")]))
     return sums
 
 
-def _sums_of_overage(record: Any) -> list[Sum]:
+def _sums_of_overage(record: _Record) -> list[Sum]:
     name = "overage" if record.bills_overage else "unbilled"
     above = max(record.minutes - record.included_minutes, 0)
-    inside = record.minutes - above
-    return [Sum(name, above, [(record.minutes, "used"), (-inside, f"of {record.included_minutes:,} included")])]
+    inside = Part(above - record.minutes, f"of {record.included_minutes:,} included")
+    return [Sum(name, above, [Part(record.minutes, "used"), inside])]
 
 
-def _sums_of_pushes(record: Any, pushes: Sequence[dict[str, Any]], adjustments: Sequence[dict[str, Any]]) -> list[Sum]:
+def _sums_of_pushes(
+    record: _Record, pushes: Sequence[ExplainedPush], adjustments: Iterable[ExplainedAdjustment]
+) -> list[Sum]:
     if record.subscription_id is None:
+        not_for_stripe = Part(-record.minutes, "not for Stripe: no metered item")
         return [
             Sum("pushed", record.pushed_minutes, []),
-            Sum("for Stripe", 0, [(record.minutes, "used"), (-record.minutes, "not for Stripe: no metered item")]),
+            Sum("for Stripe", 0, [Part(record.minutes, "used"), not_for_stripe]),
         ]
-    by_state = {state: sum(each["minutes"] for each in pushes if each["state"] == state) for state in _PUSH_STATES}
-    sums = [Sum("pushed", record.pushed_minutes, [(by_state[PushState.SENT], "of the pushes that Stripe has")])]
-    if record.settled_at is None:
-        parts = [(amount, _PUSH_STATES[state]) for state, amount in by_state.items() if amount]
+    by_state = {state: sum(each.minutes for each in pushes if each.state == state) for state in _PUSH_STATES}
+    sums = [Sum("pushed", record.pushed_minutes, [Part(by_state[PushState.SENT], "of the pushes that Stripe has")])]
+    if record.invoiced_minutes is None:
+        parts = [Part(amount, _PUSH_STATES[state]) for state, amount in by_state.items() if amount]
         rest = record.minutes - sum(by_state.values())
         if rest or not parts:
             waits = "is not planned yet" if record.state != RecordState.CLOSED else "waits for the final invoice"
-            parts.append((rest, waits))
-        sums.append(Sum("for Stripe", record.minutes, parts))
+            parts.append(Part(rest, waits))
     else:
-        out = sum(
-            each["minutes"] for each in adjustments if each["origin_record_id"] == record.id and not each["call_sid"]
-        )
-        parts = [(record.invoiced_minutes, "on the final invoice"), (out, "carried on, as the invoice lacks them")]
-        sums.append(Sum("for Stripe", record.minutes, parts))
-    return sums
+        of_invoice = (each for each in adjustments if each.origin_record_id == record.id and not each.call_sid)
+        out = sum(each.minutes for each in of_invoice)
+        parts = [
+            Part(record.invoiced_minutes, "on the final invoice"),
+            Part(out, "carried on, as the invoice lacks them"),
+        ]
+    return [*sums, Sum("for Stripe", record.minutes, parts)]
 
 
 #: What each state of a push means for the minutes of the period; those of void and released ones are planned anew.
@@ -260,9 +463,23 @@ _PUSH_STATES = {
 }
 
 
-def _alert(connection: Connection, record_id: int, alert: dict[str, Any]) -> dict[str, Any]:
-    """An alert with the threshold it stands for and, of minutes, the call that crossed it."""
-    shares = {AlertKind.MINUTES_80: alert_threshold(alert["limit"]), AlertKind.MINUTES_100: alert["limit"]}
-    threshold = shares.get(alert["kind"])
-    call = crossing_call(connection, record_id, threshold) if threshold is not None else None
-    return {**alert, "threshold": threshold, "crossed_by": call}
+def _alerts(connection: Connection, about: Mapping[str, object]) -> list[ExplainedAlert]:
+    """The alerts with the thresholds that they stand for and, of minutes, the calls that crossed them."""
+    alerts = []
+    for row in connection.exec_driver_sql(_ALERTS, dict(about)).all():
+        shares = {AlertKind.MINUTES_80: alert_threshold(row.limit), AlertKind.MINUTES_100: row.limit}
+        threshold = shares.get(row.kind)
+        call = crossing_call(connection, row.record_id, threshold) if threshold is not None else None
+        alerts.append(
+            ExplainedAlert(
+                kind=row.kind,
+                value=row.value,
+                limit=row.limit,
+                raised_at=row.raised_at,
+                resolved_at=row.resolved_at,
+                usage_record_id=row.usage_record_id,
+                threshold=threshold,
+                crossed_by=call,
+            )
+        )
+    return alerts

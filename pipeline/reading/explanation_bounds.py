@@ -3,15 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Protocol
 
 from sqlalchemy import Connection
 
+from pipeline.shared.rows import typed_row
 from pipeline.usage.periods import anchored_period, calendar_month
 
 _SUBSCRIPTION = """
-select s.stripe_id, s.metered_item_id, s.metered_price_id, s.status, s.started_at, s.ended_at,
-       s.period_start, s.period_end, s.metered_since, coalesce(s.billing_cycle_anchor, s.period_end) as anchor
+select s.stripe_id, s.metered_item_id, s.metered_price_id, s.period_start, s.period_end, s.metered_since,
+       coalesce(s.billing_cycle_anchor, s.period_end) as anchor
 from subscriptions s where s.id = %s
 """
 
@@ -42,12 +43,56 @@ class Bound:
     reason: str
 
 
-def subscription_of(connection: Connection, record: Any) -> Any:
-    """The subscription whose metered item's period the record is; None for a calendar month."""
-    return connection.exec_driver_sql(_SUBSCRIPTION, (record.subscription_id,)).first()
+@dataclass(frozen=True, slots=True)
+class BoundingSubscription:
+    """What of a mirrored subscription may bound a period; times in UTC."""
+
+    stripe_id: str
+    metered_item_id: str | None
+    metered_price_id: str | None
+    period_start: datetime | None
+    period_end: datetime | None
+    metered_since: datetime | None
+    anchor: datetime | None
 
 
-def bounds(connection: Connection, record: Any, subscription: Any, invoice: Any) -> tuple[Bound, Bound]:
+class BoundedRecord(Protocol):
+    """What of a usage record is told."""
+
+    @property
+    def business_id(self) -> int: ...
+    @property
+    def time_zone(self) -> str: ...
+    @property
+    def period_start(self) -> datetime: ...
+    @property
+    def period_end(self) -> datetime: ...
+    @property
+    def provisional(self) -> bool: ...
+
+
+class BilledStretch(Protocol):
+    """What of the record's invoice bounds it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def period_start(self) -> datetime: ...
+    @property
+    def period_end(self) -> datetime: ...
+
+
+def subscription_of(connection: Connection, subscription_id: int | None) -> BoundingSubscription | None:
+    """The subscription whose metered item's period a record is; None for a calendar month."""
+    return typed_row(BoundingSubscription, connection.exec_driver_sql(_SUBSCRIPTION, (subscription_id,)))
+
+
+def bounds(
+    connection: Connection,
+    record: BoundedRecord,
+    subscription: BoundingSubscription | None,
+    invoice: BilledStretch | None,
+) -> tuple[Bound, Bound]:
     """Why the record begins and ends where it does. ``subscription`` and ``invoice`` are its own, or None."""
     about = {"business_id": record.business_id, "start": record.period_start, "end": record.period_end}
     cuts = [(row.at, row.reason) for row in connection.exec_driver_sql(_CUTS, about)]
@@ -61,11 +106,12 @@ def bounds(connection: Connection, record: Any, subscription: Any, invoice: Any)
 
 
 def _of_subscription(
-    record: Any, subscription: Any, invoice: Any
+    record: BoundedRecord, subscription: BoundingSubscription, invoice: BilledStretch | None
 ) -> tuple[list[tuple[datetime, str]], list[tuple[datetime, str]]]:
-    starts, ends = [], []
+    starts: list[tuple[datetime, str]] = []
+    ends: list[tuple[datetime, str]] = []
     item = f"the current period of item {subscription.metered_item_id} of subscription {subscription.stripe_id}"
-    if subscription.period_start is not None:
+    if subscription.period_start is not None and subscription.period_end is not None:
         starts.append((subscription.period_start, item))
         ends.append((subscription.period_end, item))
     if subscription.metered_since is not None:

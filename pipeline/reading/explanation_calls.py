@@ -1,12 +1,15 @@
 """The calls behind a figure: summed by what became of them, the first ones listed with their webhook events."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
 from pipeline.calls.billable_leg import WHY_NOT_BILLED
 from pipeline.providers.twilio_words import CallStatus
+from pipeline.shared.rows import typed_row, typed_rows
 from pipeline.usage.rounding import billable_minutes_sql
 
 #: Why a call is counted, or is not. A call that is not counted may have no record, and is found by when it ended.
@@ -16,13 +19,16 @@ case when c.counted then 'counted'
      else coalesce({WHY_NOT_BILLED}, 'nowhere') end
 """
 
+COUNTED = "counted"
+NOWHERE = "nowhere"
+
 #: In words; a status is its own word. ``nowhere`` never is: a completed call of known length that no record has.
 WHYS = {
-    "counted": "counted",
+    COUNTED: "counted",
     "late": "not counted here: known only after the period was closed",
     "unknown-seconds": "not counted: completed, and its seconds are not known yet",
     "child-leg": "not counted: a child leg, whose parent is billed",
-    "nowhere": "counted nowhere: its events are to be applied again",
+    NOWHERE: "counted nowhere: its events are to be applied again",
 }
 
 _OF_PERIOD = f"""
@@ -74,32 +80,119 @@ order by after limit 1
 """
 
 
-def call_groups(connection: Connection, record: Any, *, bill_child_legs: bool) -> list[dict[str, Any]]:
-    """The calls that ended in the period or count in the record, summed by why they do or do not.
+class ExplainedPeriod(Protocol):
+    """What of a usage record chooses its calls."""
 
-    ``since`` is what became known after it was counted; ``rounded`` how many are their seconds rounded as they should.
-    """
-    rows = connection.exec_driver_sql(
-        _GROUPS, {**_about(record, bill_child_legs=bill_child_legs), "step": record.increment_seconds}
-    )
-    return [dict(row) for row in rows.mappings()]
+    @property
+    def id(self) -> int: ...
+    @property
+    def business_id(self) -> int: ...
+    @property
+    def period_start(self) -> datetime: ...
+    @property
+    def period_end(self) -> datetime: ...
+    @property
+    def increment_seconds(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallGroup:
+    """Calls that ended in the period or count in the record, summed by why they do or do not."""
+
+    why: str
+    calls: int
+    seconds: int
+    minutes: int
+    since: int
+    """Minutes that became known after it was counted."""
+    rounded: int
+    """How many of the calls count their seconds rounded as they should be."""
+
+    @property
+    def counted(self) -> bool:
+        return self.why == COUNTED
+
+    @property
+    def said(self) -> str:
+        return said_of(self.why)
+
+
+@dataclass(frozen=True, slots=True)
+class CallEvent:
+    """A stored event of a call; ``received_at`` is business time, ``decided``: the call is as this one says."""
+
+    id: int
+    key: str
+    type: str | None
+    state: str
+    reason: str | None
+    received_at: datetime
+    recovered: bool
+    decided: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedCall:
+    """One call with its events. ``seconds`` and ``minutes`` as known now, ``counted_…`` as they count."""
+
+    sid: str
+    parent_sid: str | None
+    number: str | None
+    direction: str | None
+    status: str
+    started_at: datetime | None
+    ended_at: datetime
+    estimated: bool
+    seconds: int | None
+    minutes: int
+    counted: bool
+    counted_seconds: int
+    counted_minutes: int
+    why: str
+    events: Sequence[CallEvent]
+    rounding: str
+    """How seconds became minutes, in words; empty where they don't."""
+    said: str
+    """Why it is counted or is not, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrossingCall:
+    """The call that brought a record's minutes from ``before`` to ``after``, past a threshold."""
+
+    sid: str
+    ended_at: datetime
+    minutes: int
+    before: int
+    after: int
+
+
+def call_groups(connection: Connection, record: ExplainedPeriod, *, bill_child_legs: bool) -> list[CallGroup]:
+    """The calls that ended in the period or count in the record, summed by why they do or do not."""
+    about = {**_about(record, bill_child_legs=bill_child_legs), "step": record.increment_seconds}
+    return typed_rows(CallGroup, connection.exec_driver_sql(_GROUPS, about))
 
 
 def listed_calls(
-    connection: Connection, record: Any, limit: int, *, counted: bool, bill_child_legs: bool
-) -> list[dict[str, Any]]:
+    connection: Connection, record: ExplainedPeriod, limit: int, *, counted: bool, bill_child_legs: bool
+) -> list[ExplainedCall]:
     """The first ``limit`` of the counted calls, or of the others, each with its stored events."""
     about = {**_about(record, bill_child_legs=bill_child_legs), "limit": limit, "counted": counted}
+    rows = [row._asdict() for row in connection.exec_driver_sql(_LISTED, about)]
     return [
-        {**row, "rounding": _rounding(row, record.increment_seconds), "said": said_of(row["why"])}
-        for row in connection.exec_driver_sql(_LISTED, about).mappings()
+        ExplainedCall(
+            **{**row, "events": [_event(each) for each in row["events"]]},
+            rounding=_rounding(row, record.increment_seconds),
+            said=said_of(row["why"]),
+        )
+        for row in rows
     ]
 
 
-def crossing_call(connection: Connection, record_id: int, threshold: int) -> dict[str, Any] | None:
+def crossing_call(connection: Connection, record_id: int, threshold: int) -> CrossingCall | None:
     """The call that brought the record's own minutes to the threshold; None when its calls don't reach it (now)."""
-    row = connection.exec_driver_sql(_CROSSING, {"id": record_id, "threshold": threshold}).mappings().first()
-    return dict(row) if row else None
+    about = {"id": record_id, "threshold": threshold}
+    return typed_row(CrossingCall, connection.exec_driver_sql(_CROSSING, about))
 
 
 def said_of(why: str) -> str:
@@ -107,12 +200,11 @@ def said_of(why: str) -> str:
     return WHYS.get(why, f"not counted: {why}")
 
 
-def total_of(groups: Sequence[dict[str, Any]], name: str, *, counted: bool | None = None) -> int:
-    """The sum of one of the groups' figures; ``counted`` chooses the counted calls or the others."""
-    return sum(each[name] for each in groups if counted is None or (each["why"] == "counted") is counted)
+def _event(event: Mapping[str, Any]) -> CallEvent:
+    return CallEvent(**{**event, "received_at": datetime.fromisoformat(event["received_at"])})
 
 
-def _about(record: Any, *, bill_child_legs: bool) -> dict[str, Any]:
+def _about(record: ExplainedPeriod, *, bill_child_legs: bool) -> dict[str, object]:
     return {
         "id": record.id,
         "business_id": record.business_id,
@@ -122,7 +214,7 @@ def _about(record: Any, *, bill_child_legs: bool) -> dict[str, Any]:
     }
 
 
-def _rounding(call: Any, step: int) -> str:
+def _rounding(call: Mapping[str, Any], step: int) -> str:
     """How seconds become minutes, as "61 s -> 2 minutes, in steps of 60 s"."""
     if call["status"] != CallStatus.COMPLETED or call["seconds"] is None:
         return ""

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
 
 from sqlalchemy import Connection
 
-from pipeline.closing.statement import calls_hash
+from pipeline.closing.statement import Statement, calls_hash
+from pipeline.shared.rows import typed_row, typed_rows
 
 _STATEMENT = """
-select r.id, r.state, r.statement, r.period_start, r.period_end, r.calls, r.seconds, r.minutes, r.adjustment_minutes
-from usage_records r where r.id = %s
+select id, state, statement from usage_records where id = %s
 """
 
 _BY_DAY = """
@@ -34,7 +34,7 @@ from calls call where call.usage_record_id = %s and call.counted
 
 # What has become known of the record's calls since it was closed, and what of it has been carried.
 _SINCE = """
-select c.sid, c.counted, c.counted_seconds, c.counted_minutes, c.seconds, c.minutes,
+select c.sid as call, c.counted, c.counted_seconds, c.counted_minutes, c.seconds, c.minutes,
        coalesce((select sum(a.minutes) from usage_adjustments a
                  where a.call_sid = c.sid and a.origin_record_id = c.usage_record_id), 0)::int as carried
 from calls c
@@ -42,6 +42,35 @@ where c.usage_record_id = %s
   and (not c.counted or c.seconds is distinct from c.counted_seconds or c.minutes <> c.counted_minutes)
 order by c.ended_at, c.sid
 """
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRecord:
+    """A usage record with its statement, which is None while the record has not been closed."""
+
+    id: int
+    state: str
+    statement: Statement | None
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfCalls:
+    """The counted calls, seconds and minutes of one local day."""
+
+    day: date
+    calls: int
+    seconds: int
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumbersCalls:
+    """The counted calls, seconds and minutes of one number; "" for calls of no number."""
+
+    number: str
+    calls: int
+    seconds: int
+    minutes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,24 +108,27 @@ class Verification:
         return self.frozen == self.counted and all(each.explained for each in self.since)
 
 
-def read_statement(connection: Connection, record_id: int) -> Any:
-    """The usage record with its statement, which is None while the record has not been closed."""
-    return connection.exec_driver_sql(_STATEMENT, (record_id,)).one()
+def read_statement(connection: Connection, record_id: int) -> FrozenRecord:
+    """The usage record with its statement. Raises LookupError when there is no such record."""
+    record = typed_row(FrozenRecord, connection.exec_driver_sql(_STATEMENT, (record_id,)))
+    if record is None:
+        raise LookupError(f"there is no usage record {record_id}")
+    return record
 
 
-def by_day(connection: Connection, record_id: int, time_zone: str) -> list[dict[str, Any]]:
-    """The counted calls, seconds and minutes of each local day on which calls ended."""
-    rows = connection.exec_driver_sql(_BY_DAY, {"id": record_id, "time_zone": time_zone})
-    return [dict(row) for row in rows.mappings()]
+def calls_by_day(connection: Connection, record_id: int, time_zone: str) -> list[DayOfCalls]:
+    """The counted calls of each local day on which calls ended."""
+    about = {"id": record_id, "time_zone": time_zone}
+    return typed_rows(DayOfCalls, connection.exec_driver_sql(_BY_DAY, about))
 
 
-def by_number(connection: Connection, record_id: int) -> list[dict[str, Any]]:
-    """The counted calls, seconds and minutes of each number, the most used first; "" for calls of no number."""
-    return [dict(row) for row in connection.exec_driver_sql(_BY_NUMBER, {"id": record_id}).mappings()]
+def calls_by_number(connection: Connection, record_id: int) -> list[NumbersCalls]:
+    """The counted calls of each number, the most used first."""
+    return typed_rows(NumbersCalls, connection.exec_driver_sql(_BY_NUMBER, {"id": record_id}))
 
 
 def verify_statement(connection: Connection, record_id: int, frozen: str) -> Verification:
     """Hash the record's calls anew, and find what has become known of them since it was closed."""
     counted, present = connection.exec_driver_sql(_HASHES, (record_id,)).one()
-    since = [Since(*row) for row in connection.exec_driver_sql(_SINCE, (record_id,))]
+    since = typed_rows(Since, connection.exec_driver_sql(_SINCE, (record_id,)))
     return Verification(frozen, counted, present, since)

@@ -123,8 +123,11 @@ def report(
     return new
 
 
-def resolve(connection: Connection, kind: DriftKind, subject: str, now: datetime, *, note: str | None = None) -> None:
-    """Close the open drift of this kind and subject, if there is one; ``note`` where a person did."""
+def resolve(connection: Connection, kind: str, subject: str, now: datetime, *, note: str | None = None) -> None:
+    """Close the open drift of this kind and subject, if there is one; ``note`` where a person did.
+
+    ``kind`` is a DriftKind, or the word of one that is gone.
+    """
     connection.execute(_RESOLVE, {"kind": kind, "subject": subject, "now": now, "note": note})
 
 

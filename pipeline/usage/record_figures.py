@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.businesses.plan_limits import Use
+from pipeline.shared.rows import typed_rows
 
 #: Joins the sums of what ``r``, a usage record, is made of: ``counted`` calls and ``carried`` minutes.
 PARTS = """
@@ -101,7 +102,7 @@ def add_calls(connection: Connection, differences: Mapping[int, CallDifference])
         return []
     names = ("record_ids", "calls", "seconds", "minutes")
     about = dict(zip(names, map(list, zip(*moved, strict=True)), strict=True))
-    return [Use(**row._asdict()) for row in connection.exec_driver_sql(_ADD_CALLS, about)]
+    return typed_rows(Use, connection.exec_driver_sql(_ADD_CALLS, about))
 
 
 def add_carried(connection: Connection, record_id: int, minutes: int) -> None:
@@ -111,7 +112,7 @@ def add_carried(connection: Connection, record_id: int, minutes: int) -> None:
 
 def sum_anew(connection: Connection, record_ids: Collection[int]) -> list[Use]:
     """Sum these records from their calls and adjustments, after calls or bounds have moved; returns each one's use."""
-    return [Use(**row._asdict()) for row in connection.exec_driver_sql(_SUM, {"ids": sorted(record_ids)})]
+    return typed_rows(Use, connection.exec_driver_sql(_SUM, {"ids": sorted(record_ids)}))
 
 
 def recount_pushed(connection: Connection, record_ids: Collection[int]) -> None:

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from sqlalchemy import Connection
 
+from pipeline.shared.rows import typed_rows
 from pipeline.usage import record_creation
 
 _RECORDS_AROUND = """
@@ -56,8 +57,7 @@ def records_around(
     """The records of these businesses that touch ``[earliest, latest]``, by business and start."""
     found: dict[int, list[Record]] = {}
     parameters = {"ids": list(business_ids), "earliest": earliest, "latest": latest}
-    for row in connection.exec_driver_sql(_RECORDS_AROUND, parameters):
-        record = Record(**row._asdict())
+    for record in typed_rows(Record, connection.exec_driver_sql(_RECORDS_AROUND, parameters)):
         found.setdefault(record.business_id, []).append(record)
     return found
 

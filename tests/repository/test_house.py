@@ -316,3 +316,10 @@ def test_each_kind_of_write_has_one_file():
     }
     assert done - listed == set(), "a write that no file is listed for"
     assert {entry[:2] for entry in listed} == {entry[:2] for entry in done}, "a file is listed that writes nothing"
+
+
+def test_commands_print_and_ask_no_sql():
+    """What they show comes from `pipeline/reading`, where programs find it too."""
+    assert [file for file, _ in statements() if file.startswith("ops/commands/")] == []
+    asking = [name_of(path) for path in sources("ops/commands") if "exec_driver_sql" in path.read_text()]
+    assert asking == []

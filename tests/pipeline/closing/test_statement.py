@@ -8,6 +8,7 @@ import pytest
 from ops.commands import statement_page
 from ops.commands.statement_page import Breakdown
 from pipeline.closing import period_close
+from pipeline.reading.statement_check import NumbersCalls
 from pipeline.shared import clock
 from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.world import NUMBER_OF_F, World, at
@@ -150,7 +151,7 @@ def test_the_page_escapes_whatever_it_is_given(altiora, closed, tmp_path):
     frozen["each_adjustment"] = [
         {"kind": "carried", "minutes": -3, "call": evil, "reason": "correction", "period": frozen["period"]}
     ]
-    html = statement_page.page(1, frozen, Breakdown([], [{"number": evil, "calls": 1, "seconds": 1, "minutes": 1}]))
+    html = statement_page.page(1, frozen, Breakdown([], [NumbersCalls(evil, calls=1, seconds=1, minutes=1)]))
     assert "<script" not in html
     assert html.count("&lt;script&gt;") == 7
     assert "Correction of a call" in html

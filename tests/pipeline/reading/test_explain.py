@@ -265,9 +265,9 @@ def test_ten_thousand_calls_are_told_by_as_many_statements_and_lines_as_a_hundre
     ledger.run("analyze calls")
     few, many, summed = (_cost(ledger, each) for each in (small, large, None))
     assert many[0] <= few[0] + 2, "one more for each alert, none for any call"
-    assert [len(each[2]["calls"]["counted"]) for each in (few, many)] == [20, 20]
-    assert many[2]["calls"]["counted_more"] == 9_980
-    assert all(each[2]["adds_up"] for each in (few, many))
+    assert [len(each[2].calls.counted) for each in (few, many)] == [20, 20]
+    assert many[2].calls.counted_more == 9_980
+    assert all(each[2].adds_up for each in (few, many))
     ratios = f"{many[1] / few[1]:.1f} x one of 100 calls, {many[1] / summed[1]:.1f} x the mere sum of its calls"
     with capsys.disabled():
         sys.stdout.write(f"\nexplaining 10,000 calls took {ratios}\n")

@@ -1,0 +1,114 @@
+"""The stored webhook events: what each said, how it ended, and which ended for a reason."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import parse_qsl
+
+from sqlalchemy import Connection
+
+from pipeline.events.outcomes import EventState
+from pipeline.shared.rows import Json, typed_row, typed_rows
+
+_LIST = """
+select id, provider, key, type, state, reason, attempts, received_at
+from webhook_events
+where %(state)s::text is null or state = %(state)s
+order by id desc
+limit %(limit)s
+"""
+
+_SHOW = """
+select id, provider, key, type, state, reason, attempts, received_at, stored_at, due_at, processed_at, recovered,
+       content_type, body
+from webhook_events
+where id = %s
+"""
+
+# A reason's first word says what, the rest which one: "unknown-number" finds "unknown-number +15550000009" too.
+_ENDED = """
+select id from webhook_events
+where state in ('ignored', 'dead')
+  and (%(state)s::text is null or state = %(state)s)
+  and (%(reason)s::text is null or reason = %(reason)s or starts_with(reason, %(reason)s || ' '))
+order by id
+"""
+
+_KNOWN = "select id from webhook_events where id = any(%s::bigint[])"
+
+_DEAD_FOR = "select count(*) from webhook_events where state = 'dead' and reason = %s"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event without its body; ``received_at`` is business time."""
+
+    id: int
+    provider: str
+    key: str
+    type: str | None
+    state: str
+    reason: str | None
+    attempts: int
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShownEvent:
+    """An event with what it said. ``stored_at``, ``due_at`` and ``processed_at`` are machine time."""
+
+    id: int
+    provider: str
+    key: str
+    type: str | None
+    state: str
+    reason: str | None
+    attempts: int
+    received_at: datetime
+    stored_at: datetime
+    due_at: datetime
+    processed_at: datetime | None
+    recovered: bool
+    content_type: str
+    body: bytes
+
+    @property
+    def said(self) -> Json:
+        """The body as people read it: JSON or a form as objects, anything else as text, not UTF-8 as escapes."""
+        text = self.body.decode("utf-8", "backslashreplace")
+        if self.content_type.startswith("application/json"):
+            try:
+                read: Json = json.loads(text)
+            except (ValueError, RecursionError):
+                return text
+            return read
+        params: dict[str, list[Json]] = {}
+        for name, value in parse_qsl(text, keep_blank_values=True):
+            params.setdefault(name, []).append(value)
+        return {name: values[0] if len(values) == 1 else values for name, values in params.items()}
+
+
+def list_events(connection: Connection, state: EventState | None, limit: int | None) -> list[ListedEvent]:
+    """Events in this state, or all, the newest first; at most ``limit``."""
+    return typed_rows(ListedEvent, connection.exec_driver_sql(_LIST, {"state": state, "limit": limit}))
+
+
+def read_event(connection: Connection, event_id: int) -> ShownEvent | None:
+    """One event; None when there is none of this id."""
+    return typed_row(ShownEvent, connection.exec_driver_sql(_SHOW, (event_id,)))
+
+
+def known_events(connection: Connection, event_ids: Sequence[int]) -> set[int]:
+    """Which of these ids are stored."""
+    return set(connection.exec_driver_sql(_KNOWN, (list(event_ids),)).scalars())
+
+
+def ended_events(connection: Connection, reason: str | None, state: str | None) -> list[int]:
+    """The ids of the events that had no effect, for this reason (or its first word), in this state."""
+    return list(connection.exec_driver_sql(_ENDED, {"reason": reason, "state": state}).scalars())
+
+
+def dead_for(connection: Connection, reason: str) -> int:
+    """How many events are dead for exactly this reason."""
+    return int(connection.exec_driver_sql(_DEAD_FOR, (reason,)).scalar_one())

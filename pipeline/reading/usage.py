@@ -1,0 +1,78 @@
+"""What a business used, in each of its billing periods."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pipeline.businesses.service_rules import ServiceStatus, status_at
+from pipeline.shared.rows import typed_rows
+
+_BUSINESS = """
+select b.name, p.code as plan, b.limited_until, b.grace_until, b.suspended_at
+from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = %s
+"""
+
+# What is above the included minutes is billed by Stripe or by nobody, as the record's own plan says.
+_RECORDS = """
+select r.period_start, r.period_end, r.state, r.calls, r.seconds, r.minutes, r.included_minutes as included,
+       case when p.bills_overage then above else 0 end as overage,
+       case when p.bills_overage then 0 else above end as unbilled,
+       r.adjustment_minutes as adjustments, r.pushed_minutes as pushed
+from usage_records r
+join subscription_plans p on p.id = r.plan_id
+cross join lateral (select greatest(r.minutes - r.included_minutes, 0) as above) a
+where r.business_id = %s
+order by r.period_start
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedPeriod:
+    """One record, in UTC, seconds and minutes; ``minutes`` hold the ``adjustments`` that were carried into it."""
+
+    period_start: datetime
+    period_end: datetime
+    state: str
+    calls: int
+    seconds: int
+    minutes: int
+    included: int
+    overage: int
+    """Above the included ones, billed by Stripe."""
+    unbilled: int
+    """Above the included ones of a plan that bills none."""
+    adjustments: int
+    pushed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """A business, whether it may take calls, and its periods from the first on."""
+
+    business: str
+    plan: str
+    service_status: ServiceStatus
+    limited_until: datetime | None
+    """Until when it may not take calls; only while it is limited."""
+    grace_until: datetime | None
+    """When it is suspended for an overdue payment; only while it is active."""
+    records: Sequence[UsedPeriod]
+
+
+def read_usage(connection: Connection, business_id: int, now: datetime) -> Usage:
+    """All periods of a business; ``now`` is business time."""
+    business = connection.exec_driver_sql(_BUSINESS, (business_id,)).one()
+    status = status_at(
+        limited_until=business.limited_until, grace_until=None, suspended_at=business.suspended_at, now=now
+    )
+    return Usage(
+        business=business.name,
+        plan=business.plan,
+        service_status=status,
+        limited_until=business.limited_until if status == ServiceStatus.LIMITED else None,
+        grace_until=business.grace_until if status == ServiceStatus.ACTIVE else None,
+        records=typed_rows(UsedPeriod, connection.exec_driver_sql(_RECORDS, (business_id,))),
+    )
