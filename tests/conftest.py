@@ -19,8 +19,10 @@ from db import migrate
 from db.engine import make_engine
 from ops.processes import embedded
 from ops.processes.supervisor import Supervisor
-from pipeline.shared import settings
+from pipeline.shared import clock, settings
+from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.stripe_stand_in import Host
+from tests.worlds.world import at
 
 _payloads = os.environ.get("ALTIORA_PAYLOADS", "")
 _numbers = itertools.count(1)
@@ -144,3 +146,11 @@ def host() -> Iterator[Host]:
     """Where stand-ins for Stripe are served, a fresh one for each test that asks: ``host.fresh(tmp_path)``."""
     with Host().in_thread() as host:
         yield host
+
+
+@pytest.fixture
+def altiora(monkeypatch, environment, tmp_path) -> Altiora:
+    """The command, run in this process on the test's database, at noon of 20 November by the clock in ``tmp_path``."""
+    clock.move(tmp_path / "clock", at("20 Nov 12:00"))
+    use_environment(monkeypatch, environment | {"ALTIORA_CLOCK": str(tmp_path / "clock")})
+    return Altiora()

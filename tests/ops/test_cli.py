@@ -10,18 +10,10 @@ import pytest
 import redis
 
 from ops.processes import environment as running
-from pipeline.shared import clock, drifts
-from tests.worlds.command_line import Altiora, use_environment
+from pipeline.shared import drifts
 from tests.worlds.world import NUMBER_OF_B, World, at
 
 NEW = "+15550000009"
-
-
-@pytest.fixture
-def altiora(monkeypatch, environment, tmp_path):
-    clock.move(tmp_path / "clock", at("20 Nov 12:00"))
-    use_environment(monkeypatch, environment | {"ALTIORA_CLOCK": str(tmp_path / "clock")})
-    return Altiora()
 
 
 @pytest.fixture

@@ -10,18 +10,9 @@ from pipeline.checking import rebuild
 from pipeline.checking.rebuild import Tally
 from pipeline.checking.rebuild_calls import Rules
 from pipeline.closing import period_close
-from pipeline.shared import clock
-from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.world import ACCOUNT, NUMBER_OF_B, NUMBER_OF_F, World, at, sid_of
 
 RULES = Rules(ACCOUNT, bill_child_legs=False)
-
-
-@pytest.fixture
-def altiora(monkeypatch, environment, tmp_path):
-    clock.move(tmp_path / "clock", at("20 Nov 12:00"))
-    use_environment(monkeypatch, environment | {"ALTIORA_CLOCK": str(tmp_path / "clock")})
-    return Altiora()
 
 
 @pytest.fixture

@@ -9,16 +9,7 @@ from ops.commands import statement_page
 from ops.commands.statement_page import Breakdown
 from pipeline.closing import period_close
 from pipeline.reading.statement_check import NumbersCalls
-from pipeline.shared import clock
-from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.world import NUMBER_OF_F, World, at
-
-
-@pytest.fixture
-def altiora(monkeypatch, environment, tmp_path):
-    clock.move(tmp_path / "clock", at("20 Nov 12:00"))
-    use_environment(monkeypatch, environment | {"ALTIORA_CLOCK": str(tmp_path / "clock")})
-    return Altiora()
 
 
 @pytest.fixture

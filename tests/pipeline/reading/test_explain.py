@@ -10,17 +10,8 @@ from sqlalchemy import event
 
 from pipeline.closing import period_close
 from pipeline.reading import explanation
-from pipeline.shared import clock
-from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.ledger import NOON, PERIOD_END, PERIOD_START, Ledger
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at, sid_of
-
-
-@pytest.fixture
-def altiora(monkeypatch, environment, tmp_path):
-    clock.move(tmp_path / "clock", at("20 Nov 12:00"))
-    use_environment(monkeypatch, environment | {"ALTIORA_CLOCK": str(tmp_path / "clock")})
-    return Altiora()
 
 
 @pytest.fixture
