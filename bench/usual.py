@@ -23,8 +23,7 @@ from starlette.routing import Route
 
 from db.engine import make_engine
 from db.models import PhoneNumber
-from pipeline.providers.twilio_api import verify_twilio_signature
-from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.providers.webhook_signatures import SignatureError, verify_twilio_signature
 from pipeline.shared.settings import BrokerSettings, DatabaseSettings, PublicSettings, TwilioSettings, load
 
 celery = Celery("usual", broker=load(BrokerSettings).broker_url.get_secret_value())

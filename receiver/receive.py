@@ -17,9 +17,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 from pipeline.events.outcomes import EventState
-from pipeline.providers.stripe_api import verify_stripe_signature
-from pipeline.providers.twilio_api import verify_twilio_signature
-from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.providers.webhook_signatures import SignatureError, verify_stripe_signature, verify_twilio_signature
 from pipeline.shared.clock import machine_now
 from pipeline.shared.settings import PublicSettings, StripeWebhookSettings, TwilioSettings
 from receiver.store import Event, NotStoredError, Store

@@ -7,11 +7,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-
-from sqlalchemy import Connection, Engine
+from typing import TYPE_CHECKING
 
 from pipeline.events.listings import Listing
-from pipeline.events.queue import StoredEvent
+
+if TYPE_CHECKING:  # the receiver takes the SQL from here, and does without SQLAlchemy
+    from sqlalchemy import Connection, Engine
+
+    from pipeline.events.queue import StoredEvent
 
 #: The mark that our own fetches and listings leave in an event's key: those events were not sent to us.
 OWN = ":api:"
@@ -65,7 +68,7 @@ class Source:
         return self.silent_seconds is not None and self.silent_seconds > self.normal_seconds
 
 
-def heard(events: Iterable[StoredEvent]) -> dict[str, datetime]:
+def heard(events: Iterable["StoredEvent"]) -> dict[str, datetime]:
     """The sources that sent these events, each with the business time of its last one."""
     latest: dict[str, datetime] = {}
     for event in events:
@@ -76,14 +79,14 @@ def heard(events: Iterable[StoredEvent]) -> dict[str, datetime]:
     return latest
 
 
-def note_heard(engine: Engine, latest: dict[str, datetime]) -> None:
+def note_heard(engine: "Engine", latest: dict[str, datetime]) -> None:
     """Note these signs of life, each in a transaction of its own: nobody waits for the row of a source."""
     for source, at in sorted(latest.items()):
         with engine.begin() as connection:
             connection.exec_driver_sql(_HEAR, {"source": source, "at": at, "every": EVERY})
 
 
-def read_heartbeats(connection: Connection, now: datetime) -> list[Source]:
+def read_heartbeats(connection: "Connection", now: datetime) -> list[Source]:
     """All sources; ``now`` is business time."""
     rows = connection.exec_driver_sql(SOURCES_SQL, {"business_now": now})
     return [

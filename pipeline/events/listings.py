@@ -2,8 +2,10 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection
+if TYPE_CHECKING:  # the receiver takes the SQL from here, and does without SQLAlchemy
+    from sqlalchemy import Connection
 
 _LISTED_UNTIL = "select listed_until from listings where source = %s"
 
@@ -25,12 +27,12 @@ class Listing(StrEnum):
     """Twilio's totals of whole GMT days."""
 
 
-def listed_until(connection: Connection, listing: Listing) -> datetime | None:
+def listed_until(connection: "Connection", listing: Listing) -> datetime | None:
     """Up to when, in business time; None when it was never listed."""
     until: datetime | None = connection.exec_driver_sql(_LISTED_UNTIL, (listing,)).scalar()
     return until
 
 
-def note_listed(connection: Connection, listing: Listing, until: datetime) -> None:
+def note_listed(connection: "Connection", listing: Listing, until: datetime) -> None:
     """Everything up to ``until`` is stored; never goes back."""
     connection.exec_driver_sql(_NOTE, {"source": listing, "until": until})

@@ -1,7 +1,5 @@
 """Stripe, as this program uses it: the only file outside the sandbox that imports ``stripe``."""
 
-import hashlib
-import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,7 +8,6 @@ from urllib.parse import quote
 import stripe
 
 from pipeline.providers.stripe_words import InvoiceStatus
-from pipeline.providers.webhook_signatures import SignatureError
 from pipeline.shared.settings import StripeSettings
 
 # Telemetry writes a file into the home of whoever runs this, and adds headers.
@@ -20,9 +17,6 @@ stripe.enable_telemetry = False
 TIMEOUT_SECONDS = (5.0, 15.0)
 #: The largest page that Stripe gives.
 PAGE = 100
-
-#: Seconds that a signature is good for; Stripe's own tolerance.
-SIGNATURE_TOLERANCE = 300
 
 #: The API version of our requests, and of the webhook endpoint that suits us best.
 VERSION = stripe.api_version
@@ -235,26 +229,3 @@ def _own_error(error: stripe.StripeError) -> StripeApiError:
         return Unreachable(f"the answer can't be read: {words}")
     # error.code is empty for some classes; error.error.code is not when Stripe gave one, and absent when not.
     return Refused(status, getattr(error.error, "code", None), words)
-
-
-def verify_stripe_signature(body: bytes, header: str | None, secrets: Sequence[str], machine_time: float) -> None:
-    """Raise SignatureError unless ``Stripe-Signature`` signs this body with one of the endpoint's secrets, just now.
-
-    ``machine_time`` in Unix seconds. Computed here on the raw bytes: the package decodes the body first, raises
-    several kinds of error on forged headers, and takes timestamps from the future for good.
-    """
-    parts = [part.strip().partition("=") for part in (header or "").split(",")]
-    timestamp = next((value for name, _, value in parts if name == "t"), "")
-    given = [value.encode() for name, _, value in parts if name == "v1"]
-    if not given or not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > 12:
-        raise SignatureError("there is no Stripe-Signature with a timestamp and a v1 signature")
-    signed = timestamp.encode() + b"." + body
-    # Several secrets while one is rotated, several signatures while Stripe does: any pair will do.
-    for secret in secrets:
-        expected = hmac.digest(secret.encode(), signed, hashlib.sha256).hex().encode()
-        if any(hmac.compare_digest(expected, signature) for signature in given):
-            break
-    else:
-        raise SignatureError("the signature is wrong: another secret or another body was signed")
-    if abs(machine_time - int(timestamp)) > SIGNATURE_TOLERANCE:
-        raise SignatureError(f"the signature's time is more than {SIGNATURE_TOLERANCE} s from ours")

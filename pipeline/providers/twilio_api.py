@@ -1,26 +1,18 @@
 """Twilio, as this program uses it: the only file outside the sandbox that imports ``twilio``."""
 
-import base64
-import hashlib
-import hmac
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote
 
 from twilio.base.exceptions import TwilioException  # type: ignore[import-untyped]  # twilio ships no types
 from twilio.http.http_client import TwilioHttpClient  # type: ignore[import-untyped]  # as above
-from twilio.request_validator import (  # type: ignore[import-untyped]  # as above
-    RequestValidator,
-    get_signature_algorithm,
-)
 from twilio.rest import Client  # type: ignore[import-untyped]  # as above
 
-from pipeline.providers.webhook_signatures import SignatureError
 from pipeline.shared.settings import TwilioSettings
 
 #: For connecting and for each part of an answer: a page of a thousand calls takes its time.
@@ -137,49 +129,3 @@ class TwilioApi:
             )
         client: Client = self._threads.client
         return client
-
-
-def verify_twilio_signature(
-    url: str,
-    form: Sequence[tuple[str, str]],
-    body: bytes,
-    *,
-    signature: str | None,
-    signature_settings: str | None,
-    tokens: Sequence[str],
-) -> None:
-    """Raise SignatureError unless ``X-Twilio-Signature`` signs this request with one of the tokens.
-
-    ``url`` is what Twilio called, with its query; ``form`` are the body's parameters, blank and repeated ones too,
-    and empty for a JSON body. ``signature_settings`` is the header X-Twilio-Webhooks-Signature-Settings, if it came.
-    """
-    if not signature:
-        raise SignatureError("there is no X-Twilio-Signature")
-    try:
-        # Without parameters only the URL is signed, which then has to name the body. The package checks that for
-        # a str only, lets an empty form pass for any body, and raises when the digest is missing.
-        if not form:
-            named = parse_qs(urlsplit(url).query).get("bodySHA256", [""])[0]
-            if not hmac.compare_digest(hashlib.sha256(body).hexdigest().encode(), named.lower().encode()):
-                raise SignatureError("nothing signs the body: no parameters, and no bodySHA256 of it in the URL")
-        # What is signed beside the URL: sorted, each pair once. A set of them all costs more than knowing that no name
-        # repeats.
-        pairs = form if len(dict(form)) == len(form) else set(form)
-        signed = "".join([name + value for name, value in sorted(pairs)])
-        # The plain case first: the package takes ten times as long, most of a request's time.
-        if not signature_settings and any(
-            hmac.compare_digest(_plain_signature(token, url + signed), signature.encode()) for token in tokens
-        ):
-            return
-        # All else is the package's: addresses with and without a port, other algorithms. What is signed is handed
-        # over as the name of one parameter, since the package raises on repeated names.
-        algorithm = get_signature_algorithm(signature_settings)
-        if any(RequestValidator(token).validate(url, {signed: ""}, signature, algorithm) for token in tokens):
-            return
-    except (TypeError, ValueError) as error:  # what the package raises on forged requests
-        raise SignatureError(f"the signature can't be checked: {type(error).__name__}") from error
-    raise SignatureError("the signature is wrong: another token, another address than PUBLIC_URL, or another body")
-
-
-def _plain_signature(token: str, signed: str) -> bytes:
-    return base64.b64encode(hmac.digest(token.encode(), signed.encode(), hashlib.sha1))

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING, Any
 
 from pipeline.events.heartbeats import SOURCES_SQL
+
+if TYPE_CHECKING:  # the receiver takes the SQL from here, and does without SQLAlchemy
+    from sqlalchemy import Connection
 
 # One row for each kind, also where there is nothing. Ages run on the machine clock where rows have such a time; those
 # of records and drifts run on the business clock, given as %(business_now)s. Each part has a partial index, so that its
@@ -93,6 +94,6 @@ def from_rows(rows: Iterable[Any]) -> list[Backlog]:
     return [Backlog(*row) for row in rows]
 
 
-def backlog(connection: Connection, now: datetime) -> list[Backlog]:
+def backlog(connection: "Connection", now: datetime) -> list[Backlog]:
     """All kinds, in a fixed order; ``now`` is business time."""
     return from_rows(connection.exec_driver_sql(BACKLOG_SQL, {"business_now": now}))

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,13 +12,20 @@ from urllib.parse import parse_qsl, urlencode
 
 import pytest
 import stripe
-from hypothesis import given
+from freezegun import freeze_time
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from twilio.request_validator import RequestValidator  # type: ignore[import-untyped]  # twilio ships no types
+from twilio.request_validator import (  # type: ignore[import-untyped]  # twilio ships no types
+    RequestValidator,
+    get_signature_algorithm,
+)
 
-from pipeline.providers.stripe_api import verify_stripe_signature
-from pipeline.providers.twilio_api import verify_twilio_signature
-from pipeline.providers.webhook_signatures import SignatureError
+from pipeline.providers.webhook_signatures import (
+    SIGNATURE_TOLERANCE,
+    SignatureError,
+    verify_stripe_signature,
+    verify_twilio_signature,
+)
 from receiver.receive import TwilioWebhook, parse_form
 from tests.worlds.webhooks import sign_stripe, sign_twilio
 
@@ -39,12 +48,10 @@ def twilio_takes(
     *,
     url: str = URL,
     body: bytes = b"",
-    settings: str | None = None,
+    named: str | None = None,
 ) -> bool:
     try:
-        verify_twilio_signature(
-            url, form, body, signature=signature, signature_settings=settings, tokens=["new", "old"]
-        )
+        verify_twilio_signature(url, form, body, signature=signature, signature_settings=named, tokens=["new", "old"])
     except SignatureError:
         return False
     return True
@@ -219,9 +226,9 @@ def test_while_a_token_is_rotated_both_are_right():
 def test_the_algorithm_is_the_one_that_the_header_names():
     form = [("CallSid", "CA1")]
     signature = sign_twilio(form, URL, "new", "sha256")
-    assert twilio_takes(form, signature, settings="key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")
+    assert twilio_takes(form, signature, named="key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")
     assert not twilio_takes(form, signature)
-    assert not twilio_takes(form, signature, settings="key=webhooks_sharedkey_1,algorithm=HMAC_MD5")
+    assert not twilio_takes(form, signature, named="key=webhooks_sharedkey_1,algorithm=HMAC_MD5")
 
 
 def test_a_body_without_parameters_must_be_named_by_the_url():
@@ -240,3 +247,65 @@ def test_a_body_without_parameters_must_be_named_by_the_url():
 @pytest.mark.parametrize("form", [[], [("CallSid", "\ud800")]])
 def test_a_forged_twilio_request_is_refused_and_raises_nothing_else(url, signature, form):
     assert not twilio_takes(form, signature, url=url, body=b"\xff")
+
+
+# Agreement with the packages
+
+
+_HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+
+@settings(deadline=None)
+@given(
+    body=st.text(st.characters(codec="utf-8"), max_size=40),
+    signed=st.text(st.characters(codec="utf-8"), max_size=40) | st.none(),
+    secret=st.sampled_from(["whsec_new", "whsec_old"]),
+    seconds=st.integers(-400, 0),
+    others=st.lists(_HEX, max_size=2),
+)
+def test_stripes_own_package_agrees(body, signed, secret, seconds, others):
+    """``signed`` None: the body itself. The package takes timestamps from the future, so none is here."""
+    header = sign_stripe((body if signed is None else signed).encode(), secret, NOW + seconds)
+    header += "".join(f",v1={other}" for other in others)
+    with freeze_time(datetime.fromtimestamp(NOW, UTC)):
+        try:
+            agreed = stripe.WebhookSignature.verify_header(body, header, "whsec_new", SIGNATURE_TOLERANCE)
+        except stripe.SignatureVerificationError:
+            agreed = False
+    assert stripe_takes(header, body.encode()) is agreed
+
+
+_URLS = st.builds(
+    "{}://billing.example.com{}/webhooks/twilio/voice{}".format,
+    st.sampled_from(["https", "http"]),
+    st.sampled_from(["", ":443", ":80", ":8443"]),
+    st.sampled_from(["", "?a=b", "?a=b&c=%C3%A9", "?x=1:2"]),
+)
+
+
+@settings(deadline=None)
+@given(
+    url=_URLS,
+    called=_URLS,
+    params=st.dictionaries(
+        st.sampled_from(["CallSid", "To", "Täg", "a", "ab"]), st.text(st.characters(codec="utf-8")), min_size=1
+    ),
+    added=st.dictionaries(st.just("Extra"), st.text(st.characters(codec="utf-8")), max_size=1),
+    token=st.sampled_from(["new", "older"]),
+    algorithm=st.sampled_from(["HMAC_SHA1", "HMAC_SHA256"]),
+    named=st.sampled_from([None, "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", "algorithm=hmac_sha1", "key=x"]),
+)
+def test_twilios_own_package_agrees(url, called, params, added, token, algorithm, named):
+    """Signed for one address, called at another, with a parameter that was not signed, by this token."""
+    signature = RequestValidator(token).compute_signature(url, params, algorithm)
+    sent = params | added
+    agreed = RequestValidator("new").validate(called, sent, signature, get_signature_algorithm(named))
+    assert twilio_takes(list(sent.items()), signature, url=called, named=named) is agreed
+
+
+def test_the_receiver_loads_neither_package_nor_sqlalchemy():
+    """Together they were more than half of its memory and of the time in which it starts."""
+    program = "import sys, receiver.app; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "psycopg" in loaded.stdout.split()
+    assert {"stripe", "twilio", "requests", "sqlalchemy", "celery"} & set(loaded.stdout.split()) == set()
