@@ -275,18 +275,14 @@ def test_stripes_own_package_agrees(body, signed, secret, seconds, others):
     assert stripe_takes(header, body.encode()) is agreed
 
 
-_URLS = st.builds(
-    "{}://billing.example.com{}/webhooks/twilio/voice{}".format,
-    st.sampled_from(["https", "http"]),
-    st.sampled_from(["", ":443", ":80", ":8443"]),
-    st.sampled_from(["", "?a=b", "?a=b&c=%C3%A9", "?x=1:2"]),
-)
+_PORTS = st.sampled_from(["", ":443", ":80", ":8443"])
 
 
 @settings(deadline=None)
 @given(
-    url=_URLS,
-    called=_URLS,
+    scheme=st.sampled_from(["https", "http"]),
+    ports=st.tuples(_PORTS, _PORTS),
+    queries=st.sampled_from([("", ""), ("?a=b&c=%C3%A9", "?a=b&c=%C3%A9"), ("?x=1:2", "?x=1:2"), ("", "?a=b")]),
     params=st.dictionaries(
         st.sampled_from(["CallSid", "To", "Täg", "a", "ab"]), st.text(st.characters(codec="utf-8")), min_size=1
     ),
@@ -295,8 +291,9 @@ _URLS = st.builds(
     algorithm=st.sampled_from(["HMAC_SHA1", "HMAC_SHA256"]),
     named=st.sampled_from([None, "key=webhooks_sharedkey_1,algorithm=HMAC_SHA256", "algorithm=hmac_sha1", "key=x"]),
 )
-def test_twilios_own_package_agrees(url, called, params, added, token, algorithm, named):
-    """Signed for one address, called at another, with a parameter that was not signed, by this token."""
+def test_twilios_own_package_agrees(scheme, ports, queries, params, added, token, algorithm, named):
+    """Signed for one address and called at another, with a parameter that was not signed, by this token."""
+    url, called = (f"{scheme}://billing.example.com{ports[n]}/webhooks/twilio/voice{queries[n]}" for n in (0, 1))
     signature = RequestValidator(token).compute_signature(url, params, algorithm)
     sent = params | added
     agreed = RequestValidator("new").validate(called, sent, signature, get_signature_algorithm(named))
