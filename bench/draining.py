@@ -127,8 +127,9 @@ def _best_noops(stage: Stage, sizes: Sizes) -> tuple[list[float], str]:
 
 def _noop_messages(stage: Stage, count: int) -> list[bytes | str]:
     """The messages of so many no-op tasks, as Celery writes them."""
-    from bench.noop import noop  # noqa: PLC0415 - its application reads the broker's address when it is imported
+    from bench.noop import noop  # noqa: PLC0415 - it takes away what our application does beside a task
 
+    noop.app.conf["broker_url"] = stage.broker_url
     with noop.app.producer_pool.acquire() as producer:
         for _ in range(count):
             noop.apply_async(producer=producer)

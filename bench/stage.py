@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -191,8 +190,6 @@ def stage(businesses: Sequence[Business]) -> Iterator[Stage]:
         broker_url = embedded.start_valkey(supervisor)
         with redis.Redis.from_url(broker_url) as broker:
             made = Stage(supervisor, engine, broker, address, broker_url)
-            # For what reads its settings when it is imported, such as the Celery application.
-            os.environ.update(made.environment)
             _add(engine, businesses)
             yield made
         engine.dispose()

@@ -4,18 +4,17 @@ Exit status 0: done; 1: something was found wrong; 2: used wrongly, or a setting
 in a sentence on standard error.
 """
 
-import os
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from ops.commands.output import WrongError, warn
-from ops.processes.repository import REPOSITORY
+from ops.commands.output import WrongError, say, warn
 from pipeline.shared.clock import ClockError
 from pipeline.shared.settings import SettingsError
+from pipeline.shared.version import VERSION, commit
 
 #: Each command and where it is: a function, or a Typer application with commands of its own. Only the module of the
 #: one that is asked for is loaded, so that `altiora usage` does not wait for Celery, Stripe and Twilio.
@@ -104,15 +103,23 @@ app = typer.Typer(
 )
 
 
+def _tell_version(asked: bool) -> None:
+    if asked:
+        say(f"altiora {VERSION} ({commit()})")
+        raise typer.Exit
+
+
 @app.callback()
-def _altiora() -> None:
+def _altiora(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show version and commit.")
+    ] = False,
+) -> None:
     """Bill the minutes of AI phone agents: Stripe and Twilio webhooks in, each minute on the right invoice once."""
 
 
 def main() -> None:
     """The entry point of `altiora` and of `python -m ops.cli`."""
-    # The .env of this clone counts, and children find `tasks` and the others here first, wherever we were called.
-    os.chdir(REPOSITORY)
     app()
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import structlog
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from pipeline.shared.clock import Clock, business_clock
 from pipeline.shared.settings import (
@@ -23,6 +24,7 @@ from pipeline.shared.settings import (
     TwilioSettings,
     load,
 )
+from pipeline.shared.version import VERSION, commit
 from receiver import metrics
 from receiver.health import DatabaseAwayError, Health
 from receiver.receive import TWILIO_PATH, Answer, StripeWebhook, TwilioWebhook, Webhook, receive, refusal
@@ -72,6 +74,7 @@ class App:
         self._store = store
         self._health = health
         self._clock = clock
+        self._build = {"version": VERSION, "commit": commit()}
         #: Who reads a body, and until when, by the loop's clock.
         self._readers: dict[asyncio.Task[Any], float] = {}
         self._giving_up: asyncio.Task[None] | None = None
@@ -172,7 +175,7 @@ class App:
                 task.cancel()
 
     async def _live(self) -> Response:
-        return _json(200, {"status": "ok"})
+        return _json(200, {"status": "ok", **self._build})
 
     async def _ready(self) -> Response:
         try:
@@ -197,7 +200,7 @@ class App:
             rows = await self._health.ask(metrics.METRICS_SQL)
         except DatabaseAwayError as error:
             return _text(503, str(error))
-        return Response(200, metrics.render(backlog, rows).encode(), b"text/plain; version=0.0.4; charset=utf-8")
+        return Response(200, metrics.render(backlog, rows), CONTENT_TYPE_LATEST.encode())
 
     async def start(self) -> None:
         await self._store.open()

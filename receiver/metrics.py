@@ -4,11 +4,16 @@ Nothing here counts what is done: that grows for ever. What waits is counted ove
 over the records that are not closed, and what ever came is read from a sequence and from PostgreSQL's own statistics.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
+from prometheus_client import generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 from psycopg.rows import TupleRow
 
 from pipeline.reading.backlog import Backlog
+from pipeline.shared.version import VERSION, commit
 
 METRICS_SQL = b"""
 select 'altiora_events', provider, state, count(*)::bigint
@@ -46,31 +51,49 @@ order by 1, 2, 3
 """
 
 _HELP = {
-    "altiora_backlog": ("gauge", "Rows of each kind that wait"),
-    "altiora_backlog_oldest_seconds": ("gauge", "Age of the oldest of each kind, 0 when there is none"),
-    "altiora_calls": ("gauge", "Calls in the usage records that are not closed"),
-    "altiora_drifts": ("gauge", "Differences that were found and are not resolved, by kind"),
-    "altiora_event_deliveries_total": ("counter", "Events received, duplicates and recovered ones among them"),
-    "altiora_events": ("gauge", "Events that are not done: pending or dead"),
-    "altiora_events_stored_total": ("counter", "Events stored, by PostgreSQL's statistics"),
-    "altiora_meter_pushes": ("gauge", "Meter pushes that are not settled, or were refused"),
-    "altiora_minutes": ("gauge", "Minutes in the usage records that are not closed"),
-    "altiora_pushed_minutes": ("gauge", "Of these minutes, what Stripe has accepted"),
+    "altiora_calls": "Calls in the usage records that are not closed",
+    "altiora_drifts": "Differences that were found and are not resolved, by kind",
+    "altiora_event_deliveries_total": "Events received, duplicates and recovered ones among them",
+    "altiora_events": "Events that are not done: pending or dead",
+    "altiora_events_stored_total": "Events stored, by PostgreSQL's statistics",
+    "altiora_meter_pushes": "Meter pushes that are not settled, or were refused",
+    "altiora_minutes": "Minutes in the usage records that are not closed",
+    "altiora_pushed_minutes": "Of these minutes, what Stripe has accepted",
 }
 
 
-def render(backlog: Iterable[Backlog], rows: Iterable[TupleRow]) -> str:
-    """Prometheus' text format, of the backlog and the rows of METRICS_SQL."""
-    lines: dict[str, list[str]] = {name: [] for name in _HELP}
+def render(backlog: Sequence[Backlog], rows: Iterable[TupleRow]) -> bytes:
+    """Prometheus' text format, of the backlog, the rows of METRICS_SQL and what runs here."""
+    return generate_latest(_Answer(_families(backlog, rows)))
+
+
+class _Answer(Collector):
+    """One answer: what was read for it, not what some registry has gathered."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(backlog: Sequence[Backlog], rows: Iterable[TupleRow]) -> Iterator[Metric]:
+    build = InfoMetricFamily("altiora_build", "What runs here")
+    build.add_metric([], {"version": VERSION, "commit": commit()})
+    yield build
+    count = GaugeMetricFamily("altiora_backlog", "Rows of each kind that wait", labels=["kind"])
+    oldest = GaugeMetricFamily(
+        "altiora_backlog_oldest_seconds", "Age of the oldest of each kind, 0 when there is none", labels=["kind"]
+    )
     for waiting in backlog:
-        lines["altiora_backlog"].append(f'{{kind="{waiting.kind}"}} {waiting.count}')
-        oldest = waiting.oldest_seconds or 0
-        lines["altiora_backlog_oldest_seconds"].append(f'{{kind="{waiting.kind}"}} {oldest}')
+        count.add_metric([waiting.kind], waiting.count)
+        oldest.add_metric([waiting.kind], waiting.oldest_seconds or 0)
+    yield from (count, oldest)
+    found: dict[str, Metric] = {}
+    for name, help_ in _HELP.items():
+        made = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+        found[name] = made(name, help_)
     for name, provider, state, value in rows:
         labels = {"provider": provider, "kind" if name == "altiora_drifts" else "state": state}
-        written = ",".join(f'{label}="{text}"' for label, text in labels.items() if text is not None)
-        lines[name].append(f"{{{written}}} {value}" if written else f" {value}")
-    text = []
-    for name, (kind, what) in _HELP.items():
-        text += [f"# HELP {name} {what}", f"# TYPE {name} {kind}", *(name + line for line in lines[name])]
-    return "\n".join(text) + "\n"
+        found[name].add_sample(name, {label: text for label, text in labels.items() if text is not None}, value)
+    yield from found.values()

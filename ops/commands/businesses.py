@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.commands.business_argument import BusinessArgument, find, instant
-from ops.commands.database import reading, transaction
+from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, warn
 from pipeline.businesses import registration
 from pipeline.reading.businesses import list_businesses
@@ -22,10 +22,10 @@ app = typer.Typer(
 
 
 @contextlib.contextmanager
-def _change() -> Iterator[Connection]:
+def _change(chosen: Chosen) -> Iterator[Connection]:
     """One transaction; a change that is refused undoes it and is told as what is wrong."""
     try:
-        with transaction() as connection:
+        with transaction(chosen) as connection:
             yield connection
     except registration.BusinessError as error:
         raise WrongError(str(error)) from error
@@ -40,14 +40,15 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a business."""
-    with _change() as connection:
+    chosen = choose_settings()
+    with _change(chosen) as connection:
         business_id = registration.add_business(
             connection,
             name=name,
             plan=plan,
             time_zone=time_zone,
             stripe_customer=stripe_customer,
-            now=business_clock().now(),
+            now=business_clock(chosen).now(),
         )
     if as_json:
         print_json({"id": business_id})
@@ -58,9 +59,10 @@ def add(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show all businesses, with their plans and numbers."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         found = list_businesses(connection)
-    now = business_clock().now()
+    now = business_clock(chosen).now()
     if as_json:
         print_json(
             [
@@ -99,7 +101,8 @@ def link_stripe(
     business: BusinessArgument, customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="At Stripe, cus_…")]
 ) -> None:
     """Link a business to its Stripe customer."""
-    with _change() as connection:
+    chosen = choose_settings()
+    with _change(chosen) as connection:
         business_id = find(connection, business)
         registration.link_customer(connection, business_id, customer)
         dead = dead_for(connection, "unknown-customer")
@@ -125,9 +128,10 @@ def add_number(
     as_json: AsJson = False,
 ) -> None:
     """Give a number to a business, or move it there from another one."""
-    with _change() as connection:
+    chosen = choose_settings()
+    with _change(chosen) as connection:
         business_id = find(connection, business)
-        held = registration.add_number(connection, business_id, number, since, business_clock().now())
+        held = registration.add_number(connection, business_id, number, since, business_clock(chosen).now())
         dead = dead_for(connection, f"unknown-number {number}")
     if held.counted_before:
         warn(

@@ -1,8 +1,7 @@
 """How a command reaches the database: which settings it takes, and what it says when there is no way."""
 
 import contextlib
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -13,24 +12,26 @@ from ops.commands.output import WrongError, warn
 from ops.processes import environment
 from pipeline.shared.settings import DatabaseSettings, SettingsError, load
 
+#: Settings by their names, to be handed to ``load`` and ``business_clock``; None: this process's own.
+Chosen = Mapping[str, str] | None
 
-def choose_settings(*kinds: type[Any]) -> None:
-    """See that the settings of these kinds are there, or take all those of what is running in this clone.
 
-    That is the demo or `altiora up`, and only where no database is named. All of its settings or none: a command
-    must not talk to a real Stripe account about a throwaway database. Raises SettingsError.
+def choose_settings(*kinds: type[Any]) -> Chosen:
+    """See that the settings of these kinds (without any: the database's) are there, or take those of what runs here.
+
+    That is the demo or `altiora up` of this clone, and only where no database is named. All of its settings or none:
+    a command must not talk to a real Stripe account about a throwaway database. Raises SettingsError.
     """
     try:
-        for kind in kinds:
+        for kind in kinds or (DatabaseSettings,):
             load(kind)
     except SettingsError:
         running = environment.read()
         if "ALTIORA_DATABASE_URL" not in running or _database_is_named():
             raise
-        for name in [name for name in os.environ if name.startswith("ALTIORA_")]:
-            del os.environ[name]
-        os.environ.update(running)
         warn("using .altiora/env of the running demo")
+        return running
+    return None
 
 
 def _database_is_named() -> bool:
@@ -42,10 +43,9 @@ def _database_is_named() -> bool:
 
 
 @contextlib.contextmanager
-def engine() -> Iterator[Engine]:
+def engine(chosen: Chosen) -> Iterator[Engine]:
     """An engine for one command; what PostgreSQL refuses becomes a WrongError that says what to do."""
-    choose_settings(DatabaseSettings)
-    made = make_engine(load(DatabaseSettings).sqlalchemy_url)
+    made = make_engine(load(DatabaseSettings, chosen).sqlalchemy_url)
     try:
         yield made
     except DBAPIError as error:
@@ -55,16 +55,16 @@ def engine() -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
-def transaction() -> Iterator[Connection]:
+def transaction(chosen: Chosen) -> Iterator[Connection]:
     """One transaction, committed when the block ends in order."""
-    with engine() as made, made.begin() as connection:
+    with engine(chosen) as made, made.begin() as connection:
         yield connection
 
 
 @contextlib.contextmanager
-def reading() -> Iterator[Connection]:
+def reading(chosen: Chosen) -> Iterator[Connection]:
     """One transaction that sees one moment and can write nothing."""
-    with engine() as made, made.connect() as connection:
+    with engine(chosen) as made, made.connect() as connection:
         connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         with connection.begin():
             yield connection

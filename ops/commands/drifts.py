@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.database import reading, transaction
+from ops.commands.database import choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.reading.drifts import KeptDrift, open_drifts, read_drift
 from pipeline.shared import drifts
@@ -30,7 +30,8 @@ def _drifts() -> None:
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show the differences that are not resolved."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         found = open_drifts(connection)
     if as_json:
         print_json(found)
@@ -55,7 +56,8 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def show(drift_id: _Id, as_json: AsJson = False) -> None:
     """Show one difference with its evidence, and what is proposed to be done."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         drift = _find(connection, drift_id)
     if as_json:
         print_json(drift)
@@ -76,8 +78,9 @@ def resolve(
     ] = False,
 ) -> None:
     """Resolve a difference by hand. One that a check finds again is opened again; held late minutes are written off."""
-    now = business_clock().now()
-    with transaction() as connection:
+    chosen = choose_settings()
+    now = business_clock(chosen).now()
+    with transaction(chosen) as connection:
         drift = _find(connection, drift_id)
         if drift.resolved_at is not None:
             raise WrongError(f"difference {drift_id} was resolved on {shown(drift.resolved_at)} UTC already")

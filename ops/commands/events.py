@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.database import engine, reading
+from ops.commands.database import choose_settings, engine, reading
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.events import queue
 from pipeline.events.outcomes import EventState
@@ -41,7 +41,8 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Show stored events, the newest first."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         found = list_events(connection, state, limit or (None if as_json else 50))
     if as_json:
         print_json(found)
@@ -66,7 +67,8 @@ def list_(
 @app.command()
 def show(event_id: Annotated[int, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show one event with what it said."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         event = read_event(connection, event_id)
     if event is None:
         raise WrongError(f"there is no event {event_id}; `altiora events list` shows the newest")
@@ -93,14 +95,15 @@ def replay(
     """Let ended events be applied again. Whatever they did already is not done twice."""
     if bool(event_ids) == bool(reason or state):
         raise typer.BadParameter("say which events: their ids, or --reason, or --state dead")
-    with engine() as made:
-        broker_url = load(BrokerSettings).broker_url.get_secret_value()
+    chosen = choose_settings()
+    with engine(chosen) as made:
+        broker_url = load(BrokerSettings, chosen).broker_url.get_secret_value()
         with made.connect() as connection:
-            chosen = _known(connection, event_ids) if event_ids else ended_events(connection, reason, state)
+            ended = _known(connection, event_ids) if event_ids else ended_events(connection, reason, state)
         replayed = 0
-        for begin in range(0, len(chosen), _BATCH):
+        for begin in range(0, len(ended), _BATCH):
             with made.begin() as connection:
-                replayed += queue.replay(connection, chosen[begin : begin + _BATCH])
+                replayed += queue.replay(connection, ended[begin : begin + _BATCH])
     if replayed:
         nudge(broker_url)
     if as_json:

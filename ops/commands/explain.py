@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from ops.commands.business_argument import BusinessArgument
-from ops.commands.database import reading
+from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.providers.stripe_words import InvoiceStatus
@@ -36,9 +36,10 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Take a billing period apart: calls, rounding, plan, adjustments, pushes, invoice, alerts, events."""
-    with reading() as connection:
-        record_id = find_record(connection, business, period, business_clock().now())
-        bill_child_legs = load(RuleSettings).bill_child_legs
+    chosen = choose_settings()
+    with reading(chosen) as connection:
+        record_id = find_record(connection, business, period, business_clock(chosen).now())
+        bill_child_legs = load(RuleSettings, chosen).bill_child_legs
         told = explanation.explain(connection, record_id, limit=limit, bill_child_legs=bill_child_legs, figure=figure)
     if as_json:
         print_json(_as_json(told))

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.database import reading, transaction
+from ops.commands.database import choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.meter import push_planning
 from pipeline.meter.push_states import PushVerdict
@@ -21,7 +21,8 @@ app = typer.Typer(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Show the meter pushes that are not settled, and those that Stripe refused."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         found = unsettled_pushes(connection)
     if as_json:
         print_json(found)
@@ -50,10 +51,11 @@ def settle(
     verdict: Annotated[PushVerdict, typer.Argument(help="sent: Stripe has it; void: it has not.")],
 ) -> None:
     """Say what became of a push of unknown outcome, where neither Stripe's sum nor the invoice can tell."""
-    with transaction() as connection:
+    chosen = choose_settings()
+    with transaction(chosen) as connection:
         _lock(connection, push_id)
         try:
-            push_planning.settle_unknown(connection, push_id, verdict, business_clock().now())
+            push_planning.settle_unknown(connection, push_id, verdict, business_clock(chosen).now())
         except ValueError as error:
             raise WrongError(str(error)) from error
     after = "it counts as pushed" if verdict is PushVerdict.SENT else "its minutes are planned anew within a minute"
@@ -63,10 +65,11 @@ def settle(
 @app.command()
 def release(push_id: Annotated[int, typer.Argument(metavar="ID")]) -> None:
     """Let the minutes of a push that Stripe refused be sent anew, once its cause is repaired."""
-    with transaction() as connection:
+    chosen = choose_settings()
+    with transaction(chosen) as connection:
         _lock(connection, push_id)
         try:
-            push_planning.release_refused(connection, push_id, business_clock().now())
+            push_planning.release_refused(connection, push_id, business_clock(chosen).now())
         except ValueError as error:
             raise WrongError(str(error)) from error
     say(f"Released meter push {push_id}: its minutes are planned anew within a minute.")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.commands.database import choose_settings, engine
+from ops.commands.database import Chosen, choose_settings, engine
 from ops.commands.events import nudge
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from ops.commands.period_argument import find_record
@@ -36,18 +36,18 @@ def rebuild(
         raise typer.BadParameter("say which: BUSINESS and PERIOD, or --all")
     if every and not dry_run:
         raise typer.BadParameter("--all only shows what differs: add --dry-run; periods are repaired one by one")
-    choose_settings(DatabaseSettings, TwilioSettings, RuleSettings, *(() if dry_run else (BrokerSettings,)))
-    rules = Rules(load(TwilioSettings).twilio_account_sid, load(RuleSettings).bill_child_legs)
+    chosen = choose_settings(DatabaseSettings, TwilioSettings, RuleSettings, *(() if dry_run else (BrokerSettings,)))
+    rules = Rules(load(TwilioSettings, chosen).twilio_account_sid, load(RuleSettings, chosen).bill_child_legs)
     if business is None or period is None:
-        _all(rules, as_json=as_json)
+        _all(chosen, rules, as_json=as_json)
     else:
-        _one(business, period, rules, dry_run=dry_run, as_json=as_json)
+        _one(chosen, business, period, rules, dry_run=dry_run, as_json=as_json)
 
 
-def _one(business: str, period: str, rules: Rules, *, dry_run: bool, as_json: bool) -> None:
-    now = business_clock().now()
+def _one(chosen: Chosen, business: str, period: str, rules: Rules, *, dry_run: bool, as_json: bool) -> None:
+    now = business_clock(chosen).now()
     replayed = None
-    with engine() as made:
+    with engine(chosen) as made:
         with made.begin() as connection:
             record_id = find_record(connection, business, period, now)
         try:
@@ -63,7 +63,7 @@ def _one(business: str, period: str, rules: Rules, *, dry_run: bool, as_json: bo
             except NotRebuiltError as error:
                 raise WrongError(str(error)) from error
     if replayed:
-        nudge(load(BrokerSettings).broker_url.get_secret_value())
+        nudge(load(BrokerSettings, chosen).broker_url.get_secret_value())
     if as_json:
         print_json(_as_json(rebuilt, replayed))
     elif replayed is not None:
@@ -140,10 +140,10 @@ def _as_json(rebuilt: Rebuilt, replayed: int | None) -> dict[str, Any]:
     }
 
 
-def _all(rules: Rules, *, as_json: bool) -> None:
+def _all(chosen: Chosen, rules: Rules, *, as_json: bool) -> None:
     tally, found, given = Tally(), 0, []
-    with engine() as made:
-        for each in rebuilding.rebuild_all(made, rules, business_clock().now(), tally):
+    with engine(chosen) as made:
+        for each in rebuilding.rebuild_all(made, rules, business_clock(chosen).now(), tally):
             found += 1
             if not as_json:
                 say(_difference(each))

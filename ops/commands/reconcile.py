@@ -36,10 +36,10 @@ def reconcile(
     if dry_run and apply:
         raise typer.BadParameter("choose one of --dry-run and --apply")
     logs.configure(logging.WARNING)
-    choose_settings(DatabaseSettings, RuleSettings, StripeSettings, TwilioSettings)
-    settings = load(StripeSettings)
-    now = business_clock().now()
-    with engine() as made:
+    chosen = choose_settings(DatabaseSettings, RuleSettings, StripeSettings, TwilioSettings)
+    settings = load(StripeSettings, chosen)
+    now = business_clock(chosen).now()
+    with engine(chosen) as made:
         business_id = None
         if business is not None:
             with made.connect() as connection:
@@ -47,12 +47,12 @@ def reconcile(
         try:
             found = reconciliation.find_differences(
                 made,
-                TwilioApi(load(TwilioSettings)),
+                TwilioApi(load(TwilioSettings, chosen)),
                 StripeApi(settings),
                 now,
                 timedelta(seconds=settings.stripe_settling_seconds),
                 business_id,
-                bill_child_legs=load(RuleSettings).bill_child_legs,
+                bill_child_legs=load(RuleSettings, chosen).bill_child_legs,
             )
         except (TwilioApiError, StripeApiError, LookupError) as error:
             raise WrongError(f"nothing was changed, since not all can be compared: {error}; try again") from error

@@ -6,7 +6,7 @@ They stop at once when a setting is missing, with the sentence that names it, an
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,21 +23,34 @@ from pipeline.shared.settings import (
 )
 from tasks.queues import QUEUES
 
-#: As `celery` on the command line, with our app. Neither its banner nor its warning to root is JSON; what it warns
-#: of, pickled messages, are refused here.
+#: As `celery` on the command line, with our app, which a folder `tasks` where we are called must not hide (-P). Neither
+#: its banner nor its warning to root is JSON; what it warns of, pickled messages, are refused here.
 _CELERY = (
-    *(sys.executable, "-W", "ignore::UserWarning:celery.platforms"),
+    *(sys.executable, "-P", "-W", "ignore::UserWarning:celery.platforms"),
     *("-m", "celery", "--quiet", "-A", "tasks.app:app"),
 )
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 
 
+def _with_settings(*kinds: type[Any], **variables: str) -> None:
+    """See that the settings of these kinds, and these variables, are in the environment, which children have too.
+
+    Where they are not, and something runs in this clone, this process begins anew with the settings of that.
+    """
+    chosen = choose_settings(*kinds)
+    wanted = dict(os.environ) | variables
+    if chosen is not None:
+        wanted = {name: value for name, value in wanted.items() if not name.startswith("ALTIORA_")} | dict(chosen)
+    if wanted != os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)  # noqa: S606 - no shell is wanted
+
+
 def receiver(
     host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000
 ) -> None:
     """Receive the webhooks of Stripe and Twilio."""
-    choose_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
+    _with_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
     from receiver import server  # noqa: PLC0415 - granian, stripe and twilio are slow to load
 
     server.run(host, port)
@@ -52,7 +65,7 @@ def worker(
     for queue in queues.split(","):
         if queue not in QUEUES:
             raise typer.BadParameter(f"{queue} is no queue; the queues are {', '.join(QUEUES)}", param_hint="--queues")
-    choose_settings(DatabaseSettings, BrokerSettings, StripeSettings, TwilioSettings, RuleSettings)
+    _with_settings(DatabaseSettings, BrokerSettings, StripeSettings, TwilioSettings, RuleSettings)
     os.execv(  # noqa: S606 - no shell is wanted
         sys.executable,
         [
@@ -70,7 +83,7 @@ def beat(
     ] = REPOSITORY / ".altiora" / "beat-schedule",
 ) -> None:
     """Tell the workers again and again to look for what is due. Run one; a second one does no harm."""
-    choose_settings(BrokerSettings)
+    _with_settings(BrokerSettings)
     schedule.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.execv(  # noqa: S606 - no shell is wanted
         sys.executable, [*_CELERY, "beat", "--schedule", str(schedule), "--loglevel", "INFO", "--pidfile="]
@@ -87,11 +100,11 @@ def flower(
     """Show workers and tasks in a browser, read-only. Keep it on loopback or behind a proxy."""
     if not all(":" in each.strip(":") for each in basic_auth.split(",")):
         raise typer.BadParameter("write it as user:password", param_hint="--basic-auth")
-    choose_settings(BrokerSettings)
+    # In the environment and not an argument, which everybody on the machine can read; what Flower is, goes by it.
+    _with_settings(BrokerSettings, FLOWER_BASIC_AUTH=basic_auth)
     from pipeline.shared import logs  # noqa: PLC0415 - for processes that go on running
 
     logs.configure()
     from tasks.app import app  # noqa: PLC0415 - celery is slow to load, and reads its settings when it is
 
-    os.environ["FLOWER_BASIC_AUTH"] = basic_auth  # not an argument, which everybody on the machine can read
     app.start(["flower", f"--address={host}", f"--port={port}", "--read-only", "--logging=none"])

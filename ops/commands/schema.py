@@ -1,7 +1,7 @@
 """`altiora migrate` and `altiora seed`: the tables and the plans."""
 
 from db import seed as seeding
-from ops.commands.database import engine
+from ops.commands.database import choose_settings, engine
 from ops.commands.output import say
 from pipeline.shared.settings import DatabaseSettings, load
 
@@ -10,13 +10,14 @@ def migrate() -> None:
     """Bring the database's tables up to date, with the plans; run it before new code starts."""
     from db import migrate as migrating  # noqa: PLC0415 - alembic is slow to load
 
-    with engine():
-        migrating.upgrade(load(DatabaseSettings).sqlalchemy_url)
+    chosen = choose_settings()
+    with engine(chosen):
+        migrating.upgrade(load(DatabaseSettings, chosen).sqlalchemy_url)
     say("The database is up to date.")
 
 
 def seed() -> None:
     """Make the four plans what this version says; changes nothing where they are."""
-    with engine() as made:
+    with engine(choose_settings()) as made:
         seeding.seed_plans(made)
     say(f"The plans are there: {', '.join(str(plan['name']) for plan in seeding.PLANS)}.")

@@ -8,7 +8,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.commands.business_argument import BusinessArgument
-from ops.commands.database import reading
+from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.closing.statement import Statement
@@ -29,9 +29,10 @@ def statement(
     """Show the statement that was frozen when a period was closed."""
     if html is not None and (verify or as_json):
         raise typer.BadParameter("--html writes a page; --json and --verify go without it")
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         record = statement_check.read_statement(
-            connection, find_record(connection, business, period, business_clock().now())
+            connection, find_record(connection, business, period, business_clock(chosen).now())
         )
         frozen = record.statement
         if frozen is None:

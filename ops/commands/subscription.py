@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from ops.commands import subscription_preview
 from ops.commands.business_argument import BusinessArgument, find
-from ops.commands.database import reading, transaction
+from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.reading.subscriptions import (
     MirroredSubscription,
@@ -34,7 +34,8 @@ PlanArgument = Annotated[str, typer.Argument(metavar="PLAN", help="starter, prof
 @app.command()
 def show(business: BusinessArgument, as_json: AsJson = False) -> None:
     """Show the subscriptions of a business, their latest changes, and whether it may take calls and why."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         business_id = find(connection, business)
         found = read_subscriptions(connection, business_id)
     if as_json:
@@ -100,38 +101,44 @@ def cancel(
     dry_run: DryRun = False,
 ) -> None:
     """Cancel the subscription at the end of its period; the business is on Free from then on."""
-    _change(business, [ChangeKind.CANCEL_NOW if now else ChangeKind.CANCEL_AT_PERIOD_END], dry_run=dry_run)
+    _change(
+        choose_settings(),
+        business,
+        [ChangeKind.CANCEL_NOW if now else ChangeKind.CANCEL_AT_PERIOD_END],
+        dry_run=dry_run,
+    )
 
 
 @app.command()
 def resume(business: BusinessArgument, dry_run: DryRun = False) -> None:
     """Undo a cancellation or a downgrade that has not come yet, and collect again where that is paused."""
-    with reading() as connection:
+    chosen = choose_settings()
+    with reading(chosen) as connection:
         paused = collection_is_paused(connection, find(connection, business))
-    _change(business, [ChangeKind.KEEP, *([ChangeKind.RESUME_COLLECTION] if paused else [])], dry_run=dry_run)
+    _change(chosen, business, [ChangeKind.KEEP, *([ChangeKind.RESUME_COLLECTION] if paused else [])], dry_run=dry_run)
 
 
 @app.command()
 def pause(business: BusinessArgument, dry_run: DryRun = False) -> None:
     """Collect no payments until it is resumed; invoices are kept as drafts, and minutes go on being counted."""
-    _change(business, [ChangeKind.PAUSE_COLLECTION], dry_run=dry_run)
+    _change(choose_settings(), business, [ChangeKind.PAUSE_COLLECTION], dry_run=dry_run)
 
 
 @app.command()
 def upgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False) -> None:
     """Change to a dearer plan now: a new period begins, and what was used is billed at once."""
-    _change(business, [ChangeKind.UPGRADE], plan=plan.lower(), dry_run=dry_run)
+    _change(choose_settings(), business, [ChangeKind.UPGRADE], plan=plan.lower(), dry_run=dry_run)
 
 
 @app.command()
 def downgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False) -> None:
     """Change to a cheaper plan when the present period ends."""
-    _change(business, [ChangeKind.DOWNGRADE], plan=plan.lower(), dry_run=dry_run)
+    _change(choose_settings(), business, [ChangeKind.DOWNGRADE], plan=plan.lower(), dry_run=dry_run)
 
 
-def _change(business: str, kinds: list[ChangeKind], *, plan: str | None = None, dry_run: bool) -> None:
+def _change(chosen: Chosen, business: str, kinds: list[ChangeKind], *, plan: str | None = None, dry_run: bool) -> None:
     try:
-        with transaction() as connection:
+        with transaction(chosen) as connection:
             business_id = find(connection, business)
             lock_businesses(connection, [business_id])
             if plan is not None:
@@ -140,13 +147,13 @@ def _change(business: str, kinds: list[ChangeKind], *, plan: str | None = None, 
             if not dry_run:
                 for intent in intents:
                     planning.plan_change(
-                        connection, business_id, intent, "altiora subscription", business_clock().now()
+                        connection, business_id, intent, "altiora subscription", business_clock(chosen).now()
                     )
     except ChangeError as error:
         raise WrongError(str(error)) from error
     for intent in intents:
         if dry_run:
-            subscription_preview.show(intent)
+            subscription_preview.show(intent, chosen)
         else:
             say(f"Planned: {intent.kind} of {intent.stripe_id}. A worker tells Stripe within seconds.")
     if not dry_run:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from ops.commands.database import choose_settings
+from ops.commands.database import Chosen
 from ops.commands.output import WrongError, print_table, say, shown
 from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.shared.settings import StripeSettings, load
@@ -11,12 +11,11 @@ from pipeline.subscription_changes.kinds import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.planning import Intent
 
 
-def show(intent: Intent) -> None:
+def show(intent: Intent, chosen: Chosen) -> None:
     """Print both, from a rehearsal against Stripe. Raises WrongError with Stripe's words."""
-    choose_settings(StripeSettings)
     from pipeline.providers.stripe_api import Refused, StripeApi, StripeApiError  # noqa: PLC0415 - stripe is slow to load, and only this needs it
 
-    behaviour, stripe = CHANGE_BEHAVIOURS[intent.kind], StripeApi(load(StripeSettings))
+    behaviour, stripe = CHANGE_BEHAVIOURS[intent.kind], StripeApi(load(StripeSettings, chosen))
     rehearsal = Rehearsal(stripe)
     say(f"{intent.kind} of {intent.stripe_id}, nothing is sent:")
     try:

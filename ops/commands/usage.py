@@ -3,7 +3,7 @@
 from typing import Any
 
 from ops.commands.business_argument import BusinessArgument, find
-from ops.commands.database import reading
+from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, print_json, print_table, say, shown
 from pipeline.reading.usage import UsedPeriod, read_usage
 from pipeline.shared.clock import business_clock
@@ -11,8 +11,9 @@ from pipeline.shared.clock import business_clock
 
 def usage(business: BusinessArgument, as_json: AsJson = False) -> None:
     """Show what a business used, in each of its billing periods."""
-    with reading() as connection:
-        used = read_usage(connection, find(connection, business), business_clock().now())
+    chosen = choose_settings()
+    with reading(chosen) as connection:
+        used = read_usage(connection, find(connection, business), business_clock(chosen).now())
     if as_json:
         passing = {"limited_until": used.limited_until, "grace_until": used.grace_until}
         print_json(

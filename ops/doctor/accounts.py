@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urldefrag
 
 from db.seed import PLANS
-from ops.commands.database import transaction
+from ops.commands.database import Chosen, reading
 from ops.commands.output import WrongError
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.providers import stripe_api
@@ -39,9 +39,9 @@ _NAMED = 5
 Json = dict[str, Any]
 
 
-def stripe() -> Iterator[Finding]:
+def stripe(chosen: Chosen) -> Iterator[Finding]:
     """The meter, the prices of each plan, the webhook endpoint."""
-    settings = load(StripeSettings)
+    settings = load(StripeSettings, chosen)
     api = StripeApi(settings)
     try:
         meters = api.meters()
@@ -55,7 +55,7 @@ def stripe() -> Iterator[Finding]:
         else:
             yield from _meter(meter)
             yield from _prices(meter["id"], api.list_prices())
-        yield from _endpoint(load(PublicSettings).public_url + STRIPE_PATH, api.webhook_endpoints())
+        yield from _endpoint(load(PublicSettings, chosen).public_url + STRIPE_PATH, api.webhook_endpoints())
     except Unreachable:
         yield fail(f"{settings.stripe_api_base} can't be reached: may this machine call it? ALTIORA_STRIPE_API_BASE")
     except StripeApiError as error:
@@ -138,11 +138,11 @@ def _endpoint(address: str, endpoints: Sequence[Json]) -> Iterator[Finding]:
         yield ok(f"webhook endpoint {endpoint['id']} calls {address}")
 
 
-def twilio() -> Iterator[Finding]:
+def twilio(chosen: Chosen) -> Iterator[Finding]:
     """The account, and whether each number that a business holds tells us of its calls."""
-    settings = load(TwilioSettings)
+    settings = load(TwilioSettings, chosen)
     api = TwilioApi(settings)
-    address = load(PublicSettings).public_url + TWILIO_PATH
+    address = load(PublicSettings, chosen).public_url + TWILIO_PATH
     try:
         numbers = {number["phone_number"]: number for number in api.list_numbers()}
     except TwilioApiError as error:
@@ -155,7 +155,7 @@ def twilio() -> Iterator[Finding]:
         return
     yield ok(f"account {settings.twilio_account_sid} answers, and has {len(numbers):,} numbers")
     try:
-        with transaction() as connection:
+        with reading(chosen) as connection:
             rows = connection.exec_driver_sql("select number from phone_numbers where business_id is not null")
             held = set(rows.scalars())
     except WrongError:

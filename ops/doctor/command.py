@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from ops.commands.database import choose_settings
+from ops.commands.database import Chosen, choose_settings
 from ops.commands.output import AsJson, print_json, print_table
 from ops.doctor.findings import Finding, fail, ok
 from pipeline.shared.clock import ClockError, business_clock
@@ -37,15 +37,16 @@ def doctor(as_json: AsJson = False) -> None:
     """Look at settings, database, broker, Stripe and Twilio, and say what to do; status 1 when something fails."""
     from ops.doctor import accounts, servers  # noqa: PLC0415 - alembic, stripe and twilio are slow to load
 
+    chosen: Chosen = None
     with contextlib.suppress(SettingsError):  # each one is told below
-        choose_settings(*_KINDS)
+        chosen = choose_settings(*_KINDS)
     looks = {
-        "settings": _settings(),
-        "database": servers.database(),
-        "broker": servers.broker(),
-        "sources": servers.sources(),
-        "stripe": accounts.stripe(),
-        "twilio": accounts.twilio(),
+        "settings": _settings(chosen),
+        "database": servers.database(chosen),
+        "broker": servers.broker(chosen),
+        "sources": servers.sources(chosen),
+        "stripe": accounts.stripe(chosen),
+        "twilio": accounts.twilio(chosen),
     }
     rows = []
     for what, look in looks.items():
@@ -60,16 +61,16 @@ def doctor(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _settings() -> Iterator[Finding]:
+def _settings(chosen: Chosen) -> Iterator[Finding]:
     wrong = []
     for kind in _KINDS:
         try:
-            load(kind)
+            load(kind, chosen)
         except SettingsError as error:
             wrong.append(str(error))
     yield from map(fail, wrong)
     try:
-        business_clock().now()
+        business_clock(chosen).now()
     except ClockError as error:
         yield fail(str(error))
         return

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from db.migrate import config
 from db.seed import PLANS
-from ops.commands.database import transaction
+from ops.commands.database import Chosen, reading
 from ops.commands.output import WrongError, age, shown
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.events import heartbeats
@@ -20,10 +20,10 @@ _OLDEST_POSTGRES = 150_000
 _OLDEST_REDIS = (6, 2)
 
 
-def database() -> Iterator[Finding]:
+def database(chosen: Chosen) -> Iterator[Finding]:
     """Reachable, new enough, migrated, with the plans."""
     try:
-        with transaction() as connection:
+        with reading(chosen) as connection:
             yield from _database(connection)
     except WrongError as error:
         yield fail(str(error))
@@ -60,11 +60,11 @@ def _names(revisions: set[str]) -> str:
     return ", ".join(sorted(revisions)) or "nothing"
 
 
-def sources() -> Iterator[Finding]:
+def sources(chosen: Chosen) -> Iterator[Finding]:
     """When each source was last heard, and whether it has been silent for longer than it usually is."""
     try:
-        with transaction() as connection:
-            found = heartbeats.read_heartbeats(connection, business_clock().now())
+        with reading(chosen) as connection:
+            found = heartbeats.read_heartbeats(connection, business_clock(chosen).now())
     except (WrongError, ClockError):
         return  # other looks have told it
     for source in found:
@@ -80,10 +80,10 @@ def sources() -> Iterator[Finding]:
             yield ok(words)
 
 
-def broker() -> Iterator[Finding]:
+def broker(chosen: Chosen) -> Iterator[Finding]:
     """Reachable, new enough, and set up so that it keeps what it is given."""
     client = redis.Redis.from_url(
-        load(BrokerSettings).broker_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5
+        load(BrokerSettings, chosen).broker_url.get_secret_value(), socket_timeout=5, socket_connect_timeout=5
     )
     try:
         with client:

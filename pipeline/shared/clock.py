@@ -9,6 +9,7 @@ The machine clock says how old a signature, a lease or a backlog is. It is alway
 
 import os
 import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,9 +37,9 @@ class Clock:
         return instant.astimezone(UTC)
 
 
-def business_clock() -> Clock:
-    """The clock of this process: ``ALTIORA_CLOCK`` is empty or ``real``, or the path of a file."""
-    value = os.environ.get("ALTIORA_CLOCK", "")
+def business_clock(values: Mapping[str, str] | None = None) -> Clock:
+    """The clock by these settings, or by this process's: ``ALTIORA_CLOCK`` is empty, ``real``, or a file's path."""
+    value = (os.environ if values is None else values).get("ALTIORA_CLOCK", "")
     return Clock() if value in {"", "real"} else Clock(Path(value))
 
 

@@ -1,13 +1,17 @@
-"""Settings: read from the environment and `.env`, each process only those that it needs.
+"""Settings: read from the environment and `.env`, each process only those that it needs, and when it needs them.
 
 Every name has the prefix ``ALTIORA_``. ``load`` turns what pydantic found into a sentence that names the
 setting and says what to do; secrets are ``SecretStr`` and stand in no message.
 """
 
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_PREFIX: Final = "ALTIORA_"
 
 #: What a newcomer needs to know to set it; shown when it is missing or wrong.
 HELP = {
@@ -33,7 +37,11 @@ class SettingsError(Exception):
 
 class _Settings(BaseSettings):
     model_config = SettingsConfigDict(
-        env_prefix="ALTIORA_", env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+        env_prefix=_PREFIX,
+        env_file=Path(__file__).resolve().parents[2] / ".env",  # this clone's, wherever we were called
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
     )
 
 
@@ -125,8 +133,17 @@ class RuleSettings(_Settings):
 S = TypeVar("S", bound=_Settings)
 
 
-def load(kind: type[S], **given: Any) -> S:
-    """Read the settings of one kind. Raises SettingsError, one sentence for each setting that is wrong."""
+def load(kind: type[S], values: Mapping[str, str] | None = None) -> S:
+    """Read the settings of one kind. Raises SettingsError, one sentence for each setting that is wrong.
+
+    From ``values``, by their whole names, and from nothing else; None is this process's environment and `.env`.
+    """
+    given: dict[str, Any] = {}
+    if values is not None:
+        names = {field: f"{_PREFIX}{field.upper()}" for field in kind.model_fields}
+        given = {field: values[name] for field, name in names.items() if values.get(name)}
+        # No variable begins so: what the process itself has must not fill in what is missing.
+        given |= {"_env_prefix": "=", "_env_file": None}
     try:
         return kind(**given)
     except ValidationError as error:
@@ -134,5 +151,5 @@ def load(kind: type[S], **given: Any) -> S:
         for problem in error.errors(include_input=False, include_url=False):
             name = str(problem["loc"][0]) if problem["loc"] else ""
             fault = "is missing" if problem["type"] == "missing" else f"is wrong ({problem['msg']})"
-            sentences.append(f"ALTIORA_{name.upper()} {fault}: set it to {HELP.get(name, 'a valid value')}")
+            sentences.append(f"{_PREFIX}{name.upper()} {fault}: set it to {HELP.get(name, 'a valid value')}")
         raise SettingsError("; ".join(sentences)) from None

@@ -9,8 +9,10 @@ from functools import partial
 import pytest
 import redis
 
+from ops.commands.database import choose_settings
 from ops.processes import environment as running
 from pipeline.shared import drifts
+from pipeline.shared.settings import SettingsError, StripeSettings, load
 from tests.worlds.world import NUMBER_OF_B, World, at
 
 NEW = "+15550000009"
@@ -458,10 +460,15 @@ def test_a_running_demo_is_used_as_a_whole_where_no_database_is_named(altiora, e
     for name in demo:
         del os.environ[name]
     os.environ |= {"ALTIORA_STRIPE_API_KEY": "sk_live_real", "ALTIORA_STRANGE": "1"}
+    before = dict(os.environ)
     result = altiora.run("backlog", "--json")
     assert json.loads(result.stdout)[0]["kind"] == "pending"
     assert result.stderr == "using .altiora/env of the running demo\n"
-    assert {name: value for name, value in os.environ.items() if name.startswith("ALTIORA_")} == demo
+    assert os.environ == before
+    chosen = choose_settings()
+    assert load(StripeSettings, chosen).stripe_api_key.get_secret_value() == demo["ALTIORA_STRIPE_API_KEY"]
+    with pytest.raises(SettingsError, match="ALTIORA_STRIPE_API_KEY is missing"):
+        load(StripeSettings, {**demo, "ALTIORA_STRIPE_API_KEY": ""})
 
 
 def test_a_running_demo_is_not_used_where_a_database_is_named(altiora, engine, demo):

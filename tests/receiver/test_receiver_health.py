@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from pipeline.reading.backlog import BACKLOG_SQL, LIMITS, Backlog, backlog
+from pipeline.shared.version import VERSION, commit
 from receiver.metrics import METRICS_SQL
 from tests.worlds.webhooks import from_stripe, get, send, start_receiver, stripe_event
 from tests.worlds.world import World, at
@@ -146,7 +147,7 @@ def test_what_waits_for_a_person_or_its_time_is_never_overdue(kind):
 def test_health_and_metrics_of_a_running_receiver(world, environment, processes):
     fill(world)
     port = start_receiver(processes, environment | {"ALTIORA_CLOCK": str(world.clock_file)})
-    assert get(port, "/health/live").json == {"status": "ok"}
+    assert get(port, "/health/live").json == {"status": "ok", "version": VERSION, "commit": commit()}
     assert get(port, "/health/ready").json == {"status": "ok"}
     silent = get(port, "/health/backlog")
     assert silent.status == 503
@@ -169,22 +170,24 @@ def test_health_and_metrics_of_a_running_receiver(world, environment, processes)
 
     answer = get(port, "/metrics")
     assert answer.status == 200
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    samples = dict(line.rsplit(" ", 1) for line in answer.body.decode().splitlines() if not line.startswith("#"))
-    assert samples['altiora_events{provider="stripe",state="pending"}'] == "3"
-    assert samples['altiora_events{provider="stripe",state="dead"}'] == "1"
-    assert samples["altiora_event_deliveries_total"] == "6"
-    assert samples['altiora_drifts{kind="x"}'] == "1"
-    assert samples['altiora_meter_pushes{state="sending"}'] == "1"
-    assert samples['altiora_meter_pushes{state="unknown"}'] == "1"
-    assert samples['altiora_meter_pushes{state="failed"}'] == "1"
-    assert samples['altiora_minutes{state="open"}'] == "20"
-    assert samples['altiora_minutes{state="closing"}'] == "10"
-    assert samples['altiora_pushed_minutes{state="open"}'] == "8"
-    assert samples['altiora_calls{state="closing"}'] == "2"
-    assert samples['altiora_backlog{kind="pending"}'] == "2"
-    assert int(samples['altiora_backlog_oldest_seconds{kind="pending"}']) >= 7200
-    assert samples['altiora_backlog_oldest_seconds{kind="drifts"}'] == "3600"
+    assert answer.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
+    lines = (line for line in answer.body.decode().splitlines() if not line.startswith("#"))
+    samples = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
+    assert samples[f'altiora_build_info{{commit="{commit()}",version="{VERSION}"}}'] == 1
+    assert samples['altiora_events{provider="stripe",state="pending"}'] == 3
+    assert samples['altiora_events{provider="stripe",state="dead"}'] == 1
+    assert samples["altiora_event_deliveries_total"] == 6
+    assert samples['altiora_drifts{kind="x"}'] == 1
+    assert samples['altiora_meter_pushes{state="sending"}'] == 1
+    assert samples['altiora_meter_pushes{state="unknown"}'] == 1
+    assert samples['altiora_meter_pushes{state="failed"}'] == 1
+    assert samples['altiora_minutes{state="open"}'] == 20
+    assert samples['altiora_minutes{state="closing"}'] == 10
+    assert samples['altiora_pushed_minutes{state="open"}'] == 8
+    assert samples['altiora_calls{state="closing"}'] == 2
+    assert samples['altiora_backlog{kind="pending"}'] == 2
+    assert samples['altiora_backlog_oldest_seconds{kind="pending"}'] >= 7200
+    assert samples['altiora_backlog_oldest_seconds{kind="drifts"}'] == 3600
 
 
 def test_events_are_received_by_the_business_clock_and_stored_by_the_machines(world, environment, processes):

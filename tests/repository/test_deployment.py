@@ -73,7 +73,7 @@ def test_the_workers_together_consume_every_queue_and_are_started_as_by_hand():
 
 
 def test_stopping_leaves_time_for_what_runs():
-    limit = int(re.findall(r"task_time_limit=(\d+)", (REPOSITORY / "tasks/app.py").read_text())[0])
+    limit = int(re.findall(r"task_time_limit = (\d+)", (REPOSITORY / "tasks/app.py").read_text())[0])
     for service in OURS.values():
         if "worker" in service["command"]:
             assert seconds(service["stop_grace_period"]) > limit
