@@ -26,8 +26,19 @@ from db.models import PhoneNumber
 from pipeline.providers.webhook_signatures import SignatureError, verify_twilio_signature
 from pipeline.shared.settings import BrokerSettings, DatabaseSettings, PublicSettings, TwilioSettings, load
 
-celery = Celery("usual", broker=load(BrokerSettings).broker_url.get_secret_value())
-celery.conf.update(task_acks_late=True, task_ignore_result=True, task_default_queue="usual")
+
+class _Configuration:
+    task_acks_late = True
+    task_ignore_result = True
+    task_default_queue = "usual"
+
+    @property
+    def broker_url(self) -> str:
+        return load(BrokerSettings).broker_url.get_secret_value()
+
+
+celery = Celery("usual")
+celery.config_from_object(_Configuration())
 
 sessions = sessionmaker[Session]()
 

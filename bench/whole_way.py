@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 
-from bench import totals, traffic
+from bench import totals, traffic, usual
 from bench.figures import Figure, faster, median, percentile, rate
 from bench.sizes import Sizes
 from bench.stage import Stage, wait_until
@@ -118,8 +118,6 @@ def _steady(stage: Stage, calls: Sequence[Call], port: int, per_second: float) -
 
 def _usual(stage: Stage, calls: Sequence[Call], runs: int) -> list[float]:
     """Events a second of the pipeline written the usual way; its totals are checked too, at the end."""
-    from bench import usual  # noqa: PLC0415 - its Celery application reads the broker's address when it is imported
-
     usual.Base.metadata.create_all(stage.engine)
     requests = [traffic.twilio_request(call) for call in calls]
     rates = []
@@ -144,12 +142,10 @@ def _usual(stage: Stage, calls: Sequence[Call], runs: int) -> list[float]:
 
 
 def _check_usual(stage: Stage, calls: Sequence[Call]) -> None:
-    from bench.usual import month_of  # noqa: PLC0415 - as above
-
     expected: Counter[tuple[str, date]] = Counter()
     for call in calls:
         if call.counted:
-            expected[call.business.name, month_of(call.ended_at)] += call.minutes
+            expected[call.business.name, usual.month_of(call.ended_at)] += call.minutes
     with stage.engine.connect() as connection:
         rows = connection.exec_driver_sql(
             "select b.name, u.month, u.minutes from usual_usage u join businesses b on b.id = u.business_id"
