@@ -29,6 +29,9 @@ COPY ops/ ops/
 RUN printf '#!/opt/venv/bin/python\nfrom ops.cli import main\n\nmain()\n' > /usr/local/bin/altiora \
     && chmod 0755 /usr/local/bin/altiora \
     && python -m compileall -q .
+# Which commit this is, for `altiora --version`, /health/live and /metrics. Last, so that it ends no layer's cache.
+ARG ALTIORA_COMMIT=""
+ENV ALTIORA_COMMIT=$ALTIORA_COMMIT
 USER 10001:10001
 EXPOSE 8000
 # Of the receiver, which is what runs when no other command is given. Alive, not ready: without a database it answers

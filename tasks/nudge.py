@@ -7,13 +7,13 @@ next sweep finds.
 
 import contextlib
 import os
-import socket
 import threading
 import time
 import uuid
 from typing import Any
 
 import structlog
+from celery import Celery
 from kombu import Connection, Producer
 
 from tasks.queues import queue_of
@@ -25,6 +25,9 @@ TIMEOUT = 0.5
 PAUSE = 0.05
 #: A queue that holds so many has enough to wake every worker; without a bound it grew while no worker runs.
 ENOUGH = 10
+
+#: Knows what a task's message looks like, and nothing of ours: neither a broker's address nor tasks.
+_CELERY = Celery("nudge", set_as_current=False)
 
 _log = structlog.get_logger(__name__)
 
@@ -113,27 +116,14 @@ def _publish(connection: Connection, task_name: str) -> None:
     channel: Any = connection.default_channel  # kombu's types know nothing of queues
     if channel.queue_declare(queue=queue).message_count >= ENOUGH:
         return
-    task_id = str(uuid.uuid4())
-    # Celery's message protocol, version 2: a task without arguments.
-    headers: dict[str, Any] = {
-        "lang": "py",
-        "task": task_name,
-        "id": task_id,
-        "root_id": task_id,
-        "parent_id": None,
-        "group": None,
-        "argsrepr": "()",
-        "kwargsrepr": "{}",
-        "origin": f"{os.getpid()}@{socket.gethostname()}",
-    }
-    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    message = _CELERY.amqp.as_task_v2(str(uuid.uuid4()), task_name, (), {})
     # No exchange: the message goes straight to the queue, which needs no binding.
     Producer(channel).publish(
-        ((), {}, embed),
+        message.body,
         exchange="",
         routing_key=queue,
         serializer="json",
-        headers=headers,
-        correlation_id=task_id,
+        headers=message.headers,
         retry=False,
+        **message.properties,
     )

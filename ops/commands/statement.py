@@ -16,11 +16,15 @@ from pipeline.reading import statement_check
 from pipeline.reading.statement_check import Verification
 from pipeline.shared.clock import business_clock
 
+_STANDARD_OUTPUT = Path("-")
+
 
 def statement(
     business: BusinessArgument,
     period: PeriodArgument,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page for the business into FILE.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page for the business into FILE; - is standard output.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Hash the calls anew and say whether they still are what was frozen.")
     ] = False,
@@ -57,6 +61,9 @@ def _write(file: Path, connection: Connection, record_id: int, frozen: Statement
 
     days = statement_check.calls_by_day(connection, record_id, frozen["business"]["time_zone"])
     made = page(record_id, frozen, Breakdown(days, statement_check.calls_by_number(connection, record_id)))
+    if file == _STANDARD_OUTPUT:
+        typer.echo(made)
+        return
     try:
         file.write_text(made, encoding="utf-8")
     except OSError as error:

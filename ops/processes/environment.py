@@ -8,9 +8,10 @@ left behind counts for nothing, whatever process has its number today.
 import contextlib
 import fcntl
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from dotenv import dotenv_values
 
 from ops.processes.repository import REPOSITORY
 
@@ -39,7 +40,7 @@ def published(settings: Mapping[str, str], file: Path = FILE) -> Iterator[Path]:
             owner = _parse(file).get(_OWNER, "unknown")
             raise RunningError(f"process {owner} is running already in this clone; end it first") from None
         lines = {**settings, _OWNER: str(os.getpid())}
-        content = "".join(f"{name}={shlex.quote(value)}\n" for name, value in lines.items()).encode()
+        content = "".join(f"{name}={_quoted(value)}\n" for name, value in lines.items()).encode()
         os.fchmod(handle, 0o600)
         os.ftruncate(handle, 0)
         os.pwrite(handle, content, 0)
@@ -63,9 +64,13 @@ def read(file: Path = FILE) -> dict[str, str]:
     return {}
 
 
+def _quoted(value: str) -> str:
+    """So that a shell and dotenv read the same; an apostrophe (of a folder's name) stands in double quotes."""
+    if "'" in value:
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"'{value}'"
+
+
 def _parse(file: Path) -> dict[str, str]:
-    try:
-        words = shlex.split(file.read_text())
-    except FileNotFoundError:  # its run has just ended
-        return {}
-    return dict(word.split("=", 1) for word in words)
+    """Empty when there is no file: its run has just ended."""
+    return {name: value for name, value in dotenv_values(file, interpolate=False).items() if value is not None}

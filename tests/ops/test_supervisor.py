@@ -272,14 +272,22 @@ def test_a_temporary_folder_closed_to_other_users_is_not_used(tmp_path, monkeypa
 
 def test_settings_of_a_living_run_are_read_and_removed_at_its_end(tmp_path):
     file = tmp_path / "new" / "env"
-    settings = {"ALTIORA_DATABASE_URL": "postgresql://postgres@/altiora?host=/tmp/x y&port=5432"}
+    settings = {
+        "ALTIORA_DATABASE_URL": "postgresql://postgres@/altiora?host=/tmp/x y&port=5432",
+        "ALTIORA_CLOCK": '/tmp/the baker\'s "own"/clock',
+        "ALTIORA_TWILIO_AUTH_TOKEN": "a$b`c#d\\e",
+    }
     assert published_environment.read(file) == {}
     with published_environment.published(settings, file):
         assert published_environment.read(file) == settings
         assert file.stat().st_mode & 0o777 == 0o600
-        shell = ["sh", "-c", f'. {file}; printf %s "$ALTIORA_DATABASE_URL $ALTIORA_OWNER_PID"']
+        shell = [
+            "sh",
+            "-c",
+            f'. {file}; printf %s "$ALTIORA_DATABASE_URL $ALTIORA_CLOCK $ALTIORA_TWILIO_AUTH_TOKEN $ALTIORA_OWNER_PID"',
+        ]
         printed = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
-        assert printed == f"{settings['ALTIORA_DATABASE_URL']} {os.getpid()}"
+        assert printed == " ".join([*settings.values(), str(os.getpid())])
         with (
             pytest.raises(published_environment.RunningError, match=f"process {os.getpid()} is running"),
             published_environment.published({}, file),

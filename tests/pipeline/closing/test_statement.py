@@ -1,6 +1,8 @@
 """`altiora statement`: what was frozen, as text, JSON and a page, and whether its calls still are that."""
 
 import re
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -147,6 +149,24 @@ def test_the_page_escapes_whatever_it_is_given(altiora, closed, tmp_path):
     assert html.count("&lt;script&gt;") == 7
     assert "Correction of a call" in html
     assert ">−3<" in html  # noqa: RUF001 - a minus sign
+
+
+def test_the_page_goes_to_standard_output_or_where_the_caller_stands(closed, environment, tmp_path):
+    """As in a container whose own folder is read-only: `altiora statement … --html - > page.html`."""
+    here = tmp_path / "here"
+    here.mkdir()
+
+    def run(to: str) -> str:
+        command = [sys.executable, "-P", "-m", "ops.cli", "statement", "F", "2026-11", "--html", to]
+        settings = environment | {"PATH": "", "ALTIORA_CLOCK": str(tmp_path / "clock")}
+        answer = subprocess.run(command, env=settings, cwd=here, capture_output=True, text=True, check=True, timeout=60)
+        return answer.stdout
+
+    page = run("-")
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert run("f.html") == "Wrote f.html; a browser prints it on A4, or as a PDF.\n"
+    assert (here / "f.html").read_text() == page.removesuffix("\n")
 
 
 def test_a_page_that_can_not_be_written_is_a_sentence(altiora, closed, tmp_path):
