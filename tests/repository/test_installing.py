@@ -21,8 +21,7 @@ def wheel(tmp_path_factory) -> Path:
         shutil.copy(REPOSITORY / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
     subprocess.run([*command, "--wheel-dir", into, source], check=True, capture_output=True, timeout=100)
-    (built,) = into.glob("*.whl")
-    return built
+    return next(Path(into).glob("*.whl"))
 
 
 def test_a_wheel_holds_every_file_of_ours_and_no_test(wheel):
