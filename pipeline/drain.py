@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 
 from pipeline.businesses.consequences import Consequences
 from pipeline.calls import call_reports, counting
-from pipeline.events import heartbeats, queue
+from pipeline.events import heartbeats, queue, worker_deaths
 from pipeline.events.outcomes import Applied, EventState, MoreBusinesses, Outcome
 from pipeline.events.queue import StoredEvent
 from pipeline.shared.business_locks import free_businesses, lock_businesses
@@ -88,15 +88,15 @@ class Drain:
                 return False
             self._heard |= heartbeats.heard(events)
             ids = [event.id for event in events]
-            trace_id = queue.leave_trace(self._engine, ids)
+            trace_id = worker_deaths.leave_trace(self._engine, ids)
             try:
                 applied = self._apply(connection, events, business_ids, self._clock.now())
-                queue.remove_trace(connection, trace_id)
+                worker_deaths.remove_trace(connection, trace_id)
                 connection.commit()
             except BaseException as error:
                 # While our locks still stand: a trace without them would speak of a dead worker.
                 with self._engine.begin() as other:
-                    queue.remove_trace(other, trace_id)
+                    worker_deaths.remove_trace(other, trace_id)
                 connection.rollback()
                 if not isinstance(error, Exception):
                     raise

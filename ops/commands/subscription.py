@@ -18,7 +18,7 @@ from pipeline.reading.subscriptions import (
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.subscription_changes import planning
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 from pipeline.subscription_changes.planning import ChangeError
 
 app = typer.Typer(

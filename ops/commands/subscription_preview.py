@@ -7,7 +7,7 @@ from ops.commands.database import Chosen
 from ops.commands.output import WrongError, print_table, say, shown
 from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.shared.settings import StripeSettings, load
-from pipeline.subscription_changes.kinds import CHANGE_BEHAVIOURS
+from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.planning import Intent
 
 

@@ -21,7 +21,7 @@ from pipeline.events.fetch_requests import FetchRequest
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.subscription_changes import planning
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 
 #: The reason of events that are set aside until their customer has been fetched.
 AWAITING_CUSTOMER = "awaiting-customer"

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from pipeline.businesses.service_rules import Facts, Matter, Rule, ServiceStatus, deciding_rule, status_at
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 
 SECONDS = 40.0
 

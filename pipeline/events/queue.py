@@ -1,19 +1,16 @@
-"""The queue of record: claiming events, leaving traces, and marking how they ended.
+"""The queue of record: claiming events, and marking how they ended.
 
-A claim is a row lock (``FOR UPDATE SKIP LOCKED``), and its trace a row committed by another connection before
-the effect. Whoever locks a pending row that stands in somebody's trace knows that its claimer died: a living one
-holds the lock, and one that failed took its trace away first.
+A claim is a row lock (``FOR UPDATE SKIP LOCKED``): who dies gives it back.
 """
 
-import os
-import socket
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
 from pipeline.events.outcomes import EventState, Outcome
+from pipeline.events.worker_deaths import isolate_the_dead
 
 BATCH = 500
 #: Of these, Stripe's: each takes some ten queries, and a long batch would hold its businesses beyond lock_timeout.
@@ -48,23 +45,6 @@ for update skip locked
 # What PostgreSQL last counted of these tables is older than the rows of a busy queue: a plan that was made for an
 # empty table scans or sorts a full one (47 ms for each batch's look at the stored calls). All of it has an index.
 _BY_INDEX = "select set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off', true)"
-
-_DEAD_TRACES = "select id, event_ids from claims where event_ids && %(ids)b::bigint[] for update skip locked"
-
-# Isolate: rows of a batch that died go to the back of the line, to be tried with half as many others.
-_ISOLATE = """
-update webhook_events
-set attempts = attempts + 1, batch_limit = %(batch_limit)s, due_at = now()
-where id in (select id from webhook_events
-             where id = any(%(ids)b::bigint[]) and state = 'pending' for update skip locked)
-"""
-
-_BURY = """
-update webhook_events
-set attempts = attempts + 1, state = 'dead', reason = 'kills-its-worker', processed_at = now()
-where id in (select id from webhook_events
-             where id = any(%(ids)b::bigint[]) and state = 'pending' for update skip locked)
-"""
 
 _MARK_PROCESSED = """
 update webhook_events set state = 'processed', reason = null, batch_limit = null, processed_at = now()
@@ -135,7 +115,7 @@ def claim_due(connection: Connection, limit: int = BATCH) -> list[StoredEvent]:
     """
     while True:
         events = [StoredEvent(*row) for row in connection.exec_driver_sql(_CLAIM_DUE, {"limit": limit}).all()]
-        if not events or not _isolate_the_dead(connection, [event.id for event in events]):
+        if not events or not isolate_the_dead(connection, [event.id for event in events]):
             break
         connection.commit()
         plan_by_index(connection)
@@ -150,35 +130,6 @@ def claim_due(connection: Connection, limit: int = BATCH) -> list[StoredEvent]:
 def claim_these(connection: Connection, event_ids: Collection[int]) -> list[StoredEvent]:
     """Lock these rows again, those of them that are still pending and free."""
     return [StoredEvent(*row) for row in connection.exec_driver_sql(_CLAIM_THESE, {"ids": list(event_ids)}).all()]
-
-
-def _isolate_the_dead(connection: Connection, event_ids: Sequence[int]) -> bool:
-    """Deal with traces that dead workers left on these locked rows; returns whether there were any."""
-    traces = connection.exec_driver_sql(_DEAD_TRACES, {"ids": event_ids}).all()
-    for trace_id, traced in traces:
-        if len(traced) == 1:
-            connection.exec_driver_sql(_BURY, {"ids": traced})
-        else:
-            connection.exec_driver_sql(_ISOLATE, {"ids": traced, "batch_limit": max(1, len(traced) // 2)})
-        connection.exec_driver_sql("delete from claims where id = %s", (trace_id,))
-    return bool(traces)
-
-
-def leave_trace(engine: Engine, event_ids: Sequence[int]) -> int:
-    """Commit, on a connection of its own, who is about to work on what; returns the trace's id."""
-    with engine.begin() as connection:
-        # A trace need not survive a crash of PostgreSQL, only one of ours: don't wait for the disk.
-        connection.exec_driver_sql("set local synchronous_commit = off")
-        made = connection.exec_driver_sql(
-            "insert into claims (worker, event_ids) values (%s, %b::bigint[]) returning id",
-            (f"{socket.gethostname()}:{os.getpid()}", list(event_ids)),
-        )
-        return int(made.scalar_one())
-
-
-def remove_trace(connection: Connection, trace_id: int) -> None:
-    """Take the trace away, in the transaction that has the effect."""
-    connection.exec_driver_sql("delete from claims where id = %s", (trace_id,))
 
 
 def mark(connection: Connection, outcomes: Sequence[Outcome]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, Row
 
 from pipeline.providers.idempotency_key import idempotency_key
-from pipeline.subscription_changes.kinds import AFTER_LAST_PUSH, ChangeKind
+from pipeline.subscription_changes.change_requests import AFTER_LAST_PUSH, ChangeKind
 
 
 class ChangeState(StrEnum):

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from pipeline.subscription_changes import change_states
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 
 #: Begins the identifiers, and so the idempotency keys, by which our own writes are known when they come back.
 PREFIX = "altiora-change-"

@@ -1,7 +1,7 @@
 """Sending subscription changes: claim what is due, look, ask Stripe outside any transaction, commit the outcome.
 
 Those of one subscription are sent one after the other, in their order. One that ends the present count of minutes waits
-until Stripe has all that is to be counted (``kinds.AFTER_LAST_PUSH``).
+until Stripe has all that is to be counted (``change_requests.AFTER_LAST_PUSH``).
 """
 
 from collections import Counter
@@ -24,8 +24,8 @@ from pipeline.providers.outbox_sender import (
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.subscription_changes import change_states
+from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.change_states import Change, ChangeState
-from pipeline.subscription_changes.kinds import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.stripe_port import StripePort
 
 BATCH = 50

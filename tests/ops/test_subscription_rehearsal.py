@@ -8,7 +8,7 @@ import pytest
 from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.subscription_changes import planning
-from pipeline.subscription_changes.kinds import CHANGE_BEHAVIOURS, ChangeKind
+from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, ChangeKind
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import on_professional
 

@@ -23,8 +23,8 @@ from pipeline.businesses.service_rules import ServiceStatus
 from pipeline.events.outcomes import EventState
 from pipeline.meter.push_states import PushState
 from pipeline.shared.drifts import DriftKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 from pipeline.subscription_changes.change_states import ChangeState
-from pipeline.subscription_changes.kinds import ChangeKind
 from pipeline.usage.late_minutes import AdjustmentKind
 from pipeline.usage.records import RecordState
 
@@ -235,6 +235,10 @@ WRITERS = {
         "receive": ("receiver/store.sql", "insert"),
         "fetched events": ("pipeline/events/queue.py", "insert"),
         "state": ("pipeline/events/queue.py", "state reason attempts batch_limit processed_at due_at"),
+        "its worker died": (
+            "pipeline/events/worker_deaths.py",
+            "attempts batch_limit due_at state reason processed_at",
+        ),
         "wake what waited": ("pipeline/events/fetch_requests.py", "due_at"),
         "forget": ("pipeline/events/retention.py", "delete"),
     },

@@ -10,7 +10,7 @@ from pipeline.businesses import service_status
 from pipeline.closing import period_close
 from pipeline.meter import push_planning, push_sending
 from pipeline.subscription_changes import planning, sending
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 from tests.worlds.lives import Books, Call, Life
 from tests.worlds.stripe_stand_in import START, StandIn
 

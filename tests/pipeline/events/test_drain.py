@@ -197,16 +197,16 @@ def test_a_claim_that_died_in_its_effect_leaves_no_half(world, monkeypatch):
     """The last moment: everything applied, nothing committed, the connection gone."""
     keys = [world.callback(f"call-{index}") for index in range(3)]
     blocked, release = threading.Event(), threading.Event()
-    from pipeline.events import queue
+    from pipeline.events import worker_deaths
 
-    remove = queue.remove_trace
+    remove = worker_deaths.remove_trace
 
     def stop_before_the_commit(connection, trace_id):
         blocked.set()
         release.wait(20)
         remove(connection, trace_id)
 
-    monkeypatch.setattr(queue, "remove_trace", stop_before_the_commit)
+    monkeypatch.setattr(worker_deaths, "remove_trace", stop_before_the_commit)
 
     def drain():
         with contextlib.suppress(DBAPIError):
@@ -220,7 +220,7 @@ def test_a_claim_that_died_in_its_effect_leaves_no_half(world, monkeypatch):
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where state = 'idle in transaction' and datname = current_database()"
         )
-    monkeypatch.setattr(queue, "remove_trace", remove)
+    monkeypatch.setattr(worker_deaths, "remove_trace", remove)
     release.set()
     thread.join(20)
     assert {world.event(key) for key in keys} == {("pending", None)}

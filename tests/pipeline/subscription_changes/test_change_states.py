@@ -12,8 +12,8 @@ from sqlalchemy import Connection
 
 from ops.processes.repository import REPOSITORY
 from pipeline.subscription_changes import change_states
+from pipeline.subscription_changes.change_requests import AFTER_LAST_PUSH, CHANGE_BEHAVIOURS, ChangeKind
 from pipeline.subscription_changes.change_states import Change, ChangeState
-from pipeline.subscription_changes.kinds import AFTER_LAST_PUSH, CHANGE_BEHAVIOURS, ChangeKind
 from tests.worlds.ledger import MINUTE_OF_NOON, NOON, Ledger
 
 LEASE = 120.0

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.subscription_changes import planning, sending
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 from tests.worlds.ledger import NOON, Ledger
 from tests.worlds.stripe_customers import RecordingApi
 

@@ -8,7 +8,7 @@ import pytest
 
 from ops.processes.repository import REPOSITORY
 from pipeline.subscription_changes import planning, sending
-from pipeline.subscription_changes.kinds import ChangeKind
+from pipeline.subscription_changes.change_requests import ChangeKind
 from tests.worlds.lives import Call
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import billed, on_professional
