@@ -23,11 +23,12 @@ from pipeline.shared.settings import (
 )
 from tasks.queues import QUEUES
 
-#: As `celery` on the command line, with our app, which a folder `tasks` where we are called must not hide (-P). Neither
-#: its banner nor its warning to root is JSON; what it warns of, pickled messages, are refused here.
+#: As `celery` on the command line, with our app, which a folder `tasks` where we are called must not hide (-P, and its
+#: own --workdir: it looks there first). Neither its banner nor its warning to root is JSON; what it warns of, pickled
+#: messages, are refused here.
 _CELERY = (
     *(sys.executable, "-P", "-W", "ignore::UserWarning:celery.platforms"),
-    *("-m", "celery", "--quiet", "-A", "tasks.app:app"),
+    *("-m", "celery", "--quiet", "--workdir", str(REPOSITORY), "-A", "tasks.app:app"),
 )
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
@@ -86,7 +87,7 @@ def beat(
     _with_settings(BrokerSettings)
     schedule.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.execv(  # noqa: S606 - no shell is wanted
-        sys.executable, [*_CELERY, "beat", "--schedule", str(schedule), "--loglevel", "INFO", "--pidfile="]
+        sys.executable, [*_CELERY, "beat", "--schedule", str(schedule.resolve()), "--loglevel", "INFO", "--pidfile="]
     )
 
 

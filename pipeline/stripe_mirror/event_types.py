@@ -67,6 +67,8 @@ class StripeEvent:
 
 _NOT_NEEDED = _Nothing(EventState.IGNORED, "not-needed")
 _OTHER_MODE = _Nothing(EventState.IGNORED, "other-mode")
+_OTHER_ACCOUNT = _Nothing(EventState.IGNORED, "other-account")
+_TEST_CLOCK = _Nothing(EventState.IGNORED, "test-clock")
 _UNREADABLE = _Nothing(EventState.DEAD, "unreadable")
 
 
@@ -138,6 +140,10 @@ def _apply_one(target: Mirror, snapshot: Snapshot, event: StripeEvent) -> Outcom
 def _meaning(type: str, key: str, body: Mapping[str, Any]) -> Snapshot | _Look | _Nothing:  # noqa: A002 - as above
     """What an event says: the one place that knows the types. ``key`` is Stripe's own id of it."""
     subject = below(body, "data", "object")
+    if body.get("account"):  # of an account that is connected to ours: nobody here is its customer
+        return _OTHER_ACCOUNT
+    if below(subject, "test_clock"):  # of a customer whose time somebody moves, to try Stripe out
+        return _TEST_CLOCK
     match type:
         # Occurs when a customer is made or changed: by us, by a checkout or in the dashboard.
         case "customer.created" | "customer.updated":

@@ -36,9 +36,12 @@ def anchored_period(anchor: datetime, instant: datetime) -> Period:
 
 
 def calendar_month(time_zone: str, instant: datetime) -> Period:
-    """The calendar month around ``instant`` in ``time_zone``; its bounds are local midnights, given in UTC."""
+    """The calendar month around ``instant`` in ``time_zone``; its bounds are local midnights, given in UTC.
+
+    Of a midnight that comes twice (America/Havana, 1 November 2026) the first one: ``fold`` is the instant's own.
+    """
     zone = ZoneInfo(time_zone)
-    first = instant.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+    first = instant.astimezone(zone).replace(day=1, hour=0, minute=0, second=0, microsecond=0, tzinfo=None, fold=0)
     following = add_months(first, 1)
     return Period(first.replace(tzinfo=zone).astimezone(UTC), following.replace(tzinfo=zone).astimezone(UTC))
 

@@ -174,6 +174,33 @@ def test_the_sandbox_owns_the_time_of_a_clock_file(processes, environment, tmp_p
     assert clock["now"] == (tmp_path / "clock").read_text() == "2026-11-05T10:23:45+00:00"
 
 
+def test_what_runs_on_begins_anew_with_the_settings_of_what_runs_in_the_clone(tmp_path):
+    """From any folder; a key of its own that names a real account is not mixed with a throwaway database."""
+    settings = {"ALTIORA_DATABASE_URL": "postgresql://127.0.0.1:1/x", "ALTIORA_BROKER_URL": "redis://127.0.0.1:1/0"}
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("raise SystemExit('somebody else is called tasks too')")
+    program = _UP.replace("environment.published =", "environment.read =").replace(
+        "environment.published,", "environment.read,"
+    )
+    with running.published(settings, tmp_path / "env"):
+        command = [sys.executable, "-P", "-c", program, tmp_path / "env", "beat", "--schedule", tmp_path / "beat"]
+        with subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={"PATH": "", "ALTIORA_STRIPE_API_KEY": "sk_live_real"},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as beat:
+            try:
+                assert beat.stderr is not None
+                assert beat.stderr.readline() == "using .altiora/env of the running demo\n"
+                assert "beat: Starting" in beat.stderr.readline()
+                given = Path(f"/proc/{beat.pid}/environ").read_text().split("\0")
+            finally:
+                beat.terminate()
+            assert {line for line in given if line.startswith("ALTIORA_")} == {f"{k}={v}" for k, v in settings.items()}
+
+
 # Everything at once
 
 #: `altiora up`, leaving its settings where the test says: those of the clone may be a running demo's.

@@ -162,6 +162,28 @@ def test_35_an_event_of_the_other_mode_is_ignored(world):
     assert mirrored(world) is None
 
 
+def test_54_an_event_of_a_connected_account_is_ignored(world):
+    connected = happened(
+        world, "evt_1", "customer.subscription.created", subscription(), "20 Nov 10:00", account="acct_1"
+    )
+    assert connected == ("ignored", "other-account")
+    assert mirrored(world) is None
+
+
+@pytest.mark.parametrize("kind", ["customer", "subscription", "invoice"])
+def test_54_objects_on_a_test_clock_are_ignored(world, kind):
+    clock = {"test_clock": "clock_1"}
+    type_, object_ = {
+        "customer": ("customer.created", {"id": "cus_T", "object": "customer", "metadata": {"business_id": "1"}}),
+        "subscription": ("customer.subscription.created", subscription()),
+        "invoice": ("invoice.created", invoice()),
+    }[kind]
+    assert happened(world, "evt_1", type_, object_ | clock, "20 Nov 10:00") == ("ignored", "test-clock")
+    assert world.rows("select from stripe_customers") + world.rows("select from stripe_invoices") == []
+    assert mirrored(world) is None
+    assert world.wanted() == {}
+
+
 def test_36_a_draft_renewal_makes_the_record_wait_for_the_close(world):
     happened(world, "evt_1", "customer.subscription.created", subscription("sub_2"), "20 Nov 10:00")
     cancelled = subscription(f"sub_{world.b}", status="canceled", ended_at=int(PERIOD_START.timestamp()))

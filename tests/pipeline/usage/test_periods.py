@@ -37,6 +37,14 @@ def test_a_calendar_month_holds_its_instant_and_touches_its_neighbours(zone, ins
     assert timedelta(days=27) < month.end - month.start < timedelta(days=33)
 
 
+@pytest.mark.parametrize("minutes", [-1, 0, 30, 59, 60, 90, 119, 120])
+def test_78_a_month_whose_first_midnight_comes_twice_begins_at_the_first(minutes):
+    """At 1:00 on 1 November 2026 the clocks of Havana go back to midnight: 04:00 and 05:00 UTC are both 0:00."""
+    first = datetime(2026, 11, 1, 4, tzinfo=UTC)
+    month = calendar_month("America/Havana", first + timedelta(minutes=minutes))
+    assert (month.end if minutes < 0 else month.start) == first
+
+
 def test_20_the_day_of_the_anchor_is_kept():
     anchor = at("31 Oct 09:00")
     ends = [add_months(anchor, month).strftime("%d %b") for month in range(1, 6)]
