@@ -965,5 +965,15 @@ COMMENT ON TABLE service_transitions IS 'each change of whether a business may t
 
 UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
 
+-- Running upgrade 0005 -> 0006
+
+set local lock_timeout = '5s';
+
+ALTER TABLE subscriptions ADD COLUMN cancel_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN subscriptions.cancel_at IS 'when it ends, where somebody has said so: at its period''s end, or at an instant (the portal''s way)';
+
+UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
+
 COMMIT;
 

@@ -49,6 +49,9 @@ class Subscription(Base):
     started_at: Mapped[datetime]
     trial_end: Mapped[datetime | None]
     cancel_at_period_end: Mapped[bool] = mapped_column(server_default=text("false"))
+    cancel_at: Mapped[datetime | None] = mapped_column(
+        comment="when it ends, where somebody has said so: at its period's end, or at an instant (the portal's way)"
+    )
     canceled_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     pause_collection: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

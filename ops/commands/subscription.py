@@ -79,6 +79,8 @@ def _subscription(each: MirroredSubscription) -> dict[str, Any]:
         remarks.append(f"ended {shown(each.ended_at)}")
     elif each.cancel_at_period_end:
         remarks.append("ends with this period")
+    elif each.cancel_at:
+        remarks.append(f"ends {shown(each.cancel_at)}")
     if each.pause_collection:
         remarks.append("collection paused")
     if each.trial_end:

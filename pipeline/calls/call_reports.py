@@ -18,6 +18,7 @@ from pipeline.events.outcomes import EventState, Outcome
 from pipeline.providers.twilio_words import TERMINAL, CallStatus, Direction
 
 _STATUSES = frozenset(CallStatus)
+_OUTBOUND = frozenset({Direction.OUTBOUND_API, Direction.OUTBOUND_DIAL})
 #: Twilio ends a call after 24 hours at the latest; a longer one is a broken figure, to be fetched.
 MAX_SECONDS = 24 * 3600 + 60
 
@@ -77,9 +78,7 @@ class CallReport:
         direction = self.direction
         if direction == Direction.INBOUND or (direction == Direction.TRUNKING_ORIGINATING and self.from_api):
             ours = self.to_number
-        elif direction in {Direction.OUTBOUND_API, Direction.OUTBOUND_DIAL} or (
-            direction == Direction.TRUNKING_TERMINATING and self.from_api
-        ):
+        elif direction in _OUTBOUND or (direction == Direction.TRUNKING_TERMINATING and self.from_api):
             ours = self.from_number
         else:  # what a trunk's callback names may be its own address: the API knows
             return None

@@ -172,6 +172,8 @@ class Subscription:
     started_at: datetime | None
     trial_end: datetime | None
     cancel_at_period_end: bool
+    cancel_at: datetime | None
+    """When it ends, where that is known: a cancellation in the customer portal sets it, and not the flag."""
     canceled_at: datetime | None
     ended_at: datetime | None
     pause_collection: str | None
@@ -202,6 +204,7 @@ def read_subscription(subscription: Any) -> Subscription | None:
         started_at=unix_instant(started),
         trial_end=unix_instant(subscription.get("trial_end")),
         cancel_at_period_end=subscription.get("cancel_at_period_end") is True,
+        cancel_at=unix_instant(subscription.get("cancel_at")),
         canceled_at=unix_instant(subscription.get("canceled_at")),
         ended_at=ended_at,
         pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,

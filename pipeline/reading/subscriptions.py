@@ -13,7 +13,7 @@ LATEST = 10
 
 _SUBSCRIPTIONS = """
 select s.stripe_id, s.status, p.code as plan, s.period_start, s.period_end, s.trial_end, s.cancel_at_period_end,
-       s.ended_at, s.pause_collection
+       s.cancel_at, s.ended_at, s.pause_collection
 from subscriptions s left join subscription_plans p on p.id = s.plan_id
 where s.business_id = %s order by s.started_at desc, s.id desc
 """
@@ -50,6 +50,7 @@ class MirroredSubscription:
     period_end: datetime | None
     trial_end: datetime | None
     cancel_at_period_end: bool
+    cancel_at: datetime | None
     ended_at: datetime | None
     pause_collection: Mapping[str, str | None] | None
 

@@ -1,6 +1,7 @@
 """Rows of a query as objects, by the names of its columns."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult
@@ -12,11 +13,17 @@ Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 
 
 def typed_rows(kind: Callable[..., T], result: CursorResult[Any]) -> list[T]:
-    """Each row as a ``kind``, whose fields are the columns: a column that has no field, or none for a field, raises."""
-    return [kind(**row._asdict()) for row in result]
+    """Each row as a ``kind``, a dataclass whose fields are the columns. Raises TypeError where they are others."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # no type says "a dataclass's type"
+    columns = list(result.keys())
+    if columns == names:  # of ten thousand rows half the time of naming each value
+        return [kind(*row) for row in result]
+    if sorted(columns) != sorted(names):
+        raise TypeError(f"{kind} has the fields {names}, and the query the columns {columns}")
+    order = [columns.index(name) for name in names]
+    return [kind(*(row[place] for place in order)) for row in result]
 
 
 def typed_row(kind: Callable[..., T], result: CursorResult[Any]) -> T | None:
     """The first row as a ``kind``; None when there is none."""
-    row = result.first()
-    return None if row is None else kind(**row._asdict())
+    return next(iter(typed_rows(kind, result)), None)

@@ -47,8 +47,8 @@ TYPES = (
 )
 
 _MIRRORED = """
-select stripe_id, status, metered_item_id, metered_price_id, period_start, period_end, cancel_at_period_end, ended_at,
-       price_ids
+select stripe_id, status, metered_item_id, metered_price_id, period_start, period_end, cancel_at_period_end, cancel_at,
+       ended_at, price_ids
 from subscriptions where stripe_id = any(%s::text[])
 """
 
@@ -119,7 +119,8 @@ def _differs(it: Subscription, row: Any) -> bool:
     periods = {item.id: item.period or it.period for item in it.items}
     period = periods.get(row.metered_item_id)
     return (
-        (it.status, it.cancel_at_period_end, it.ended_at) != (row.status, row.cancel_at_period_end, row.ended_at)
+        (it.status, it.cancel_at_period_end, it.cancel_at, it.ended_at)
+        != (row.status, row.cancel_at_period_end, row.cancel_at, row.ended_at)
         or sorted({item.price.id for item in it.items}) != row.price_ids
         or (row.metered_item_id is not None and period != (row.period_start, row.period_end))
     )

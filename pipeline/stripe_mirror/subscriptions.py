@@ -16,13 +16,13 @@ _PRICE_PLANS = "select id, plan_id from stripe_prices where id = any(%s::text[])
 _REPLACE = """
 insert into subscriptions as s
   (stripe_id, business_id, stripe_customer_id, status, plan_id, metered_item_id, metered_price_id, metered_since,
-   period_start, period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, canceled_at, ended_at,
-   pause_collection, price_ids, api_version, snapshot_at)
+   period_start, period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, cancel_at, canceled_at,
+   ended_at, pause_collection, price_ids, api_version, snapshot_at)
 values
   (%(stripe_id)s, %(business_id)s, %(customer_id)s, %(status)s, %(plan_id)s, %(metered_item_id)s,
    %(metered_price_id)s, %(metered_since)s, %(period_start)s, %(period_end)s, %(anchor)s, %(started_at)s, %(trial_end)s,
-   %(cancel_at_period_end)s, %(canceled_at)s, %(ended_at)s, %(pause_collection)s::jsonb, %(price_ids)s::jsonb,
-   %(api_version)s, %(snapshot_at)s)
+   %(cancel_at_period_end)s, %(cancel_at)s, %(canceled_at)s, %(ended_at)s, %(pause_collection)s::jsonb,
+   %(price_ids)s::jsonb, %(api_version)s, %(snapshot_at)s)
 on conflict (stripe_id) do update
 set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excluded.metered_item_id,
     metered_price_id = excluded.metered_price_id, metered_since = excluded.metered_since,
@@ -30,7 +30,8 @@ set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excl
     period_end = coalesce(excluded.period_end, s.period_end),
     billing_cycle_anchor = coalesce(excluded.billing_cycle_anchor, s.billing_cycle_anchor),
     started_at = excluded.started_at, trial_end = excluded.trial_end,
-    cancel_at_period_end = excluded.cancel_at_period_end, canceled_at = excluded.canceled_at,
+    cancel_at_period_end = excluded.cancel_at_period_end, cancel_at = excluded.cancel_at,
+    canceled_at = excluded.canceled_at,
     ended_at = excluded.ended_at, pause_collection = excluded.pause_collection, price_ids = excluded.price_ids,
     api_version = excluded.api_version, snapshot_at = excluded.snapshot_at
 """
@@ -83,6 +84,7 @@ def store_subscription(
             "started_at": subscription.started_at or snapshot_at,
             "trial_end": subscription.trial_end,
             "cancel_at_period_end": subscription.cancel_at_period_end,
+            "cancel_at": subscription.cancel_at,
             "canceled_at": subscription.canceled_at,
             "ended_at": subscription.ended_at,
             "pause_collection": subscription.pause_collection,

@@ -68,13 +68,27 @@ def _cancel_at_period_end(api: StripePort, it: Json, _wanted: Json, key: str) ->
     api.modify_subscription(it["id"], {"cancel_at_period_end": True}, key)
 
 
+def _ends_with_its_period(_api: StripePort, it: Json, _wanted: Json) -> bool:
+    """Whoever asked for it: the customer portal sets the instant at which the latest of its items' periods ends."""
+    until = it.get("cancel_at")
+    ends = max((item["current_period_end"] for item in _items(it)), default=0)
+    return (
+        it["status"] == SubscriptionStatus.CANCELED
+        or bool(it["cancel_at_period_end"])
+        or (until is not None and until <= ends)
+    )
+
+
 def _kept(_api: StripePort, it: Json, _wanted: Json) -> bool:
-    return it["status"] != SubscriptionStatus.CANCELED and not it["cancel_at_period_end"] and not it.get("schedule")
+    ends = it["cancel_at_period_end"] or it.get("cancel_at") or it.get("schedule")
+    return it["status"] != SubscriptionStatus.CANCELED and not ends
 
 
 def _keep(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
     _leave_schedule(api, it, key)
-    api.modify_subscription(it["id"], {"cancel_at_period_end": False}, key)
+    # Whichever is set: the one is not cleared by the other. An empty string unsets an instant.
+    by_instant = it.get("cancel_at") and not it["cancel_at_period_end"] and not it.get("schedule")
+    api.modify_subscription(it["id"], {"cancel_at": ""} if by_instant else {"cancel_at_period_end": False}, key)
 
 
 def _cancel_now(api: StripePort, it: Json, _wanted: Json, _key: str) -> None:
@@ -159,7 +173,7 @@ def _metadata(api: StripePort, it: Json, wanted: Json, key: str) -> None:
 
 CHANGE_BEHAVIOURS: Final[Mapping[ChangeKind, ChangeBehaviour]] = {
     ChangeKind.CANCEL_AT_PERIOD_END: ChangeBehaviour(
-        lambda _api, it, _wanted: bool(it["cancel_at_period_end"]) or it["status"] == SubscriptionStatus.CANCELED,
+        _ends_with_its_period,
         _cancel_at_period_end,
         preview=lambda _it, _wanted: {"cancel_at_period_end": True},
     ),

@@ -99,6 +99,11 @@ class StripeAccount:
             self._billing.subscriptions.cancel(stored, invoice_now=invoice_now)
         await self._events.flush()
 
+    async def cancel_in_portal(self, subscription: str) -> None:
+        """End it when its period does, as its customer would in the portal."""
+        self._billing.subscriptions.end_in_portal(self.state.subscriptions[subscription])
+        await self._events.flush()
+
     async def change_price(self, subscription: str, old: str, new: str, proration: str = "create_prorations") -> None:
         """Put the price ``new`` on the item that has ``old``, as somebody in Stripe's dashboard would.
 

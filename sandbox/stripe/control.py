@@ -60,6 +60,9 @@ def control_routes(stripe: StripeAccount, faults: Faults) -> list[BaseRoute]:
             invoice_now=body.get("invoice_now", False),
         )
 
+    async def cancel_in_portal(body: Body) -> Any:
+        await stripe.cancel_in_portal(body["subscription"])
+
     async def change_price(body: Body) -> Any:
         await stripe.change_price(
             body["subscription"], body["old"], body["new"], body.get("proration_behavior", "create_prorations")
@@ -108,6 +111,7 @@ def control_routes(stripe: StripeAccount, faults: Faults) -> list[BaseRoute]:
         _route("POST", "/stripe/customers", customers),
         _route("POST", "/stripe/subscriptions", subscriptions),
         _route("POST", "/stripe/cancel", cancel),
+        _route("POST", "/stripe/portal/cancel", cancel_in_portal),
         _route("POST", "/stripe/change-price", change_price),
         _route("POST", "/stripe/fail-payment", fail_payment),
         _route("POST", "/stripe/break-payment", break_payment),

@@ -55,6 +55,20 @@ def test_an_upgrade_is_rehearsed_then_planned_then_shown(shop):
     assert "in effect already" not in said
 
 
+def test_57_a_cancellation_in_the_portal_is_shown_and_undone(shop):
+    altiora, works, life = shop
+    life.step("cancel-in-portal")
+    works.follow(life)
+    told = altiora.json("subscription", "show", "1")["subscriptions"][0]
+    assert (told["cancel_at_period_end"], told["cancel_at"]) == (False, told["period_end"])
+    assert "ends 2026-12-" in altiora("subscription", "show", "1").replace("\n", " ")
+    assert '"cancel_at": ""' in altiora("subscription", "resume", "1", "--dry-run")
+    altiora("subscription", "resume", "1")
+    works.follow(life)
+    assert life.subscription["cancel_at"] is None
+    assert altiora.json("subscription", "show", "1")["subscriptions"][0]["cancel_at"] is None
+
+
 @pytest.mark.parametrize(
     ("words", "sent"),
     [

@@ -35,6 +35,7 @@ STEPS = (
     "swap",
     "swap-for-nothing",
     "cancel-at-end",
+    "cancel-in-portal",
     "keep",
     "cancel-now",
     "subscribe",
@@ -43,6 +44,11 @@ STEPS = (
     "pause-collection",
     "resume-collection",
 )
+
+
+def _ends_at_an_instant(it: dict[str, Any]) -> bool:
+    """As the portal says it; the stand-in then moves no period."""
+    return it["cancel_at"] is not None and not it["cancel_at_period_end"]
 
 
 @dataclass
@@ -112,14 +118,20 @@ class Life:
             case "subscribe" if it is None:
                 prices = list(self.prices["starter"].values())
                 self.stripe.control("/stripe/subscriptions", customer=self.customer, prices=prices)
-            case "upgrade" if it is not None and it["status"] == "active":
+            case "upgrade" if it is not None and it["status"] == "active" and not _ends_at_an_instant(it):
                 self._change(it, billing_cycle_anchor={"type": "now"}, proration_behavior="always_invoice")
             case "swap" if it is not None and it["status"] == "active":
                 self._change(it, proration_behavior="create_prorations")
             case "swap-for-nothing" if it is not None and it["status"] == "active":
                 self._change(it, proration_behavior="none")
-            case "cancel-at-end" | "keep" if it is not None:
-                self._update(it, cancel_at_period_end=what != "keep")
+            case "cancel-at-end" if it is not None:
+                self._update(it, cancel_at_period_end=True)
+            case "cancel-in-portal" if it is not None and it["status"] in {"active", "trialing", "past_due"}:
+                self.stripe.control("/stripe/portal/cancel", subscription=it["id"])
+            case "keep" if it is not None and _ends_at_an_instant(it):
+                self._update(it, cancel_at="")
+            case "keep" if it is not None:
+                self._update(it, cancel_at_period_end=False)
             case "cancel-now" if it is not None and it["start_date"] < self.now.timestamp():
                 self.stripe.control("/stripe/cancel", subscription=it["id"], invoice_now=True)
             case "fail-payment":
@@ -213,7 +225,7 @@ class Books:
     def mirror(self) -> list[tuple[Any, ...]]:
         return self.rows("""
             select s.stripe_id, s.status, s.plan_id, s.metered_price_id, s.period_start, s.period_end,
-                   s.cancel_at_period_end, s.ended_at, s.pause_collection::text
+                   s.cancel_at_period_end, s.cancel_at, s.ended_at, s.pause_collection::text
             from subscriptions s order by s.stripe_id""")
 
     def records(self) -> list[tuple[Any, ...]]:

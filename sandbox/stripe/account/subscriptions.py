@@ -206,6 +206,19 @@ class Subscriptions:
         )
         subscription["cancellation_details"]["reason"] = "cancellation_requested" if cancels else None
 
+    def set_cancel_at(self, subscription: Object, at: int | None) -> None:
+        """End at an instant, as the customer portal says it; None: go on. The flag is not set by it."""
+        subscription.update(
+            cancel_at_period_end=False, cancel_at=at, canceled_at=None if at is None else self._state.now
+        )
+        subscription["cancellation_details"]["reason"] = None if at is None else "cancellation_requested"
+
+    def end_in_portal(self, subscription: Object) -> None:
+        """As a customer's click on "Cancel": it ends when the latest of its items' periods does."""
+        before = copy.deepcopy(subscription)
+        self.set_cancel_at(subscription, max(item["current_period_end"] for item in subscription["items"]["data"]))
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+
     def schedule_end(self, subscription: Object) -> None:
         """Let it end with its period, as the dashboard would."""
         before = copy.deepcopy(subscription)

@@ -147,14 +147,19 @@ class SubscriptionsApi:
             refuse_if_ended(subscription)
         if ends:
             refuse_direct_ending(subscription)
-        if cancel_at is not None:
-            raise invalid("cancel_at", "This stand-in ends subscriptions with their period: send cancel_at_period_end.")
+        if cancels is not None and cancel_at is not None:
+            raise invalid("cancel_at", "You may only specify one of these parameters: cancel_at_period_end, cancel_at.")
+        until = None if cancel_at is None else _ending(subscription, cancel_at)
+        if from_now and subscription["cancel_at"] is not None and not subscription["cancel_at_period_end"]:
+            raise invalid("billing_cycle_anchor", "This stand-in moves no period of what ends at an instant.")
         before = copy.deepcopy(subscription)
         if changes or from_now:
             self._billing.changes.apply(subscription, changes, proration=proration, from_now=from_now)
         subscription["metadata"] = metadata
         if cancels is not None:
             self._subscriptions.set_cancel_at_period_end(subscription, cancels=cancels)
+        if cancel_at is not None:
+            self._subscriptions.set_cancel_at(subscription, until)
         if clears or pause is not None:
             self._subscriptions.set_pause_collection(subscription, behavior, resumes_at)
         self._events.emit_change("customer.subscription.updated", before, subscription)
@@ -168,6 +173,17 @@ class SubscriptionsApi:
             raise invalid("prorate", "This stand-in gives no credit on cancellation; send prorate=false or nothing.")
         self._subscriptions.cancel(subscription, invoice_now=bool(invoice_now))
         return subscription
+
+
+def _ending(subscription: Object, cancel_at: str) -> int | None:
+    """When it is to end: an empty string unsets it; ``min_period_end`` and ``max_period_end`` are of its items."""
+    ends = [int(item["current_period_end"]) for item in subscription["items"]["data"]]
+    named = {"": None, "min_period_end": min(ends), "max_period_end": max(ends)}
+    if cancel_at in named:
+        return named[cancel_at]
+    if cancel_at not in {str(end) for end in ends}:
+        raise invalid("cancel_at", "This stand-in ends subscriptions with their period: send the end of an item's.")
+    return int(cancel_at)
 
 
 def _has_status(subscription: Object, status: str | None) -> bool:

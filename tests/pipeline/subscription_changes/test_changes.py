@@ -68,6 +68,27 @@ def test_cancel_at_period_end_and_keep_whatever_stripe_answers(world, faults):
     assert world.ledger.drifts() == []
 
 
+@pytest.mark.parametrize("faults", [[], ["lose_answer"], ["500_done"], ["down", "429"]], ids="+".join)
+def test_57_a_cancellation_in_the_portal_is_undone_by_resume(world, faults):
+    """It sets an instant and not the flag: neither is there when the change is done."""
+    world.it.control("/stripe/portal/cancel", subscription=world.stripe_id)
+    ends = world.at_stripe()
+    assert (ends.cancel_at_period_end, ends.cancel_at) == (False, ends.items.data[0].current_period_end)
+    world.it.faults.script(f"POST /v1/subscriptions/{world.stripe_id}", list(faults))
+    world.plan("keep")
+    world.send_until_quiet()
+    assert (world.at_stripe().cancel_at_period_end, world.at_stripe().cancel_at) == (False, None)
+    assert world.the_change().state == "done"
+    assert world.api.keys != []
+
+
+def test_57_what_the_portal_has_cancelled_ends_already(world):
+    world.it.control("/stripe/portal/cancel", subscription=world.stripe_id)
+    world.plan("cancel-at-period-end")
+    assert world.send() == {"done": 1}
+    assert (world.api.keys, world.the_change().answer) == ([], "in effect already")
+
+
 def test_pause_and_resume_collection(world):
     world.plan("pause-collection")
     assert world.send() == {"done": 1}

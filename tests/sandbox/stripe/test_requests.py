@@ -286,3 +286,17 @@ def test_webhook_endpoints_are_listed(it):
     assert [(each.url, each.api_version) for each in listed] == [
         ("http://127.0.0.1:8000/webhooks/stripe", "2026-10-28.endive")
     ]
+
+
+def test_an_end_is_an_instant_or_a_flag_and_each_is_cleared_by_itself(it):
+    subscription = it.subscribe(it.customer(), it.plan())
+    change = it.client.v1.subscriptions.update
+    end = it.client.v1.subscriptions.retrieve(subscription).items.data[0].current_period_end
+    for cancel_at in (end, "max_period_end", "min_period_end"):
+        changed = change(subscription, {"cancel_at": cancel_at})
+        assert (changed.cancel_at, changed.cancel_at_period_end) == (end, False)
+    assert change(subscription, {"cancel_at_period_end": False}).cancel_at == end
+    assert change(subscription, {"cancel_at": ""}).cancel_at is None
+    for wrong in ({"cancel_at": end, "cancel_at_period_end": True}, {"cancel_at": end + 1}, {"cancel_at": "soon"}):
+        with pytest.raises(stripe.InvalidRequestError):
+            change(subscription, wrong)
