@@ -21,7 +21,7 @@ from drifts where id = %s
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Drift:
     """A difference. ``evidence`` is what its kind keeps; ``found_at`` is business time."""
 
@@ -36,7 +36,7 @@ class Drift:
     found_at: datetime
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class KeptDrift(Drift):
     """A difference, resolved or not."""
 
