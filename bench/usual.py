@@ -145,7 +145,7 @@ def make() -> Starlette:
     """The endpoint."""
     sessions.configure(bind=_engine())
     url = load(PublicSettings).public_url
-    tokens = [token.get_secret_value() for token in load(TwilioSettings).twilio_auth_token]
+    tokens = load(TwilioSettings).twilio_auth_token
 
     async def voice(request: Request) -> Response:
         body = await request.body()

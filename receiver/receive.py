@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import orjson
+from pydantic import SecretStr
 
 from pipeline.events.outcomes import EventState
 from pipeline.providers.webhook_signatures import SignatureError, verify_stripe_signature, verify_twilio_signature
@@ -83,7 +84,7 @@ async def receive(
 class StripeWebhook:
     """Stripe's events, snapshots and thin ones alike."""
 
-    secrets: Sequence[str]
+    secrets: Sequence[SecretStr]
 
     #: Events are some kB; an invoice's with all its lines can reach hundreds.
     limit = 1_000_000
@@ -91,7 +92,7 @@ class StripeWebhook:
 
     @classmethod
     def from_settings(cls, settings: StripeWebhookSettings) -> "StripeWebhook":
-        return cls([secret.get_secret_value() for secret in settings.stripe_webhook_secret])
+        return cls(settings.stripe_webhook_secret)
 
     def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:  # noqa: ARG002 - Stripe signs the body alone
         """The event under Stripe's own id; what can't be read is stored too, as dead: Stripe did send it."""
@@ -114,7 +115,7 @@ class TwilioWebhook:
     """Twilio's callbacks about calls, which it signs together with the address that it called."""
 
     url: str
-    tokens: Sequence[str]
+    tokens: Sequence[SecretStr]
 
     #: A callback has some forty short parameters, about 1 kB.
     limit = 64_000
@@ -123,8 +124,7 @@ class TwilioWebhook:
     @classmethod
     def from_settings(cls, public: PublicSettings, twilio: TwilioSettings) -> "TwilioWebhook":
         """The address is PUBLIC_URL's and not the request's: behind a proxy the request names another one."""
-        tokens = [token.get_secret_value() for token in twilio.twilio_auth_token]
-        return cls(public.public_url + TWILIO_PATH, tokens)
+        return cls(public.public_url + TWILIO_PATH, twilio.twilio_auth_token)
 
     def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:
         """The event under a key made of call, status, sequence and content.

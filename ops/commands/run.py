@@ -52,7 +52,7 @@ def receiver(
 ) -> None:
     """Receive the webhooks of Stripe and Twilio."""
     _with_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
-    from receiver import server  # noqa: PLC0415 - granian, stripe and twilio are slow to load
+    from receiver import server  # noqa: PLC0415 - granian is slow to load
 
     server.run(host, port)
 
@@ -106,6 +106,6 @@ def flower(
     from pipeline.shared import logs  # noqa: PLC0415 - for processes that go on running
 
     logs.configure()
-    from tasks.app import app  # noqa: PLC0415 - celery is slow to load, and reads its settings when it is
+    from tasks.app import app  # noqa: PLC0415 - celery is slow to load
 
     app.start(["flower", f"--address={host}", f"--port={port}", "--read-only", "--logging=none"])

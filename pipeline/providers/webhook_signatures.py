@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+from pydantic import SecretStr
+
 #: Seconds that Stripe's signature is good for; its own tolerance.
 SIGNATURE_TOLERANCE: Final = 300
 
@@ -22,7 +24,7 @@ class SignatureError(Exception):
     """A signature is missing, wrong or too old: the body came from somebody else, or can't be told to be theirs."""
 
 
-def verify_stripe_signature(body: bytes, header: str | None, secrets: Sequence[str], machine_time: float) -> None:
+def verify_stripe_signature(body: bytes, header: str | None, secrets: Sequence[SecretStr], machine_time: float) -> None:
     """Raise SignatureError unless ``Stripe-Signature`` signs this body with one of the endpoint's secrets, just now.
 
     ``machine_time`` in Unix seconds.
@@ -35,7 +37,7 @@ def verify_stripe_signature(body: bytes, header: str | None, secrets: Sequence[s
     signed = timestamp.encode() + b"." + body
     # Several secrets while one is rotated, several signatures while Stripe does: any pair will do.
     for secret in secrets:
-        expected = hmac.digest(secret.encode(), signed, "sha256").hex().encode()
+        expected = hmac.digest(_key(secret), signed, "sha256").hex().encode()
         if any(hmac.compare_digest(expected, signature) for signature in given):
             break
     else:
@@ -51,7 +53,7 @@ def verify_twilio_signature(
     *,
     signature: str | None,
     signature_settings: str | None,
-    tokens: Sequence[str],
+    tokens: Sequence[SecretStr],
 ) -> None:
     """Raise SignatureError unless ``X-Twilio-Signature`` signs this request with one of the tokens.
 
@@ -77,11 +79,15 @@ def verify_twilio_signature(
         for address in _addresses(url):
             whole = (address + signed).encode()
             for token in tokens:
-                if hmac.compare_digest(base64.b64encode(hmac.digest(token.encode(), whole, algorithm)), given):
+                if hmac.compare_digest(base64.b64encode(hmac.digest(_key(token), whole, algorithm)), given):
                     return
     except ValueError as error:  # a port that is none, or text that is no text
         raise SignatureError(f"the signature can't be checked: {type(error).__name__}") from error
     raise SignatureError("the signature is wrong: another token, another address than PUBLIC_URL, or another body")
+
+
+def _key(secret: SecretStr) -> bytes:
+    return secret.get_secret_value().encode()
 
 
 def _algorithm_named(settings: str | None) -> str:

@@ -55,17 +55,9 @@ class ListedEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class ShownEvent:
+class ShownEvent(ListedEvent):
     """An event with what it said. ``stored_at``, ``due_at`` and ``processed_at`` are machine time."""
 
-    id: int
-    provider: str
-    key: str
-    type: str | None
-    state: str
-    reason: str | None
-    attempts: int
-    received_at: datetime
     stored_at: datetime
     due_at: datetime
     processed_at: datetime | None

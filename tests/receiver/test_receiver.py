@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
 from db.engine import make_engine
@@ -376,7 +377,9 @@ def status_of(app: App, request: Request, receive_message: Callable[[], Awaitabl
 
 def app_with(clock: Clock) -> App:
     url = "postgresql:///never-asked"
-    return App({"/webhooks/stripe": StripeWebhook([STRIPE_SECRET])}, Store(url, lambda: None), Health(url), clock)
+    return App(
+        {"/webhooks/stripe": StripeWebhook([SecretStr(STRIPE_SECRET)])}, Store(url, lambda: None), Health(url), clock
+    )
 
 
 async def never() -> None:

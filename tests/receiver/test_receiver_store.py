@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
 from db import migrate
@@ -217,7 +218,7 @@ def test_somebody_elses_web_application_can_receive(database_url, keys):
     """Nothing of ours but ``receive``, a webhook and a store: headers, query and body as any framework has them."""
 
     async def run() -> None:
-        webhook = StripeWebhook([STRIPE_SECRET])
+        webhook = StripeWebhook([SecretStr(STRIPE_SECRET)])
         body = stripe_event("theirs")
         headers = {"content-type": "application/json", "stripe-signature": sign_stripe(body)}
         now = datetime.now(UTC)

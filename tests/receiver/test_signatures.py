@@ -1,6 +1,7 @@
 """Who may hand us events: the signatures of Stripe and Twilio, right and forged."""
 
 import hashlib
+import hmac
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import stripe
 from freezegun import freeze_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from twilio.request_validator import (  # type: ignore[import-untyped]  # twilio ships no types
     RequestValidator,
     get_signature_algorithm,
@@ -26,17 +28,18 @@ from pipeline.providers.webhook_signatures import (
     verify_stripe_signature,
     verify_twilio_signature,
 )
-from receiver.receive import TwilioWebhook, parse_form
+from receiver.receive import StripeWebhook, TwilioWebhook, parse_form
 from tests.worlds.webhooks import sign_stripe, sign_twilio
 
 BODY = b'{"id": "evt_1", "object": "event"}'
 URL = "https://billing.example.com/webhooks/twilio/voice"
 NOW = 1_700_000_000
+TOKENS = [SecretStr("new"), SecretStr("old")]
 
 
 def stripe_takes(header: str | None, body: bytes = BODY, secrets: tuple[str, ...] = ("whsec_new",)) -> bool:
     try:
-        verify_stripe_signature(body, header, secrets, NOW)
+        verify_stripe_signature(body, header, list(map(SecretStr, secrets)), NOW)
     except SignatureError:
         return False
     return True
@@ -51,7 +54,7 @@ def twilio_takes(
     named: str | None = None,
 ) -> bool:
     try:
-        verify_twilio_signature(url, form, body, signature=signature, signature_settings=named, tokens=["new", "old"])
+        verify_twilio_signature(url, form, body, signature=signature, signature_settings=named, tokens=TOKENS)
     except SignatureError:
         return False
     return True
@@ -117,6 +120,37 @@ def test_no_stripe_header_raises_anything_else(header):
     assert not stripe_takes(header)
 
 
+def test_only_v1_counts_and_only_as_it_is_written():
+    timestamp, right = sign_stripe(BODY, "whsec_new", NOW).split(",")
+    digest = right.removeprefix("v1=")
+    assert stripe_takes(f"{timestamp},v1={digest}")
+    for other in (f"v0={digest}", f"v2={digest}", f"v1={digest.upper()}", f"v1={digest[:-1]}", f"v1={digest}0"):
+        assert not stripe_takes(f"{timestamp},{other}")
+    assert not stripe_takes(f"t={NOW + 1},{right}"), "the timestamp is signed too"
+    assert not stripe_takes(f"t=0{NOW},{right}"), "as it is written"
+
+
+@pytest.mark.parametrize("timestamp", ["now", "", "-1", "1.5", "\u0661\u0667" + 8 * "\u0660", "1" * 13, "9" * 5000])
+def test_a_timestamp_that_is_none_is_refused_although_it_is_signed(timestamp):
+    digest = hmac.digest(b"whsec_new", timestamp.encode() + b"." + BODY, "sha256").hex()
+    assert not stripe_takes(f"t={timestamp},v1={digest}")
+
+
+def test_of_two_timestamps_the_first_is_the_signed_one():
+    timestamp, right = sign_stripe(BODY, "whsec_new", NOW).split(",")
+    assert stripe_takes(f"{timestamp},t={NOW - 9999},{right}")
+    assert not stripe_takes(f"t={NOW - 9999},{timestamp},{right}")
+
+
+def test_without_a_secret_nobody_is_let_in():
+    assert not stripe_takes(sign_stripe(BODY, "", NOW), secrets=())
+
+
+@pytest.mark.parametrize("webhook", [StripeWebhook([SecretStr("whsec_x")]), TwilioWebhook(URL, [SecretStr("whsec_x")])])
+def test_a_webhook_does_not_show_its_secrets(webhook):
+    assert "whsec_x" not in f"{webhook!r} {webhook}"
+
+
 # Twilio
 
 
@@ -133,7 +167,7 @@ def test_twilios_own_vectors(payloads):
     wrong = []
     for name, url, form, body, signature, valid in vectors(payloads):
         try:
-            tokens = ["other", "12345"]
+            tokens = [SecretStr("other"), SecretStr("12345")]
             verify_twilio_signature(url, form, body, signature=signature, signature_settings=None, tokens=tokens)
         except SignatureError:
             wrong += [name] if valid else []
@@ -151,7 +185,7 @@ def test_twilios_own_vectors_as_raw_requests(payloads):
         kind = "application/x-www-form-urlencoded; charset=UTF-8" if form else "application/json"
         headers = {"content-type": kind, "x-twilio-signature": signature}
         try:
-            TwilioWebhook(address, ["12345"]).read(headers, query, body, datetime.now(UTC))
+            TwilioWebhook(address, [SecretStr("12345")]).read(headers, query, body, datetime.now(UTC))
         except SignatureError:
             wrong += [name] if valid else []
         else:
@@ -229,6 +263,11 @@ def test_the_algorithm_is_the_one_that_the_header_names():
     assert twilio_takes(form, signature, named="key=webhooks_sharedkey_1,algorithm=HMAC_SHA256")
     assert not twilio_takes(form, signature)
     assert not twilio_takes(form, signature, named="key=webhooks_sharedkey_1,algorithm=HMAC_MD5")
+    plain = sign_twilio(form, URL, "new")
+    for nothing in ("", "algorithm=", "key=x", "algorithm= HMAC_SHA1 "):
+        assert twilio_takes(form, plain, named=nothing)
+    assert not twilio_takes(form, plain, named="algorithm=HMAC_SHA256")
+    assert twilio_takes(form, signature, named="algorithm=hmac_sha256")
 
 
 def test_a_body_without_parameters_must_be_named_by_the_url():
@@ -240,6 +279,32 @@ def test_a_body_without_parameters_must_be_named_by_the_url():
     # The package itself takes an empty form for any body.
     assert RequestValidator("new").validate(url, {}, signature)
     assert not twilio_takes([], signature, url=url, body=b"")
+
+
+def test_a_body_that_the_url_does_not_name_is_refused_although_the_url_is_signed():
+    body = b'{"CallSid": "CA1"}'
+    for query in ("", "?a=b", "?bodySHA256="):
+        assert not twilio_takes([], sign_twilio([], URL + query, "new"), url=URL + query, body=body)
+    loud = f"{URL}?bodySHA256={hashlib.sha256(body).hexdigest().upper()}"
+    assert twilio_takes([], sign_twilio([], loud, "new"), url=loud, body=body)
+
+
+@pytest.mark.parametrize(
+    ("signed", "called", "taken"),
+    [
+        ("https://b.example.com/v", "https://b.example.com:443/v", True),
+        ("https://b.example.com/v", "https://b.example.com:8443/v", True),
+        ("https://b.example.com:443/v", "https://b.example.com/v", True),
+        ("http://b.example.com:80/v", "http://b.example.com/v", True),
+        ("https://b.example.com:80/v", "https://b.example.com/v", False),
+        ("https://b.example.com:8443/v", "https://b.example.com:443/v", False),
+        ("https://b.example.com/v", "https://b.example.com/w", False),
+    ],
+)
+def test_an_address_is_signed_with_its_port_or_without(signed, called, taken):
+    form = [("CallSid", "CA1")]
+    assert twilio_takes(form, sign_twilio(form, signed, "new"), url=called) is taken
+    assert RequestValidator("new").validate(called, dict(form), sign_twilio(form, signed, "new")) is taken
 
 
 @pytest.mark.parametrize("url", [URL + "?a=\udcff", "https://billing.example.com:99999/x", "https://[/x", ""])
