@@ -12,6 +12,7 @@ from pipeline.shared.settings import StripeSettings, load
 from pipeline.stripe_mirror import missed_events
 from pipeline.stripe_mirror.fetching import StripeFetcher
 from pipeline.subscription_changes import sending
+from pipeline.subscription_changes.change_states import ChangeState
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -27,7 +28,7 @@ def plan_meter_pushes() -> None:
     )
     if counts:
         log.info("planned-meter-pushes", **counts)
-    if counts["planned"]:
+    if counts[PushState.PLANNED]:
         follow_ups.send({"stripe.send-meter-pushes"})
 
 
@@ -67,7 +68,7 @@ def send_subscription_changes() -> None:
     counts = sending.send_due_changes(engine(), StripeApi(load(StripeSettings)), business_clock().now())
     if counts:
         log.info("sent-subscription-changes", **counts)
-    if counts["done"]:
+    if counts[ChangeState.DONE]:
         follow_ups.send({"stripe.refresh"})
 
 

@@ -91,7 +91,7 @@ def resolve(
             for held in late_minutes.held_minutes(connection, drift.business_id):
                 if f"record:{held.origin_record_id}" == drift.subject:
                     _decide(connection, held, carry=carry, now=now, note=note)
-        drifts.resolve(connection, drift.kind, drift.subject, now, note=note)
+        drifts.resolve_by_hand(connection, drift.id, now, note)
     say(f"Resolved difference {drift_id} ({drift.kind}, {drift.subject}).")
 
 

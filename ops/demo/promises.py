@@ -16,6 +16,8 @@ from pipeline.usage.records import RecordState
 #: Faults that are named of one promise; the rest is counted.
 _NAMED = 5
 
+_ENDED = (EventState.PROCESSED, EventState.IGNORED, EventState.DEAD)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
@@ -55,7 +57,7 @@ def _stored_before_answered(evidence: Evidence) -> Verdict:
 
 
 def _row_is_truth(evidence: Evidence) -> Verdict:
-    pending = evidence.states.get("pending", 0)
+    pending = evidence.states.get(EventState.PENDING, 0)
     faults = [f"{pending} stored events are still not applied"] if pending else []
     emptied = evidence.mishaps.get("broker", 0)
     figures = f"broker emptied: {emptied}, messages lost: {evidence.messages_lost}, events left: {pending}"
@@ -83,17 +85,13 @@ def _once(evidence: Evidence) -> Verdict:
 
 
 def _everything_ends(evidence: Evidence) -> Verdict:
-    faults = [
-        f"{state}: {count} events"
-        for state, count in evidence.states.items()
-        if state not in {EventState.PROCESSED, EventState.IGNORED, EventState.DEAD}
-    ]
+    faults = [f"{state}: {count} events" for state, count in evidence.states.items() if state not in _ENDED]
     # Nothing that the stand-ins send is beyond use, so a dead event has a fault of ours as its reason.
     faults += [f"dead: {row.provider} {row.type} {row.key}: {row.reason}" for row in evidence.dead]
     if evidence.traces:
         faults.append(f"{evidence.traces} claims were left by workers that died")
     states = Counter(evidence.states)
-    figures = ", ".join(f"{states[state]:,} {state}" for state in ("processed", "ignored", "dead"))
+    figures = ", ".join(f"{states[state]:,} {state}" for state in _ENDED)
     return Verdict("4", "everything ends", figures, faults)
 
 

@@ -76,6 +76,8 @@ _RESOLVE = text("""
     where kind = :kind and subject = :subject and resolved_at is null
 """)
 
+_RESOLVE_BY_HAND = text("update drifts set resolved_at = :now, note = :note where id = :id and resolved_at is null")
+
 _RESOLVE_OTHERS = text("""
     update drifts set resolved_at = :now
     where kind = :kind and resolved_at is null and not subject = any(cast(:wrong as text[]))
@@ -123,12 +125,14 @@ def report(
     return new
 
 
-def resolve(connection: Connection, kind: str, subject: str, now: datetime, *, note: str | None = None) -> None:
-    """Close the open drift of this kind and subject, if there is one; ``note`` where a person did.
-
-    ``kind`` is a DriftKind, or the word of one that is gone.
-    """
+def resolve(connection: Connection, kind: DriftKind, subject: str, now: datetime, *, note: str | None = None) -> None:
+    """Close the open drift of this kind and subject, if there is one; ``note`` where a person did."""
     connection.execute(_RESOLVE, {"kind": kind, "subject": subject, "now": now, "note": note})
+
+
+def resolve_by_hand(connection: Connection, drift_id: int, now: datetime, note: str) -> None:
+    """Close one drift, whatever its kind: also one of a kind that is gone."""
+    connection.execute(_RESOLVE_BY_HAND, {"id": drift_id, "now": now, "note": note})
 
 
 def resolve_others(
