@@ -975,5 +975,62 @@ COMMENT ON COLUMN subscriptions.cancel_at IS 'when it ends, where somebody has s
 
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
 
+-- Running upgrade 0006 -> 0007
+
+set local lock_timeout = '5s';
+
+CREATE TABLE stripe_meters (
+    id TEXT NOT NULL, 
+    event_name TEXT NOT NULL, 
+    active BOOLEAN NOT NULL, 
+    sums_by_our_keys BOOLEAN NOT NULL, 
+    snapshot_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT stripe_meters_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE stripe_meters IS 'mirror of the meters that prices name: one of them counts minutes';
+
+COMMENT ON COLUMN stripe_meters.id IS 'mtr_…';
+
+COMMENT ON COLUMN stripe_meters.sums_by_our_keys IS 'it adds up the value of each stripe_customer_id';
+
+COMMENT ON COLUMN stripe_meters.snapshot_at IS 'when Stripe said so';
+
+CREATE TABLE subscription_items (
+    subscription_id BIGINT NOT NULL, 
+    id TEXT NOT NULL, 
+    price_id TEXT NOT NULL, 
+    role TEXT NOT NULL, 
+    quantity BIGINT, 
+    CONSTRAINT subscription_items_pkey PRIMARY KEY (subscription_id, id), 
+    CONSTRAINT subscription_items_role_check CHECK (role in ('minutes', 'fee', 'add-on')), 
+    CONSTRAINT subscription_items_subscription_id_fkey FOREIGN KEY(subscription_id) REFERENCES subscriptions (id) ON DELETE CASCADE
+);
+
+COMMENT ON TABLE subscription_items IS 'mirror of the items that subscriptions have: minutes and fee are the plan''s, the rest add-ons';
+
+COMMENT ON COLUMN subscription_items.id IS 'si_…';
+
+COMMENT ON COLUMN subscription_items.role IS 'what its price is to us';
+
+COMMENT ON COLUMN subscription_items.quantity IS 'null: metered';
+
+CREATE INDEX subscription_items_price_id_idx ON subscription_items (price_id);
+
+insert into subscription_items (id, subscription_id, price_id, role)
+select metered_item_id, id, metered_price_id, 'minutes' from subscriptions
+where metered_item_id is not null and metered_price_id is not null
+on conflict do nothing;
+
+ALTER TABLE refreshes DROP CONSTRAINT refreshes_kind_check;
+
+ALTER TABLE refreshes ADD CONSTRAINT refreshes_kind_check CHECK (kind in ('call', 'customer', 'subscription', 'invoice', 'price', 'meter', 'event'));
+
+ALTER TABLE subscriptions ALTER COLUMN price_ids SET DEFAULT '[]';
+
+COMMENT ON COLUMN subscriptions.price_ids IS 'written no longer';
+
+UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
+
 COMMIT;
 

@@ -23,6 +23,7 @@ from pipeline.events.outcomes import Applied, EventState, MoreBusinesses, Outcom
 from pipeline.events.queue import StoredEvent
 from pipeline.shared.business_locks import free_businesses, lock_businesses
 from pipeline.shared.clock import Clock
+from pipeline.shared.settings import METER_EVENT_NAME
 from pipeline.stripe_mirror import event_types
 
 log = structlog.get_logger()
@@ -43,6 +44,7 @@ class DrainSettings:
     twilio_account_sid: str
     livemode: bool
     bill_child_legs: bool = False
+    meter_event_name: str = METER_EVENT_NAME
 
 
 @dataclass(slots=True)
@@ -138,7 +140,13 @@ class Drain:
             raise
         batch.apply(locked, now, bill_child_legs=self._settings.bill_child_legs)
         of_stripe = event_types.apply_events(
-            connection, changes, locked, consequences, now, livemode=self._settings.livemode
+            connection,
+            changes,
+            locked,
+            consequences,
+            now,
+            livemode=self._settings.livemode,
+            event_name=self._settings.meter_event_name,
         )
         queue.mark(connection, of_stripe)
         consequences.settle(connection, now)

@@ -16,10 +16,12 @@ log = structlog.get_logger()
 @app.task(name="events.drain")
 def drain() -> None:
     """Apply what is due. Sent by a receiver that has stored something, and by a drain that left something."""
+    stripe = load(StripeSettings)
     settings = DrainSettings(
         twilio_account_sid=load(TwilioSettings).twilio_account_sid,
-        livemode=load(StripeSettings).livemode,
+        livemode=stripe.livemode,
         bill_child_legs=load(RuleSettings).bill_child_legs,
+        meter_event_name=stripe.stripe_meter_event_name,
     )
     result = Drain(engine(), settings, business_clock()).run()
     if result.counts:

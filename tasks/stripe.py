@@ -88,7 +88,8 @@ def recover_events() -> None:
 def sweep_subscriptions() -> None:
     """Have the subscriptions fetched that are not as they are mirrored."""
     try:
-        different = missed_events.sweep_subscriptions(engine(), StripeApi(load(StripeSettings)))
+        settings = load(StripeSettings)
+        different = missed_events.sweep_subscriptions(engine(), StripeApi(settings), settings.stripe_meter_event_name)
     except StripeApiError as error:
         log.warning("sweeping-failed", error=str(error), next="the next night tries again")
         return
@@ -99,7 +100,8 @@ def sweep_subscriptions() -> None:
 @app.task(name="stripe.refresh")
 def refresh() -> None:
     """Fetch the objects that are stale or were never known, and apply them to the mirror."""
-    fetcher = StripeFetcher(engine(), StripeApi(load(StripeSettings)), business_clock())
+    settings = load(StripeSettings)
+    fetcher = StripeFetcher(engine(), StripeApi(settings), business_clock(), settings.stripe_meter_event_name)
     counts = fetcher.run()
     if counts:
         log.info("refreshed", **counts)

@@ -4,8 +4,15 @@ from db.models.accounts import ApiKey, Business, BusinessMember, ServiceTransiti
 from db.models.agents import AgentKnowledge, AgentScript, AiAgent
 from db.models.inbox import Claim, Listing, Refresh, Source, WebhookEvent
 from db.models.outbox import Drift, MeterPush, StripeSum
-from db.models.plans import StripePrice, SubscriptionPlan
-from db.models.subscriptions import StripeCustomer, StripeInvoice, StripeInvoiceLine, Subscription, SubscriptionChange
+from db.models.plans import StripeMeter, StripePrice, SubscriptionPlan
+from db.models.subscriptions import (
+    StripeCustomer,
+    StripeInvoice,
+    StripeInvoiceLine,
+    Subscription,
+    SubscriptionChange,
+    SubscriptionItem,
+)
 from db.models.telephony import Call, CallTranscript, PhoneNumber, PhoneNumberAssignment
 from db.models.usage import UsageAdjustment, UsageAlert, UsageRecord
 
@@ -30,10 +37,12 @@ __all__ = [
     "StripeCustomer",
     "StripeInvoice",
     "StripeInvoiceLine",
+    "StripeMeter",
     "StripePrice",
     "StripeSum",
     "Subscription",
     "SubscriptionChange",
+    "SubscriptionItem",
     "SubscriptionPlan",
     "UsageAdjustment",
     "UsageAlert",

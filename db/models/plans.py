@@ -40,6 +40,17 @@ class SubscriptionPlan(Base):
     )
 
 
+class StripeMeter(Base):
+    __tablename__ = "stripe_meters"
+    __table_args__ = ({"comment": "mirror of the meters that prices name: one of them counts minutes"},)
+
+    id: Mapped[str] = mapped_column(primary_key=True, comment="mtr_…")
+    event_name: Mapped[str]
+    active: Mapped[bool]
+    sums_by_our_keys: Mapped[bool] = mapped_column(comment="it adds up the value of each stripe_customer_id")
+    snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so")
+
+
 class StripePrice(Base):
     __tablename__ = "stripe_prices"
     __table_args__ = (

@@ -55,9 +55,23 @@ class Subscription(Base):
     canceled_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
     pause_collection: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
-    price_ids: Mapped[list[str]] = mapped_column(JSONB, comment="of all items")
+    price_ids: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"), comment="written no longer")
     api_version: Mapped[str | None]
     snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so; only strictly newer ones replace it")
+
+
+class SubscriptionItem(Base):
+    __tablename__ = "subscription_items"
+    __table_args__ = (
+        CheckConstraint(one_of("role", "minutes", "fee", "add-on"), name="role"),
+        {"comment": "mirror of the items that subscriptions have: minutes and fee are the plan's, the rest add-ons"},
+    )
+
+    subscription_id: Mapped[int] = mapped_column(ForeignKey("subscriptions.id", ondelete="CASCADE"), primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True, comment="si_…")
+    price_id: Mapped[str] = mapped_column(index=True)
+    role: Mapped[str] = mapped_column(comment="what its price is to us")
+    quantity: Mapped[int | None] = mapped_column(BigInteger, comment="null: metered")
 
 
 class StripeInvoice(Base):

@@ -41,7 +41,8 @@ where r.state <> 'closed' and r.subscription_id is not null and not r.provisiona
   and not exists (select from meter_pushes p where p.usage_record_id = r.id and p.state = 'failed')
   and not exists (
     select from drifts d
-    where d.kind = 'second-metered-subscription' and d.business_id = r.business_id and d.resolved_at is null)
+    where d.kind in ('second-metered-subscription', 'second-minutes-item') and d.business_id = r.business_id
+      and d.resolved_at is null)
 """  # noqa: S608 - put together from fragments of ours
 
 _DUE = f"select distinct r.business_id {_PLANNABLE} order by 1"

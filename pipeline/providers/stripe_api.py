@@ -138,11 +138,13 @@ class StripeApi:
         return self._pages("/v1/events", wanted)
 
     def get_subscription(self, subscription: str) -> Json:
-        return self._request("get", f"/v1/subscriptions/{_path(subscription)}")
+        """A subscription with all its items."""
+        return self._with_all_items(self._request("get", f"/v1/subscriptions/{_path(subscription)}"))
 
     def list_subscriptions(self, customer: str) -> list[Json]:
-        """All subscriptions of a customer, cancelled ones too, newest first."""
-        return list(self._pages("/v1/subscriptions", {"customer": customer, "status": "all"}))
+        """All subscriptions of a customer, cancelled ones too, newest first, each with all its items."""
+        listed = self._pages("/v1/subscriptions", {"customer": customer, "status": "all"})
+        return [self._with_all_items(subscription) for subscription in listed]
 
     def get_customer(self, customer: str) -> Json:
         """A customer; a deleted one has ``deleted`` and little else."""
@@ -170,6 +172,9 @@ class StripeApi:
         """A thin event with its data, which the notification lacks."""
         return self._request("get", f"/v2/core/events/{_path(event)}")
 
+    def get_meter(self, meter: str) -> Json:
+        return self._request("get", f"/v1/billing/meters/{_path(meter)}")
+
     def meters(self) -> list[Json]:
         return list(self._pages("/v1/billing/meters", {}))
 
@@ -187,6 +192,13 @@ class StripeApi:
             return invoice
         everything = list(self._pages(f"/v1/invoices/{_path(invoice['id'])}/lines", {}))
         return {**invoice, "lines": {**lines, "data": everything, "has_more": False}}
+
+    def _with_all_items(self, subscription: Json) -> Json:
+        items = subscription["items"]
+        if not items["has_more"]:
+            return subscription
+        everything = list(self._pages("/v1/subscription_items", {"subscription": subscription["id"]}))
+        return {**subscription, "items": {**items, "data": everything, "has_more": False}}
 
     def _pages(self, path: str, params: Mapping[str, Any]) -> Iterator[Json]:
         after: dict[str, str] = {}

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from pipeline.providers.stripe_words import InvoiceStatus, SubscriptionStatus, UsageType
+from pipeline.providers.stripe_words import ACTIVE_METER, InvoiceStatus, SubscriptionStatus, UsageType
 
 #: Ids are ASCII without blanks; those of old plans were chosen by people.
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{1,255}")
@@ -144,6 +144,35 @@ def read_price(price: Any) -> Price | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What we need of a meter. ``sums_by_our_keys``: it adds up the ``value`` of each ``stripe_customer_id``."""
+
+    id: str
+    event_name: str
+    active: bool
+    sums_by_our_keys: bool
+
+
+def read_meter(meter: Any) -> Meter | None:
+    """A meter; None where it lacks its id or the name of its events."""
+    meter_id, event_name = identifier(meter), below(meter, "event_name")
+    if meter_id is None or not isinstance(event_name, str):
+        return None
+    keys = (
+        below(meter, "customer_mapping", "event_payload_key"),
+        below(meter, "value_settings", "event_payload_key"),
+    )
+    return Meter(
+        id=meter_id,
+        event_name=event_name[:100],
+        active=below(meter, "status") == ACTIVE_METER,
+        sums_by_our_keys=below(meter, "default_aggregation", "formula") == "sum"
+        and below(meter, "event_time_window") is None
+        and keys == ("stripe_customer_id", "value"),
+    )
+
+
 def _usage_type_shown(price: Any) -> str | None:
     """``metered`` or ``licensed`` where the object itself says it; an id alone, or a line of an invoice, doesn't."""
     shown = word(below(price, "recurring", "usage_type") or below(price, "usage_type"))
@@ -152,21 +181,27 @@ def _usage_type_shown(price: Any) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of a subscription, with its own period where the shape has one."""
+    """One item of a subscription, with its own period where the shape has one. ``quantity`` None: it is metered."""
 
     id: str
     price: Price
     period: tuple[datetime, datetime] | None
+    created_at: datetime | None
+    quantity: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What we need of a subscription. ``period`` is the one of the whole, in shapes before 2025-03-31."""
+    """What we need of a subscription. ``period`` is the one of the whole, in shapes before 2025-03-31.
+
+    ``complete``: all its items are shown.
+    """
 
     stripe_id: str
     owned: Owned
     status: str
     items: tuple[Item, ...]
+    complete: bool
     period: tuple[datetime, datetime] | None
     anchor: datetime | None
     started_at: datetime | None
@@ -177,9 +212,8 @@ class Subscription:
     canceled_at: datetime | None
     ended_at: datetime | None
     pause_collection: str | None
-    swapped_at: datetime | None = None
-    """When its metered price came, where a fetch found that inside the period; an event came at that instant."""
-    swap_looked_up: bool = False
+    swaps: Mapping[str, datetime] | None = None
+    """When each metered price came that did so inside its period, by price; None: only a fetch can tell."""
 
 
 def read_subscription(subscription: Any) -> Subscription | None:
@@ -199,6 +233,7 @@ def read_subscription(subscription: Any) -> Subscription | None:
         owned=Owned(customer_id, named_business(subscription)),
         status=status,
         items=tuple(_items(subscription)),
+        complete=not has_more(subscription.get("items")),
         period=_period(subscription),
         anchor=unix_instant(subscription.get("billing_cycle_anchor")),
         started_at=unix_instant(started),
@@ -217,7 +252,8 @@ def _items(subscription: Mapping[str, Any]) -> list[Item]:
         price = read_price(row.get("price")) or read_price(row.get("plan"))
         item_id = identifier(row)
         if price is not None and item_id is not None:
-            items.append(Item(item_id, price, _period(row)))
+            quantity = None if price.metered else whole(row.get("quantity"))
+            items.append(Item(item_id, price, _period(row), unix_instant(row.get("created")), quantity))
     return items
 
 

@@ -41,6 +41,8 @@ class DriftKind(StrEnum):
     )
     UNMAPPED_PRICE = "unmapped-price", "price", "set metadata[altiora_plan] on the price in Stripe"
     SECOND_METERED_SUBSCRIPTION = "second-metered-subscription", "business", "cancel all but one in Stripe"
+    SECOND_MINUTES_ITEM = "second-minutes-item", "business", "remove all but one from the subscription in Stripe"
+    SECOND_PLAN = "second-plan", "business", "remove all but one in Stripe, and give back what was charged twice"
     NO_INVOICE = "no-invoice", "record", "look at the subscription in Stripe"
     UNUSABLE_INVOICE = "unusable-invoice", "record", "decide whether to bill its minutes by hand"
     UNBILLABLE = "unbillable", "record", "decide whether to bill these minutes by hand"
@@ -51,7 +53,11 @@ class DriftKind(StrEnum):
     )
     LOST_USAGE = "lost-usage", "record", "decide whether to bill these minutes by hand"
     CHANGE_REFUSED = "change-refused", "change", "make the change in Stripe's dashboard"
-    GONE_AT_STRIPE = "gone-at-stripe", "customer subscription invoice price", "see that the API key is this account's"
+    GONE_AT_STRIPE = (
+        "gone-at-stripe",
+        "customer subscription invoice price meter",
+        "see that the API key is this account's",
+    )
     RECORD_SUM = "record-sum", "record", "stop worker-stripe, keep the database as it is, and find out why"
     INCOMPLETE_SOURCE = "incomplete-source", "source record", "bring in what is missing; it is carried then"
     TWILIO_DAY = (

@@ -12,6 +12,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PREFIX: Final = "ALTIORA_"
+#: The event name of our meter, unless the setting says another.
+METER_EVENT_NAME: Final = "call_minutes"
 
 #: What a newcomer needs to know to set it; shown when it is missing or wrong.
 HELP = {
@@ -90,7 +92,7 @@ class StripeWebhookSettings(_Settings):
 class StripeSettings(_Settings):
     stripe_api_key: SecretStr
     stripe_api_base: str = "https://api.stripe.com"
-    stripe_meter_event_name: str = Field(default="call_minutes", min_length=1, max_length=100)
+    stripe_meter_event_name: str = Field(default=METER_EVENT_NAME, min_length=1, max_length=100)
     stripe_settling_seconds: int = Field(default=3600, ge=0)
 
     @field_validator("stripe_api_base")

@@ -4,13 +4,16 @@ Its records are brought in line with each snapshot, one after the other: two cha
 cuts. The rest is collected, and settled once when the transaction ends.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from pipeline.businesses.consequences import Consequences
 from pipeline.businesses.service_rules import Matter
 from pipeline.closing import period_close
+from pipeline.prices.price_roles import PriceRole
 from pipeline.providers.stripe_fields import Invoice, Subscription
 from pipeline.providers.stripe_words import SubscriptionStatus
 from pipeline.shared.drifts import DriftKind
@@ -24,12 +27,23 @@ NOT_LIVING = (SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIR
 #: The tasks that look at what a period comes to.
 _OF_PERIODS = frozenset({"stripe.plan-meter-pushes", "periods.close-due"})
 
-# Living: the subscription that decides the business's plan comes first: a metered one, then the latest.
+# Living: the subscription that decides the business's plan comes first: one that counts minutes, then the latest.
 _LIVING = """
-select stripe_id, plan_id, metered_item_id is not null
-from subscriptions
-where business_id = %(business_id)s and ended_at is null and status <> all(%(not_living)s::text[])
-order by metered_item_id is null, plan_id is null, started_at desc, id desc
+select s.stripe_id, s.plan_id, s.metered_item_id is not null as counts_minutes
+from subscriptions s
+where s.business_id = %(business_id)s and s.ended_at is null and s.status <> all(%(not_living)s::text[])
+order by s.metered_item_id is null, s.plan_id is null, s.started_at desc, s.id desc
+"""
+
+# The plan items of living subscriptions.
+_PLAN_ITEMS = """
+select s.stripe_id as subscription, i.id as item, i.price_id as price, i.role, plan.code as plan
+from subscriptions s
+join subscription_items i on i.subscription_id = s.id and i.role in ('minutes', 'fee')
+left join stripe_prices p on p.id = i.price_id
+left join subscription_plans plan on plan.id = p.plan_id
+where s.business_id = %(business_id)s and s.ended_at is null and s.status <> all(%(not_living)s::text[])
+order by s.started_at, s.id, i.id
 """
 
 _SET_PLAN = "update businesses set plan_id = %(plan_id)s where id = %(business_id)s and plan_id <> %(plan_id)s"
@@ -49,8 +63,8 @@ def follow_subscription(
     stripe_id = subscription.stripe_id
     if stored.first_seen:  # what it was before is not known here: a fetch can tell since when its price counts
         consequences.fetch("subscription", stripe_id, "first-seen")
-    if subscription.status not in NOT_LIVING and stored.plan_id is None:
-        for price_id in stored.price_ids:
+    if subscription.status not in NOT_LIVING:
+        for price_id in stored.unmapped:
             consequences.report(
                 DriftKind.UNMAPPED_PRICE,
                 f"price:{price_id}",
@@ -59,8 +73,9 @@ def follow_subscription(
                 "none",
                 {"price": price_id, "subscription": stripe_id},
             )
-    if _choose_plan(connection, business_id, free_plan_id, consequences):
+    if _choose_plan(connection, business_id, free_plan_id):
         consequences.another_plan(business_id)
+    _report_doubles(connection, business_id, consequences)
     record_alignment.align_records(connection, business_id, now)
     consequences.service(
         business_id, Matter.SUBSCRIPTION, stripe_id, f"subscription {stripe_id} is {subscription.status}"
@@ -87,29 +102,56 @@ def follow_invoice(
     consequences.service(business_id, Matter.INVOICE, invoice.id, f"invoice {invoice.id} is {invoice.status}")
 
 
-def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, consequences: Consequences) -> bool:
+def _choose_plan(connection: Connection, business_id: int, free_plan_id: int) -> bool:
     """The business's plan by its living subscriptions: Free without any, as it was where none tells.
 
-    Returns whether it is another one now. Two living subscriptions with a metered item would bill everything twice:
-    that is a drift, which blocks pushing.
+    Returns whether it is another one now.
     """
-    living = connection.exec_driver_sql(_LIVING, {"business_id": business_id, "not_living": list(NOT_LIVING)}).all()
-    plan_id = next((plan for _, plan, _ in living if plan is not None), None if living else free_plan_id)
-    has_another_plan = (
+    living = connection.exec_driver_sql(_LIVING, _living_of(business_id)).all()
+    plan_id = next((row.plan_id for row in living if row.plan_id is not None), None if living else free_plan_id)
+    return (
         plan_id is not None
         and connection.exec_driver_sql(_SET_PLAN, {"plan_id": plan_id, "business_id": business_id}).rowcount > 0
     )
-    metered = [stripe_id for stripe_id, _, is_metered in living if is_metered]
-    subject = f"business:{business_id}"
-    if len(metered) > 1:
-        consequences.report(
+
+
+def _report_doubles(connection: Connection, business_id: int, consequences: Consequences) -> None:
+    """What would be billed twice: the same minutes, which blocks pushing, or the fee of a plan."""
+    items = [dict(row) for row in connection.exec_driver_sql(_PLAN_ITEMS, _living_of(business_id)).mappings()]
+    minutes = [item for item in items if item["role"] == PriceRole.MINUTES]
+    fees = [item for item in items if item["role"] == PriceRole.FEE]
+    subscriptions = sorted({item["subscription"] for item in minutes})
+    for kind, doubled, expected, actual in (
+        (
             DriftKind.SECOND_METERED_SUBSCRIPTION,
-            subject,
-            business_id,
+            minutes if len(subscriptions) > 1 else [],
             "one living subscription with a metered item",
-            f"{len(metered)}: all would bill the same minutes; cancel all but one in Stripe",
-            {"subscriptions": metered},
-        )
-    else:
-        consequences.resolve(DriftKind.SECOND_METERED_SUBSCRIPTION, subject)
-    return has_another_plan
+            f"{len(subscriptions)}: all would bill the same minutes; cancel all but one in Stripe",
+        ),
+        (
+            DriftKind.SECOND_MINUTES_ITEM,
+            minutes if len(minutes) > len(subscriptions) else [],
+            "one item of a subscription that counts minutes",
+            f"{_named(minutes)}: each would bill the same minutes; remove all but one in Stripe",
+        ),
+        (
+            DriftKind.SECOND_PLAN,
+            fees if len(fees) > 1 else [],
+            "the fee of one plan",
+            f"{_named(fees)}: each is charged; remove all but one in Stripe",
+        ),
+    ):
+        subject = f"business:{business_id}"
+        if doubled:
+            evidence = {"subscriptions": sorted({item["subscription"] for item in doubled}), "items": doubled}
+            consequences.report(kind, subject, business_id, expected, actual, evidence)
+        else:
+            consequences.resolve(kind, subject)
+
+
+def _named(items: Sequence[Mapping[str, Any]]) -> str:
+    return " and ".join(f"{item['item']} of {item['subscription']} ({item['plan'] or 'no plan'})" for item in items)
+
+
+def _living_of(business_id: int) -> dict[str, Any]:
+    return {"business_id": business_id, "not_living": list(NOT_LIVING)}

@@ -17,6 +17,7 @@ from pipeline.providers.stripe_fields import (
     identifier,
     read_customer,
     read_invoice,
+    read_meter,
     read_price,
     read_subscription,
     unix_instant,
@@ -102,8 +103,11 @@ def apply_events(
     now: datetime,
     *,
     livemode: bool,
+    event_name: str,
 ) -> list[Outcome]:
     """Apply the events under the locks of ``locked``, whatever their order, and tell how each of them ends.
+
+    ``livemode`` is the key's, ``event_name`` our meter's.
 
     Raises MoreBusinesses when one turns out to touch a business that is not locked.
     """
@@ -120,7 +124,7 @@ def apply_events(
             outcomes.append(Outcome(event.id, meant.state, meant.reason))
     if snapshots:
         batch = [snapshot for snapshot, _ in snapshots]
-        target = Mirror(connection, batch, locked=locked, consequences=consequences, now=now)
+        target = Mirror(connection, batch, locked=locked, consequences=consequences, event_name=event_name, now=now)
         for snapshot, event in sorted(snapshots, key=lambda pair: place(pair[0])):
             outcomes.append(_apply_one(target, snapshot, event))
     planning.recognise_ours(connection, [event.request_key for event in events if isinstance(event.request_key, str)])
@@ -197,6 +201,14 @@ def _meaning(type: str, key: str, body: Mapping[str, Any]) -> Snapshot | _Look |
         # Occurs when a price is made, changed (its metadata may map it to a plan) or deleted.
         case "price.created" | "price.updated" | "price.deleted":
             return _snapshot(body, read_price(subject))
+        # Occurs when a meter is made, changed, or no longer takes events, or does so again.
+        case (
+            "billing.meter.created"
+            | "billing.meter.updated"
+            | "billing.meter.deactivated"
+            | "billing.meter.reactivated"
+        ):
+            return _snapshot(body, read_meter(subject))
         # Occurs when a product changes, whose metadata may map its prices to a plan.
         case "product.created" | "product.updated" | "product.deleted":
             product_id = identifier(subject)

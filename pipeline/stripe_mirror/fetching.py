@@ -16,15 +16,17 @@ from pipeline.events import fetch_requests
 from pipeline.events.fetch_requests import FetchError, FetchRequest
 from pipeline.events.outcomes import MoreBusinesses
 from pipeline.meter import error_reports
+from pipeline.prices.price_roles import known_prices
 from pipeline.providers import stripe_fields
 from pipeline.providers.stripe_api import Limited, Refused, StripeApi, StripeApiError
-from pipeline.providers.stripe_fields import Invoice, Subscription
+from pipeline.providers.stripe_fields import Price, Subscription
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import Clock
 from pipeline.shared.drifts import DriftKind
-from pipeline.stripe_mirror import invoices
+from pipeline.shared.settings import METER_EVENT_NAME
 from pipeline.stripe_mirror.customers import UnlinkedError
+from pipeline.stripe_mirror.meters import known_meters
 from pipeline.stripe_mirror.snapshots import (
     Content,
     Key,
@@ -33,6 +35,7 @@ from pipeline.stripe_mirror.snapshots import (
     businesses_of_snapshots,
     key_of,
     place,
+    priced_of,
     stored_at,
 )
 
@@ -63,8 +66,9 @@ select exists (
 class StripeFetcher:
     """Fetches what is due of Stripe's. ``follow_ups`` collects the tasks that then have something to do."""
 
-    def __init__(self, engine: Engine, api: StripeApi, clock: Clock) -> None:
+    def __init__(self, engine: Engine, api: StripeApi, clock: Clock, event_name: str = METER_EVENT_NAME) -> None:
         self.follow_ups: set[str] = set()
+        self._event_name = event_name
         self._engine = engine
         self._api = api
         self._clock = clock
@@ -76,6 +80,7 @@ class StripeFetcher:
             "subscription": self._subscription,
             "invoice": self._invoice,
             "price": self._price,
+            "meter": self._meter,
             "event": self._event,
         }
         return fetch_requests.fetch_due(self._engine, handlers)
@@ -91,7 +96,8 @@ class StripeFetcher:
             fetch.add(stripe_fields.read_customer(customer))
             if customer.get("deleted") is not True:
                 listed = _ask(self._api.list_subscriptions, due.object_id) or []
-                fetch.add_all(self._with_swap(stripe_fields.read_subscription(each)) for each in listed)
+                fetch.add_all(self._with_swaps(stripe_fields.read_subscription(each)) for each in listed)
+        self._add_what_decides(fetch)
         self._apply(due, fetch)
 
     def _subscription(self, due: FetchRequest) -> None:
@@ -100,17 +106,17 @@ class StripeFetcher:
             keys = {("subscription", due.object_id)} | {("invoice", invoice_id) for invoice_id in own}
             fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
         subscription = stripe_fields.read_subscription(_ask(self._api.get_subscription, due.object_id))
-        fetch.add(self._with_swap(subscription))
+        fetch.add(self._with_swaps(subscription))
         if fetch.contents:
             listed = _ask(self._api.list_invoices, due.object_id, limit=INVOICES) or []
             fetch.add_all(map(stripe_fields.read_invoice, listed))
-            self._add_unknown_prices(fetch)
+        self._add_what_decides(fetch)
         self._apply(due, fetch)
 
-    def _with_swap(self, subscription: Subscription | None) -> Subscription | None:
-        """A subscription with when its metered price came, where that was inside the present period.
+    def _with_swaps(self, subscription: Subscription | None) -> Subscription | None:
+        """A subscription with when its metered prices came, where that was inside the present period.
 
-        The subscription itself does not tell; the invoice to come does, by the line of that price.
+        The subscription itself does not tell; the invoice to come does, by the lines of those prices.
         """
         if subscription is None or subscription.ended_at is not None:
             return subscription
@@ -125,24 +131,31 @@ class StripeFetcher:
             log.info("no-preview", subscription=subscription.stripe_id, error=str(error))
             return subscription
         lines = [line for row in stripe_fields.rows(upcoming.get("lines")) if (line := stripe_fields.read_line(row))]
-        starts = [
-            line.start
-            for line in lines
-            if (period := metered.get(line.price_id or "")) is not None and period[0] < line.start < period[1]
-        ]
-        return dataclasses.replace(subscription, swapped_at=max(starts, default=None), swap_looked_up=True)
+        swaps: dict[str, datetime] = {}
+        for line in sorted(lines, key=lambda line: line.start):
+            period = metered.get(line.price_id or "")
+            if period is not None and period[0] < line.start < period[1]:
+                swaps[line.price_id or ""] = line.start
+        return dataclasses.replace(subscription, swaps=swaps)
 
     def _invoice(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
             fetch = _Fetch(self._clock.now(), stored_at(connection, {("invoice", due.object_id)}))
         fetch.add(stripe_fields.read_invoice(_ask(self._api.get_invoice, due.object_id)))
-        self._add_unknown_prices(fetch)
+        self._add_what_decides(fetch)
         self._apply(due, fetch)
 
     def _price(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
             fetch = _Fetch(self._clock.now(), stored_at(connection, {("price", due.object_id)}))
         fetch.add(stripe_fields.read_price(_ask(self._api.get_price, due.object_id)))
+        self._add_what_decides(fetch)
+        self._apply(due, fetch)
+
+    def _meter(self, due: FetchRequest) -> None:
+        with self._engine.connect() as connection:
+            fetch = _Fetch(self._clock.now(), stored_at(connection, {("meter", due.object_id)}))
+        fetch.add(stripe_fields.read_meter(_ask(self._api.get_meter, due.object_id)))
         self._apply(due, fetch)
 
     def _event(self, due: FetchRequest) -> None:
@@ -159,15 +172,17 @@ class StripeFetcher:
                     raise FetchError(str(error)) from error
             fetch_requests.mark_fetched(connection, due)
 
-    def _add_unknown_prices(self, fetch: "_Fetch") -> None:
-        """Fetch the prices of invoice lines that neither the lines nor the mirror tell whether they are metered."""
+    def _add_what_decides(self, fetch: "_Fetch") -> None:
+        """Fetch the prices and meters, unknown to the mirror, that tell whether items and lines count minutes."""
+        priced = set().union(*(priced_of(content) for content in fetch.contents))
         with self._engine.connect() as connection:
-            unknown: set[str] = set()
-            for invoice in fetch.contents:
-                if isinstance(invoice, Invoice):
-                    unknown |= invoices.unknown_prices(connection, invoice)
-        for price_id in sorted(unknown - fetch.price_ids):
+            known = known_prices(connection, priced, self._event_name)
+            meters = known_meters(connection)
+        for price_id in sorted(priced - known.keys() - fetch.prices.keys()):
             fetch.add(stripe_fields.read_price(_ask(self._api.get_price, price_id)))
+        named = {price.meter_id for price in known.values()} | {price.meter_id for price in fetch.prices.values()}
+        for meter_id in sorted(filter(None, named - meters)):
+            fetch.add(stripe_fields.read_meter(_ask(self._api.get_meter, meter_id)))
 
     def _apply(self, due: FetchRequest, fetch: "_Fetch") -> None:
         """Apply what was fetched, and settle, in one transaction."""
@@ -180,7 +195,14 @@ class StripeFetcher:
                 with self._engine.begin() as connection:
                     locked = businesses_of_snapshots(connection, snapshots) | more
                     lock_businesses(connection, locked)
-                    target = Mirror(connection, snapshots, locked=locked, consequences=consequences, now=now)
+                    target = Mirror(
+                        connection,
+                        snapshots,
+                        locked=locked,
+                        consequences=consequences,
+                        event_name=self._event_name,
+                        now=now,
+                    )
                     for snapshot in snapshots:
                         _apply_one(target, snapshot)
                     _look_at_what_is_missing(connection, due, fetch, consequences, now)
@@ -210,10 +232,10 @@ class _Fetch:
             self.add(content)
 
     @property
-    def price_ids(self) -> set[str]:
-        """The prices that subscriptions among the objects show: they are mirrored with those."""
-        items = [item for each in self.contents if isinstance(each, Subscription) for item in each.items]
-        return {item.price.id for item in items}
+    def prices(self) -> dict[str, Price]:
+        """The prices among the objects, and those that subscriptions show, which are mirrored with these."""
+        shown = [item.price for each in self.contents if isinstance(each, Subscription) for item in each.items]
+        return {price.id: price for price in (*shown, *(each for each in self.contents if isinstance(each, Price)))}
 
     def snapshots(self) -> list[Snapshot]:
         return [

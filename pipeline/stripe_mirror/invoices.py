@@ -1,17 +1,15 @@
 """The mirror of subscription invoices: until when a period can be billed, and the minutes that it was billed for."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import Connection
 
+from pipeline.prices.price_roles import KnownPrice, PriceRole
 from pipeline.providers.stripe_fields import Invoice
 from pipeline.providers.stripe_words import RENEWAL
-
-_METERED = "select id, usage_type = 'metered' from stripe_prices where id = any(%s::text[])"
-
-_METERED_PRICE = "select metered_price_id from subscriptions where stripe_id = %s"
 
 _REPLACE = """
 insert into stripe_invoices
@@ -40,14 +38,9 @@ from unnest(%(price_ids)s::text[], %(starts)s::timestamptz[], %(ends)s::timestam
 """
 
 
-def unknown_prices(connection: Connection, invoice: Invoice) -> set[str]:
-    """The prices of lines that don't say whether they are metered, and that the mirror doesn't know either."""
-    asked = {line.price_id for line in invoice.lines if line.metered is None and line.price_id is not None}
-    return asked - _metered(connection, asked).keys()
-
-
-def _metered(connection: Connection, price_ids: set[str]) -> dict[str, bool]:
-    return dict(connection.exec_driver_sql(_METERED, (sorted(price_ids),)).all())
+def priced_lines(invoice: Invoice) -> set[str]:
+    """The prices that must be known to tell which lines are of minutes: of all but those that say they are fixed."""
+    return {line.price_id for line in invoice.lines if line.metered is not False and line.price_id is not None}
 
 
 Spans = set[tuple[datetime, datetime]]
@@ -66,9 +59,10 @@ def store_invoice(
     invoice: Invoice,
     business_id: int,
     *,
+    known: Mapping[str, KnownPrice],
     snapshot_at: datetime,
 ) -> StoredInvoice:
-    """Make the mirror what this newer snapshot says; the business's lock is held, the lines' prices are mirrored."""
+    """Make the mirror what this newer snapshot says; the business's lock is held, its ``priced_lines`` are known."""
     connection.exec_driver_sql(
         _REPLACE,
         {
@@ -86,14 +80,14 @@ def store_invoice(
             "snapshot_at": snapshot_at,
         },
     )
-    before, after = _replace_lines(connection, invoice)
+    before, after = _replace_lines(connection, invoice, known)
     return StoredInvoice(before, after)
 
 
-def _replace_lines(connection: Connection, invoice: Invoice) -> tuple[Spans, Spans]:
-    """Store what the invoice bills of the meter; returns the stretches of time that it named before, and names now."""
+def _replace_lines(connection: Connection, invoice: Invoice, known: Mapping[str, KnownPrice]) -> tuple[Spans, Spans]:
+    """Store what the invoice bills of our meter; returns the stretches of time that it named before, and names now."""
     before = {(start, end) for start, end in connection.exec_driver_sql(_FORGET_LINES, (invoice.id,))}
-    lines = _metered_lines(connection, invoice)
+    lines = _minutes_lines(invoice, known)
     connection.exec_driver_sql(
         _LINES,
         {
@@ -113,24 +107,18 @@ def _replace_lines(connection: Connection, invoice: Invoice) -> tuple[Spans, Spa
     return before, {(start, end) for _, start, end in lines}
 
 
-def _metered_lines(
-    connection: Connection, invoice: Invoice
+def _minutes_lines(
+    invoice: Invoice, known: Mapping[str, KnownPrice]
 ) -> dict[tuple[str, datetime, datetime], tuple[Decimal, int]]:
-    """Quantity and cents of the metered lines by price and stretch of time, all tiers together.
+    """Quantity and cents of the lines of minutes by price and stretch of time, all tiers together.
 
-    A renewal without any metered line bills nothing of a metered item: its period is then the invoice's own, which
-    for a renewal looks back.
+    An invoice without any, as of an add-on that is billed by the week, tells nothing of periods.
     """
-    known = _metered(connection, {line.price_id for line in invoice.lines if line.price_id is not None})
     found: dict[tuple[str, datetime, datetime], tuple[Decimal, int]] = {}
     for line in invoice.lines:
-        metered = known.get(line.price_id or "", False) if line.metered is None else line.metered
-        if metered and line.start < line.end:
-            key = (line.price_id or "", line.start, line.end)
+        price = known.get(line.price_id or "")
+        if price is not None and price.role is PriceRole.MINUTES and line.start < line.end:
+            key = (price.id, line.start, line.end)
             quantity, cents = found.get(key, (Decimal(0), 0))
             found[key] = (quantity + line.quantity, cents + line.amount_cents)
-    if not found and invoice.billing_reason == RENEWAL and invoice.period is not None:
-        price_id = connection.exec_driver_sql(_METERED_PRICE, (invoice.subscription_id,)).scalar()
-        if price_id is not None:
-            found[price_id, *invoice.period] = (Decimal(0), 0)
     return found

@@ -4,9 +4,9 @@ Events go the way of webhooks, through webhook_events, marked as recovered. Of a
 mirrored only the fetching is asked for: once per object, however many changes it had.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import orjson
@@ -14,8 +14,10 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline.events import fetch_requests, queue
+from pipeline.prices.price_roles import KnownPrice, known_prices
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.providers.stripe_fields import Subscription, read_subscription
+from pipeline.shared.settings import METER_EVENT_NAME
 
 log = structlog.get_logger()
 
@@ -24,6 +26,8 @@ SINCE = timedelta(days=4)
 #: Rows of a transaction.
 CHUNK = 100
 #: Stripe filters by so many types at once.
+MOST_TYPES = 20
+#: The events that are looked for.
 TYPES = (
     "customer.created",
     "customer.updated",
@@ -44,12 +48,19 @@ TYPES = (
     "price.created",
     "price.updated",
     "product.updated",
+    "billing.meter.updated",
+    "billing.meter.deactivated",
+    "billing.meter.reactivated",
 )
 
 _MIRRORED = """
-select stripe_id, status, metered_item_id, metered_price_id, period_start, period_end, cancel_at_period_end, cancel_at,
-       ended_at, price_ids
+select stripe_id, status, metered_item_id, period_start, period_end, cancel_at_period_end, cancel_at, ended_at
 from subscriptions where stripe_id = any(%s::text[])
+"""
+
+_ITEMS = """
+select i.id, i.price_id, i.role, i.quantity
+from subscription_items i join subscriptions s on s.id = i.subscription_id where s.stripe_id = any(%s::text[])
 """
 
 _LINKED = "select stripe_customer_id from businesses where stripe_customer_id = any(%s::text[])"
@@ -63,7 +74,8 @@ def recover_events(engine: Engine, api: StripeApi, now: datetime) -> int:
     Raises StripeApiError; what was stored before stays.
     """
     count = 0
-    for events in _chunks(api.undelivered_events(TYPES, now - SINCE), CHUNK):
+    found = chain.from_iterable(api.undelivered_events(types, now - SINCE) for types in _chunks(TYPES, MOST_TYPES))
+    for events in _chunks(found, CHUNK):
         with engine.begin() as connection:
             for event in events:
                 count += queue.store_event(
@@ -81,16 +93,17 @@ def recover_events(engine: Engine, api: StripeApi, now: datetime) -> int:
     return count
 
 
-def sweep_subscriptions(engine: Engine, api: StripeApi) -> int:
+def sweep_subscriptions(engine: Engine, api: StripeApi, event_name: str = METER_EVENT_NAME) -> int:
     """Have those subscriptions of the account fetched that are not as they are mirrored; how many.
 
+    ``event_name`` is our meter's, by which items may have another role than they had.
     One of a customer that no business is linked to, and that names none, is nobody's. Raises StripeApiError.
     """
     count = 0
     for objects in _chunks(api.all_subscriptions(), CHUNK):
         found = [read for each in objects if (read := read_subscription(each)) is not None]
         with engine.begin() as connection:
-            different = _different(connection, found)
+            different = _different(connection, found, event_name)
             fetch_requests.request_fetches(
                 connection, {("subscription", stripe_id): "swept" for stripe_id in different}
             )
@@ -100,30 +113,39 @@ def sweep_subscriptions(engine: Engine, api: StripeApi) -> int:
     return count
 
 
-def _different(connection: Connection, found: list[Subscription]) -> list[str]:
-    mirrored = {row.stripe_id: row for row in connection.exec_driver_sql(_MIRRORED, ([it.stripe_id for it in found],))}
+def _different(connection: Connection, found: list[Subscription], event_name: str) -> list[str]:
+    ids = [it.stripe_id for it in found]
+    mirrored = {row.stripe_id: row for row in connection.exec_driver_sql(_MIRRORED, (ids,))}
+    items = {tuple(row) for row in connection.exec_driver_sql(_ITEMS, (ids,))}
+    known = known_prices(connection, {item.price.id for it in found for item in it.items}, event_name)
     customers = [it.owned.customer_id for it in found]
     linked = set(connection.exec_driver_sql(_LINKED, (customers,)).scalars())
     return [
         it.stripe_id
         for it in found
         if (
-            _differs(it, mirrored[it.stripe_id])
+            _differs(it, mirrored[it.stripe_id]) or (it.ended_at is None and not _items_of(it, known) <= items)
             if it.stripe_id in mirrored
             else it.owned.customer_id in linked or it.owned.named_business_id is not None
         )
     ]
 
 
+def _items_of(it: Subscription, known: Mapping[str, KnownPrice]) -> set[tuple[str, str, str | None, int | None]]:
+    """Its items as the mirror should have them."""
+    roles = {price_id: price.role for price_id, price in known.items()}
+    return {(item.id, item.price.id, roles.get(item.price.id), item.quantity) for item in it.items}
+
+
 def _differs(it: Subscription, row: Any) -> bool:
     periods = {item.id: item.period or it.period for item in it.items}
     period = periods.get(row.metered_item_id)
-    return (
-        (it.status, it.cancel_at_period_end, it.cancel_at, it.ended_at)
-        != (row.status, row.cancel_at_period_end, row.cancel_at, row.ended_at)
-        or sorted({item.price.id for item in it.items}) != row.price_ids
-        or (row.metered_item_id is not None and period != (row.period_start, row.period_end))
-    )
+    return (it.status, it.cancel_at_period_end, it.cancel_at, it.ended_at) != (
+        row.status,
+        row.cancel_at_period_end,
+        row.cancel_at,
+        row.ended_at,
+    ) or (row.metered_item_id is not None and period != (row.period_start, row.period_end))
 
 
 def _chunks(objects: Iterable[T], size: int) -> Iterator[list[T]]:

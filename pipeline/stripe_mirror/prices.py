@@ -36,8 +36,8 @@ returning plan_id
 
 # The subscriptions that have this price and another plan than it says.
 _OTHERWISE_PLANNED = """
-select stripe_id from subscriptions
-where price_ids @> to_jsonb(%(id)s::text) and plan_id is distinct from %(plan_id)s and ended_at is null
+select distinct s.stripe_id from subscription_items i join subscriptions s on s.id = i.subscription_id
+where i.price_id = %(id)s and s.plan_id is distinct from %(plan_id)s and s.ended_at is null
 """
 
 _OF_PRODUCT = "select id from stripe_prices where product_id = %s"

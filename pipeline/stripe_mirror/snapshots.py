@@ -16,9 +16,11 @@ from sqlalchemy import Connection
 
 from pipeline.businesses.consequences import Consequences
 from pipeline.events.outcomes import MoreBusinesses
-from pipeline.providers.stripe_fields import Customer, Invoice, Owned, Price, Subscription
+from pipeline.prices.price_roles import KnownPrice, known_prices
+from pipeline.providers.stripe_fields import Customer, Invoice, Meter, Owned, Price, Subscription
 from pipeline.stripe_mirror import customers, effects, invoices
 from pipeline.stripe_mirror.customers import Links, UnlinkedError
+from pipeline.stripe_mirror.meters import store_meter
 from pipeline.stripe_mirror.prices import ensure, plan_ids, store_price
 from pipeline.stripe_mirror.subscriptions import store_subscription
 
@@ -28,8 +30,9 @@ RELEASES = frozenset({"acacia", "basil", "clover", "dahlia", "endive"})
 
 _VERSION = re.compile(r"(20[0-9]{2}-[01][0-9]-[0-3][0-9])(?:\.([a-z]+))?")
 
-# Stored: what each object's mirror was made from. Prices and customers, which no business's lock guards, are locked.
+# Stored: what each object's mirror was made from. What no business's lock guards is locked.
 _STORED = {
+    "meter": "select id, snapshot_at from stripe_meters where id = any(%s::text[]) order by id for no key update",
     "price": "select id, snapshot_at from stripe_prices where id = any(%s::text[]) order by id for no key update",
     "customer": "select id, snapshot_at from stripe_customers where id = any(%s::text[]) order by id for no key update",
     "subscription": "select stripe_id, snapshot_at from subscriptions where stripe_id = any(%s::text[])",
@@ -38,13 +41,15 @@ _STORED = {
 
 _BUSINESS_OF_SUBSCRIPTION = "select stripe_id, business_id from subscriptions where stripe_id = any(%s::text[])"
 
-Content = Customer | Price | Subscription | Invoice
+Content = Meter | Customer | Price | Subscription | Invoice
 Key = tuple[str, str]
 
 
 def key_of(content: Content) -> Key:
     """An object's kind, in the word of the table refreshes, and its id."""
     match content:
+        case Meter():
+            return "meter", content.id
         case Customer():
             return "customer", content.id
         case Price():
@@ -53,6 +58,17 @@ def key_of(content: Content) -> Key:
             return "subscription", content.stripe_id
         case Invoice():
             return "invoice", content.id
+
+
+def priced_of(content: Content) -> set[str]:
+    """The prices that must be known before it is applied."""
+    match content:
+        case Subscription():
+            return {item.price.id for item in content.items}
+        case Invoice():
+            return invoices.priced_lines(content)
+        case _:
+            return set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +103,13 @@ def known_version(api_version: str | None) -> bool:
 
 
 def place(snapshot: Snapshot) -> tuple[int, str, float]:
-    """Its place in a batch: prices and customers first, since the others ask for them; each object's oldest first."""
+    """Its place in a batch: after the kinds of objects that it asks for; each object's oldest first."""
     kind, object_id = snapshot.key
     return list(_STORED).index(kind), object_id, math.inf if snapshot.at is None else snapshot.at.timestamp()
 
 
 def stored_at(connection: Connection, keys: Collection[Key]) -> dict[Key, datetime]:
-    """What the mirrors of these objects were made from; prices and customers are locked until the commit."""
+    """What the mirrors of these objects were made from; those of no business are locked until the commit."""
     found: dict[Key, datetime] = {}
     for kind, query in _STORED.items():
         ids = sorted({object_id for key_kind, object_id in keys if key_kind == kind})
@@ -118,7 +134,8 @@ def businesses_of_snapshots(connection: Connection, snapshots: Collection[Snapsh
 class Mirror:
     """Applies the snapshots of one batch, in one transaction, under the locks of ``locked``.
 
-    Made with all of the batch, then given each in its ``place``; then ``consequences`` are to be settled.
+    Made with all of the batch and our meter's event name, then given each in its ``place``; then ``consequences`` are
+    to be settled.
     """
 
     def __init__(
@@ -128,9 +145,11 @@ class Mirror:
         *,
         locked: AbstractSet[int],
         consequences: Consequences,
+        event_name: str,
         now: datetime,
     ) -> None:
         self._connection = connection
+        self._event_name = event_name
         self._consequences = consequences
         self._batch = batch
         self._locked = locked
@@ -156,6 +175,8 @@ class Mirror:
         if snapshot.fetched and snapshot.seen is not None:
             at = max(at, snapshot.seen)
         match snapshot.content:
+            case Meter() as meter:
+                store_meter(self._connection, meter, at, self._consequences)
             case Customer() as customer:
                 customers.store_customer(self._connection, customer, at)
                 self._consequences.customers_known = True
@@ -164,7 +185,12 @@ class Mirror:
             case Subscription() as subscription:
                 assert business_id is not None
                 told = store_subscription(
-                    self._connection, subscription, business_id, snapshot_at=at, api_version=snapshot.api_version
+                    self._connection,
+                    subscription,
+                    business_id,
+                    known=self._known_prices(snapshot),
+                    snapshot_at=at,
+                    api_version=snapshot.api_version,
                 )
                 effects.follow_subscription(
                     self._connection,
@@ -177,7 +203,9 @@ class Mirror:
                 )
             case Invoice() as invoice:
                 assert business_id is not None
-                billed = invoices.store_invoice(self._connection, invoice, business_id, snapshot_at=at)
+                billed = invoices.store_invoice(
+                    self._connection, invoice, business_id, known=self._known_prices(snapshot), snapshot_at=at
+                )
                 effects.follow_invoice(
                     self._connection, invoice, billed, business_id, consequences=self._consequences, now=self._now
                 )
@@ -192,12 +220,20 @@ class Mirror:
             return "unknown-version"
         if stored is not None and snapshot.at <= stored:
             return "same-second" if snapshot.at == stored else "older-snapshot"
-        if isinstance(snapshot.content, Invoice):
+        if isinstance(snapshot.content, Invoice | Subscription):
             if not snapshot.content.complete:
-                return "more-lines"
-            if invoices.unknown_prices(self._connection, snapshot.content):
+                return "more-lines" if isinstance(snapshot.content, Invoice) else "more-items"
+            if self._undecided(snapshot):
                 return "unknown-price"
         return None
+
+    def _known_prices(self, snapshot: Snapshot) -> dict[str, KnownPrice]:
+        return known_prices(self._connection, priced_of(snapshot.content), self._event_name)
+
+    def _undecided(self, snapshot: Snapshot) -> bool:
+        """Whether it has a price of which the mirror can't tell whether it counts minutes."""
+        known = self._known_prices(snapshot)
+        return any(price_id not in known or known[price_id].role is None for price_id in priced_of(snapshot.content))
 
     def _business_of(self, snapshot: Snapshot) -> int | None:
         if snapshot.owned is None:

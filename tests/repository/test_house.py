@@ -234,7 +234,7 @@ def test_every_word_in_sql_is_one_of_its_enumeration():
 
 
 #: The kinds of what is fetched, in the column ``kind`` of refreshes.
-FETCHED = {"call", "customer", "subscription", "invoice", "price", "event"}
+FETCHED = {"call", "customer", "subscription", "invoice", "price", "meter", "event"}
 
 
 # Writers

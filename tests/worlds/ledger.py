@@ -48,7 +48,6 @@ class Ledger:
             period_end=PERIOD_END,
             billing_cycle_anchor=PERIOD_START,
             started_at=PERIOD_START,
-            price_ids="[]",
             snapshot_at=PERIOD_START,
         )
 

@@ -8,7 +8,12 @@ from tests.worlds.world import PERIOD_END, PERIOD_START
 Json = dict[str, Any]
 
 
-def price(price_id: str = "price_starter", plan: str | None = "starter", usage_type: str = "metered") -> Json:
+def price(
+    price_id: str = "price_starter",
+    plan: str | None = "starter",
+    usage_type: str = "metered",
+    meter: str = "mtr_minutes",
+) -> Json:
     return {
         "id": price_id,
         "object": "price",
@@ -17,7 +22,7 @@ def price(price_id: str = "price_starter", plan: str | None = "starter", usage_t
         "lookup_key": None,
         "metadata": {"altiora_plan": plan} if plan else {},
         "product": "prod_minutes",
-        "recurring": {"interval": "month", "meter": "mtr_minutes" if usage_type == "metered" else None}
+        "recurring": {"interval": "month", "meter": meter if usage_type == "metered" else None}
         | {"usage_type": usage_type},
         "type": "recurring",
     }

@@ -57,6 +57,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.now = at("20 Nov 12:00")
+        with self.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "insert into stripe_meters values ('mtr_minutes', 'call_minutes', true, true, %s), "
+                "('mtr_sms', 'sms_sent', true, true, %s)",
+                (at("1 Oct"), at("1 Oct")),
+            )
         self.b = self.business("B", "starter", "UTC", NUMBER_OF_B)
         self.f = self.business("F", "free", "America/New_York", NUMBER_OF_F)
         self.subscription_of_b = self.subscribe(self.b, "starter", PERIOD_START, PERIOD_END)
@@ -101,8 +107,8 @@ class World:
                 connection.exec_driver_sql(
                     "insert into subscriptions (stripe_id, business_id, stripe_customer_id, status, plan_id,"
                     " metered_item_id, metered_price_id, period_start, period_end, billing_cycle_anchor, started_at,"
-                    " price_ids, api_version, snapshot_at) values (%s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, %s,"
-                    " '[]', '2026-10-28.endive', %s) returning id",
+                    " api_version, snapshot_at) values (%s, %s, %s, 'active', %s, %s, %s, %s, %s, %s, %s,"
+                    " '2026-10-28.endive', %s) returning id",
                     (
                         f"sub_{business_id}",
                         business_id,

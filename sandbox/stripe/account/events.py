@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sandbox.stripe.account.state import API_VERSION, Object, State, difference, new_id
+from sandbox.stripe.api.lists import shown_in_part
 from sandbox.stripe.api.old_shapes import reshaped
 
 Deliver = Callable[[Object], Awaitable[None]]
@@ -41,6 +42,7 @@ class Events:
         data: Object = {"object": copy.deepcopy(subject)}
         if previous is not None:
             data["previous_attributes"] = copy.deepcopy(previous)
+        shown_in_part(data["object"])
         version = self._state.rules.webhook_api_version
         if version != API_VERSION:
             data = reshaped(data, version, self._state.prices)

@@ -17,7 +17,7 @@ from sandbox.stripe.account.events import Cause, Events, cause
 from sandbox.stripe.account.state import API_VERSION, Object, State, new_id
 from sandbox.stripe.api.errors import StripeError, in_use, server_error, too_many, unknown_url
 from sandbox.stripe.api.idempotency import Answer, IdempotencyKeys, refused
-from sandbox.stripe.api.lists import expand
+from sandbox.stripe.api.lists import expand, shown_in_part
 from sandbox.stripe.api.params import Params, decode
 
 FORM = "application/x-www-form-urlencoded"
@@ -80,6 +80,7 @@ class Door:
             body = copy.deepcopy(await handler(Call(params, request.path_params, path, key)))
             for each in expansions:
                 expand(self._state, body, each)
+            shown_in_part(body)
             if word == "500_done":
                 raise server_error()
             return Answer(200, body)

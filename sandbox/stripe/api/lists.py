@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from sandbox.stripe.account.state import Object, State
 from sandbox.stripe.api.errors import StripeError, invalid, no_such
@@ -32,6 +33,16 @@ def paged(objects: Iterable[Object], params: Params, url: str) -> Object:
         rows = rows if after is None else rows[_place(rows, after, "starting_after") + 1 :]
         page = rows[:size]
     return {"object": "list", "data": page, "has_more": len(rows) > len(page), "url": url}
+
+
+def shown_in_part(node: Any) -> None:
+    """Cut the lists inside an object as Stripe shows them: their first rows, and whether there are more."""
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if isinstance(value, dict) and value.get("object") == "list" and name in {"items", "lines"}:
+            value["has_more"] = len(value["data"]) > USUAL
+            value["data"] = value["data"][:USUAL]
+        for each in value if isinstance(value, list) else [value]:
+            shown_in_part(each)
 
 
 def _place(rows: list[Object], cursor: str, param: str) -> int:

@@ -49,6 +49,7 @@ class SubscriptionsApi:
             door.route("GET", "/v1/subscriptions/{id}", self.get_subscription),
             door.route("POST", "/v1/subscriptions/{id}", self.update_subscription),
             door.route("DELETE", "/v1/subscriptions/{id}", self.cancel_subscription),
+            door.route("GET", "/v1/subscription_items", self.list_items),
         ]
 
     async def list_subscriptions(self, call: Call) -> Object:
@@ -64,6 +65,10 @@ class SubscriptionsApi:
             and created(row)
         ]
         return paged(rows, call.params, call.path)
+
+    async def list_items(self, call: Call) -> Object:
+        subscription = found(self._state.subscriptions, "subscription", call.params.required("subscription"))
+        return paged(subscription["items"]["data"], call.params, call.path)
 
     async def create_subscription(self, call: Call) -> Object:
         params = call.params

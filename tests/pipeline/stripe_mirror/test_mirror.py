@@ -224,14 +224,15 @@ def test_the_metered_items_period_counts_where_items_differ(world):
     tell(world, both)
     (row,) = world.rows("select * from subscriptions")
     assert (row.period_end, row.metered_item_id) == (PERIOD_END, "si_price_starter")
-    assert row.price_ids == ["price_flat", "price_starter"]
+    rows = world.rows("select price_id, role from subscription_items order by 1")
+    assert rows == [("price_flat", "fee"), ("price_starter", "minutes")]
 
 
 def test_of_two_metered_items_the_one_that_a_plan_claims_counts_minutes(world):
-    tell(world, subscription(prices=[price("price_sms", plan=None), price()]))
+    tell(world, subscription(prices=[price("price_other", plan=None), price()]))
     (row,) = world.rows("select * from subscriptions")
     assert (row.metered_price_id, row.plan_id) == ("price_starter", PLAN_IDS["starter"])
-    assert kinds(world) == set()
+    assert kinds(world) == {"second-minutes-item", "unmapped-price"}
 
 
 def test_a_renewal_gives_the_next_records_plan_and_leaves_the_old_one(world):
@@ -264,13 +265,12 @@ def test_26_a_smaller_plan_raises_an_alert_for_what_is_above_it_and_deletes_noth
     assert world.rows("select kind from usage_alerts where resolved_at is null") == []
 
 
-def test_a_renewal_without_metered_lines_bills_nothing_of_its_own_period(world):
+def test_a_renewal_without_metered_lines_tells_nothing_of_periods(world):
     tell(world, subscription())
     tell(world, price("price_flat", usage_type="licensed"), type_="price.created")
     flat_only = lines(line("price_flat", 1, PERIOD_END, PERIOD_END + timedelta(days=31)))
     tell(world, invoice(lines=flat_only), PERIOD_END, "invoice.created")
-    (row,) = world.rows("select * from stripe_invoice_lines")
-    assert (row.period_start, row.period_end, row.minutes) == (PERIOD_START, PERIOD_END, 0)
+    assert world.rows("select * from stripe_invoice_lines") == []
 
 
 def test_a_price_that_turns_out_unmapped_leaves_the_business_and_asks_for_its_subscriptions(world):
@@ -286,7 +286,12 @@ def test_a_price_that_turns_out_unmapped_leaves_the_business_and_asks_for_its_su
     consequences = Consequences()
     with world.engine.begin() as connection:
         target = snapshots.Mirror(
-            connection, [snapshot], locked=set(), consequences=consequences, now=at("20 Nov 12:00")
+            connection,
+            [snapshot],
+            locked=set(),
+            consequences=consequences,
+            event_name="call_minutes",
+            now=at("20 Nov 12:00"),
         )
         target.apply(snapshot)
         consequences.settle(connection, at("20 Nov 12:00"))

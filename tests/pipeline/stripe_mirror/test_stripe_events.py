@@ -280,7 +280,9 @@ def test_nothing_is_applied_to_a_business_that_is_not_locked(world):
         event = event_types.decode_event(*row)
         assert isinstance(event, event_types.StripeEvent)
         with pytest.raises(MoreBusinesses) as raised:
-            event_types.apply_events(connection, [event], {world.f}, Consequences(), world.now, livemode=False)
+            event_types.apply_events(
+                connection, [event], {world.f}, Consequences(), world.now, livemode=False, event_name="call_minutes"
+            )
         assert raised.value.business_ids == {world.b}
         connection.rollback()
     assert world.drain().counts == {"processed": 1}
@@ -356,7 +358,7 @@ def test_a_damaged_event_ends_and_disturbs_nobody(world, body):
         locked = event_types.businesses_of_events(connection, [decoded])
         consequences = Consequences()
         (outcome,) = event_types.apply_events(
-            connection, [decoded], locked, consequences, at("20 Nov 12:00"), livemode=False
+            connection, [decoded], locked, consequences, at("20 Nov 12:00"), livemode=False, event_name="call_minutes"
         )
         consequences.settle(connection, at("20 Nov 12:00"))
         connection.rollback()
