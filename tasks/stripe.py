@@ -65,7 +65,10 @@ def compare_sums() -> None:
 @app.task(name="stripe.send-subscription-changes")
 def send_subscription_changes() -> None:
     """Send the subscription changes that are due."""
-    counts = sending.send_due_changes(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    settings = load(StripeSettings)
+    counts = sending.send_due_changes(
+        engine(), StripeApi(settings), business_clock().now(), event_name=settings.stripe_meter_event_name
+    )
     if counts:
         log.info("sent-subscription-changes", **counts)
     if counts[ChangeState.DONE]:

@@ -3,33 +3,39 @@
 import json
 from typing import Any
 
-from ops.commands.database import Chosen
+from ops.commands.database import Chosen, reading
 from ops.commands.output import WrongError, print_table, say, shown
 from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.shared.settings import StripeSettings, load
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.planning import Intent
+from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
 
 
 def show(intent: Intent, chosen: Chosen) -> None:
     """Print both, from a rehearsal against Stripe. Raises WrongError with Stripe's words."""
     from pipeline.providers.stripe_api import Refused, StripeApi, StripeApiError  # noqa: PLC0415 - stripe is slow to load, and only this needs it
 
-    behaviour, stripe = CHANGE_BEHAVIOURS[intent.kind], StripeApi(load(StripeSettings, chosen))
+    settings = load(StripeSettings, chosen)
+    behaviour, stripe = CHANGE_BEHAVIOURS[intent.kind], StripeApi(settings)
     rehearsal = Rehearsal(stripe)
     say(f"{intent.kind} of {intent.stripe_id}, nothing is sent:")
     try:
         it = stripe.get_subscription(intent.stripe_id)
-        if behaviour.in_effect(rehearsal, it, intent.params):
+        with reading(chosen) as connection:
+            look = look_at(connection, it, settings.stripe_meter_event_name)
+        if behaviour.in_effect(rehearsal, look, intent.params):
             say("  it is in effect already: no request")
             return
-        behaviour.ask(rehearsal, it, intent.params, "rehearsal")
+        behaviour.ask(rehearsal, look, intent.params, "rehearsal")
         for method, path, params in rehearsal.sent:
             say(f"  {method} {path} {json.dumps(params, sort_keys=True)}")
         if behaviour.after_last_push:
             say("  after Stripe has confirmed the last minutes of the present period")
-        details = behaviour.preview(it, intent.params)
+        details = behaviour.preview(look, intent.params)
         invoice = stripe.preview_invoice(intent.stripe_id, details)
+    except UnknownItemError as error:
+        raise WrongError(f"{error}: try again when a worker has fetched it") from error
     except Refused as refused:
         if refused.code == "invoice_upcoming_none":
             say("  no invoice follows")

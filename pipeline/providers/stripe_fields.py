@@ -232,7 +232,7 @@ def read_subscription(subscription: Any) -> Subscription | None:
         stripe_id=stripe_id,
         owned=Owned(customer_id, named_business(subscription)),
         status=status,
-        items=tuple(_items(subscription)),
+        items=tuple(read_items(subscription)),
         complete=not has_more(subscription.get("items")),
         period=_period(subscription),
         anchor=unix_instant(subscription.get("billing_cycle_anchor")),
@@ -246,7 +246,8 @@ def read_subscription(subscription: Any) -> Subscription | None:
     )
 
 
-def _items(subscription: Mapping[str, Any]) -> list[Item]:
+def read_items(subscription: Mapping[str, Any]) -> list[Item]:
+    """The items that a subscription shows, in its own order."""
     items = []
     for row in rows(subscription.get("items")):
         price = read_price(row.get("price")) or read_price(row.get("plan"))

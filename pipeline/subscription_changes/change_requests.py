@@ -4,13 +4,15 @@ Each says how things should be, not what to do: Stripe is looked at first, so a 
 done without another call, also when the answer to an earlier one was lost.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from pipeline.providers.stripe_words import SubscriptionStatus
+from pipeline.providers.stripe_fields import Item
+from pipeline.providers.stripe_words import SubscriptionStatus, UsageType
 from pipeline.subscription_changes.stripe_port import StripePort
+from pipeline.subscription_changes.subscription_look import SubscriptionLook as Look
 
 Json = Mapping[str, Any]
 
@@ -35,14 +37,17 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeBehaviour:
-    """What one kind does. ``wanted`` is the change's own ``params``; ``it`` the subscription as Stripe shows it now."""
+    """What one kind does. ``wanted`` is the change's own ``params``; ``look`` the subscription as Stripe shows it now.
 
-    in_effect: Callable[[StripePort, Json, Json], bool]
-    ask: Callable[[StripePort, Json, Json, str], None]
+    Each may raise UnknownItemError.
+    """
+
+    in_effect: Callable[[StripePort, Look, Json], bool]
+    ask: Callable[[StripePort, Look, Json, str], None]
     """Given the idempotency key of the request that brings the effect; those before it have keys that begin so."""
     after_last_push: bool = False
     """Stripe counts nothing more for the present period once it is done: what is unsent must have arrived before."""
-    preview: Callable[[Json, Json], dict[str, Any]] = lambda _it, _wanted: {}
+    preview: Callable[[Look, Json], dict[str, Any]] = lambda _look, _wanted: {}
     """How Stripe is asked what the change would bill (``subscription_details`` of a preview)."""
 
 
@@ -56,22 +61,22 @@ def _id(value: Any) -> str:
     return str(value["id"] if isinstance(value, Mapping) else value)
 
 
-def _modify(params: Mapping[str, Any]) -> Callable[[StripePort, Json, Json, str], None]:
-    def ask(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
-        api.modify_subscription(it["id"], params, key)
+def _modify(params: Mapping[str, Any]) -> Callable[[StripePort, Look, Json, str], None]:
+    def ask(api: StripePort, look: Look, _wanted: Json, key: str) -> None:
+        api.modify_subscription(look.it["id"], params, key)
 
     return ask
 
 
-def _cancel_at_period_end(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
-    _leave_schedule(api, it, key)
-    api.modify_subscription(it["id"], {"cancel_at_period_end": True}, key)
+def _cancel_at_period_end(api: StripePort, look: Look, _wanted: Json, key: str) -> None:
+    _leave_schedule(api, look.it, key)
+    api.modify_subscription(look.it["id"], {"cancel_at_period_end": True}, key)
 
 
-def _ends_with_its_period(_api: StripePort, it: Json, _wanted: Json) -> bool:
+def _ends_with_its_period(_api: StripePort, look: Look, _wanted: Json) -> bool:
     """Whoever asked for it: the customer portal sets the instant at which the latest of its items' periods ends."""
-    until = it.get("cancel_at")
-    ends = max((item["current_period_end"] for item in _items(it)), default=0)
+    it, until = look.it, look.it.get("cancel_at")
+    ends = max((item["current_period_end"] for item in it["items"]["data"]), default=0)
     return (
         it["status"] == SubscriptionStatus.CANCELED
         or bool(it["cancel_at_period_end"])
@@ -79,74 +84,82 @@ def _ends_with_its_period(_api: StripePort, it: Json, _wanted: Json) -> bool:
     )
 
 
-def _kept(_api: StripePort, it: Json, _wanted: Json) -> bool:
+def _kept(_api: StripePort, look: Look, _wanted: Json) -> bool:
+    it = look.it
     ends = it["cancel_at_period_end"] or it.get("cancel_at") or it.get("schedule")
     return it["status"] != SubscriptionStatus.CANCELED and not ends
 
 
-def _keep(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
+def _keep(api: StripePort, look: Look, _wanted: Json, key: str) -> None:
+    it = look.it
     _leave_schedule(api, it, key)
     # Whichever is set: the one is not cleared by the other. An empty string unsets an instant.
     by_instant = it.get("cancel_at") and not it["cancel_at_period_end"] and not it.get("schedule")
     api.modify_subscription(it["id"], {"cancel_at": ""} if by_instant else {"cancel_at_period_end": False}, key)
 
 
-def _cancel_now(api: StripePort, it: Json, _wanted: Json, _key: str) -> None:
+def _cancel_now(api: StripePort, look: Look, _wanted: Json, _key: str) -> None:
     # A DELETE has no idempotency key: the look before it is what keeps it from being done twice.
-    api.cancel_subscription(it["id"])
+    api.cancel_subscription(look.it["id"])
 
 
-def _items(it: Json) -> Sequence[Json]:
-    items: Sequence[Json] = it["items"]["data"]
-    return items
+def _has_prices(_api: StripePort, look: Look, wanted: Json) -> bool:
+    return set(wanted["prices"].values()) <= {item.price.id for item in look.items}
 
 
-def _usage_type(item: Json) -> str:
-    return str(item["price"]["recurring"]["usage_type"])
+def _plan_items(look: Look) -> dict[str, Item | None]:
+    """The item that the wanted price of each usage type takes the place of; what is not the plan's is left alone."""
+    return {UsageType.METERED: look.ours.minutes_item, UsageType.LICENSED: next(iter(look.ours.fees), None)}
 
 
-def _has_prices(_api: StripePort, it: Json, wanted: Json) -> bool:
-    return set(wanted["prices"].values()) <= {item["price"]["id"] for item in _items(it)}
-
-
-def _swapped(it: Json, wanted: Json) -> list[dict[str, str]]:
-    """The items with the wanted prices in place of those of the same kind; without its id an item would be added."""
+def _swapped(look: Look, wanted: Json) -> list[dict[str, Any]]:
+    """The plan items with the wanted prices; a fee keeps its quantity. Without its id an item would be added."""
+    present = _plan_items(look)
     swapped = []
     for usage_type, price in sorted(wanted["prices"].items()):
-        item = next((each for each in _items(it) if _usage_type(each) == usage_type), None)
-        swapped.append({"price": price} if item is None else {"id": item["id"], "price": price})
+        item = present[usage_type]
+        swapped.append({"price": price} | ({} if item is None else {"id": item.id, **_quantity(item)}))
     return swapped
+
+
+def _quantity(item: Item) -> dict[str, int]:
+    """Stripe sets what is not said to 1; of a metered price it takes none."""
+    return {} if item.quantity is None else {"quantity": item.quantity}
 
 
 #: The new price's included minutes begin with a new period; what the old one counted is billed at once.
 _FROM_NOW: Final = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior": "always_invoice"}
 
 
-def _upgrade(api: StripePort, it: Json, wanted: Json, key: str) -> None:
-    _leave_schedule(api, it, key)
-    api.modify_subscription(it["id"], {"items": _swapped(it, wanted), **_FROM_NOW}, key)
+def _upgrade(api: StripePort, look: Look, wanted: Json, key: str) -> None:
+    items = _swapped(look, wanted)
+    _leave_schedule(api, look.it, key)
+    api.modify_subscription(look.it["id"], {"items": items, **_FROM_NOW}, key)
 
 
-def _downgraded(api: StripePort, it: Json, wanted: Json) -> bool:
-    if _has_prices(api, it, wanted):
+def _downgraded(api: StripePort, look: Look, wanted: Json) -> bool:
+    if _has_prices(api, look, wanted):
         return True
-    if not it.get("schedule"):
+    if not look.it.get("schedule"):
         return False
-    last = api.get_schedule(_id(it["schedule"]))["phases"][-1]
+    last = api.get_schedule(_id(look.it["schedule"]))["phases"][-1]
     return set(wanted["prices"].values()) <= {_id(item["price"]) for item in last["items"]}
 
 
-def _downgrade(api: StripePort, it: Json, wanted: Json, key: str) -> None:
+def _downgrade(api: StripePort, look: Look, wanted: Json, key: str) -> None:
+    it, replaced = look.it, {item.price.id for item in _plan_items(look).values() if item is not None}
     if it.get("schedule"):
         schedule = api.get_schedule(_id(it["schedule"]))
     else:
         schedule = api.create_schedule(it["id"], f"{key}-schedule")
     present = schedule["phases"][0]
-    kept = [{"price": _id(item["price"]), **_quantity(item)} for item in present["items"]]
-    replaced = {item["price"]["id"] for item in _items(it) if _usage_type(item) in wanted["prices"]}
+    kept = [
+        {"price": _id(item["price"])} | ({} if item.get("quantity") is None else {"quantity": item["quantity"]})
+        for item in present["items"]
+    ]
     others = [item for item in kept if item["price"] not in replaced]
-    after = others + [{"price": price} for _, price in sorted(wanted["prices"].items())]
-    period_end = max(item["current_period_end"] for item in _items(it))
+    after = others + [{name: of for name, of in item.items() if name != "id"} for item in _swapped(look, wanted)]
+    period_end = _period_end(look)
     phases = [
         {"items": kept, "start_date": present["start_date"], "end_date": period_end},
         {"items": after, "start_date": period_end},
@@ -154,52 +167,55 @@ def _downgrade(api: StripePort, it: Json, wanted: Json, key: str) -> None:
     api.update_schedule(schedule["id"], {"phases": phases, "end_behavior": "release"}, key)
 
 
-def _quantity(item: Json) -> dict[str, int]:
-    return {} if item.get("quantity") is None else {"quantity": item["quantity"]}
+def _period_end(look: Look) -> int:
+    """When the present period of its minutes ends, in seconds; where it counts none, the last of its periods."""
+    counting = look.ours.minutes_item
+    ends = {item["id"]: int(item["current_period_end"]) for item in look.it["items"]["data"]}
+    return max(ends.values()) if counting is None else ends[counting.id]
 
 
-def _resume_collection(api: StripePort, it: Json, _wanted: Json, key: str) -> None:
+def _resume_collection(api: StripePort, look: Look, _wanted: Json, key: str) -> None:
     """Drafts that were kept meanwhile are not collected by themselves when the pause ends: they go on first."""
-    for invoice in api.list_drafts(it["id"]):
+    for invoice in api.list_drafts(look.it["id"]):
         if not invoice["auto_advance"]:
             api.update_invoice(invoice["id"], {"auto_advance": True}, f"{key}-{invoice['id']}")
     # An empty string unsets it; None would be dropped from the request.
-    api.modify_subscription(it["id"], {"pause_collection": ""}, key)
+    api.modify_subscription(look.it["id"], {"pause_collection": ""}, key)
 
 
-def _metadata(api: StripePort, it: Json, wanted: Json, key: str) -> None:
-    api.modify_subscription(it["id"], {"metadata": wanted["metadata"]}, key)
+def _metadata(api: StripePort, look: Look, wanted: Json, key: str) -> None:
+    api.modify_subscription(look.it["id"], {"metadata": wanted["metadata"]}, key)
 
 
 CHANGE_BEHAVIOURS: Final[Mapping[ChangeKind, ChangeBehaviour]] = {
     ChangeKind.CANCEL_AT_PERIOD_END: ChangeBehaviour(
         _ends_with_its_period,
         _cancel_at_period_end,
-        preview=lambda _it, _wanted: {"cancel_at_period_end": True},
+        preview=lambda _look, _wanted: {"cancel_at_period_end": True},
     ),
     ChangeKind.KEEP: ChangeBehaviour(_kept, _keep),
     ChangeKind.CANCEL_NOW: ChangeBehaviour(
-        lambda _api, it, _wanted: it["status"] == SubscriptionStatus.CANCELED,
+        lambda _api, look, _wanted: look.it["status"] == SubscriptionStatus.CANCELED,
         _cancel_now,
         after_last_push=True,
-        preview=lambda _it, _wanted: {"cancel_now": True},
+        preview=lambda _look, _wanted: {"cancel_now": True},
     ),
     ChangeKind.UPGRADE: ChangeBehaviour(
         _has_prices,
         _upgrade,
         after_last_push=True,
-        preview=lambda it, wanted: {"items": _swapped(it, wanted), **_FROM_NOW},
+        preview=lambda look, wanted: {"items": _swapped(look, wanted), **_FROM_NOW},
     ),
     ChangeKind.DOWNGRADE: ChangeBehaviour(_downgraded, _downgrade),
     ChangeKind.PAUSE_COLLECTION: ChangeBehaviour(
-        lambda _api, it, _wanted: it.get("pause_collection") is not None,
+        lambda _api, look, _wanted: look.it.get("pause_collection") is not None,
         _modify({"pause_collection": {"behavior": "keep_as_draft"}}),
     ),
     ChangeKind.RESUME_COLLECTION: ChangeBehaviour(
-        lambda _api, it, _wanted: it.get("pause_collection") is None, _resume_collection
+        lambda _api, look, _wanted: look.it.get("pause_collection") is None, _resume_collection
     ),
     ChangeKind.METADATA: ChangeBehaviour(
-        lambda _api, it, wanted: wanted["metadata"].items() <= dict(it.get("metadata") or {}).items(), _metadata
+        lambda _api, look, wanted: wanted["metadata"].items() <= dict(look.it.get("metadata") or {}).items(), _metadata
     ),
 }
 

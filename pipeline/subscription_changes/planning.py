@@ -21,11 +21,14 @@ where business_id = %s and status not in ('canceled', 'incomplete_expired')
 order by metered_item_id is not null desc, started_at desc, id desc limit 1
 """
 
-# The prices that stand for a plan, the newest of each kind that can be sold.
+# The prices that stand for a plan, the newest of each kind that can be sold; metered on the meter of the present one.
 _PRICES = """
 select distinct on (price.usage_type) price.usage_type, price.id
 from stripe_prices price join subscription_plans plan on plan.id = price.plan_id
-where plan.code = %s and price.active
+where plan.code = %(plan)s and price.active
+  and price.meter_id is not distinct from case price.usage_type when 'metered' then coalesce((
+    select present.meter_id from subscription_items i join stripe_prices present on present.id = i.price_id
+    where i.subscription_id = %(subscription_id)s and i.role = 'minutes' limit 1), price.meter_id) end
 order by price.usage_type, price.snapshot_at desc, price.id
 """
 
@@ -65,7 +68,8 @@ def intend(connection: Connection, business_id: int, kind: ChangeKind, plan: str
         )
     params: dict[str, Any] = {}
     if plan is not None:
-        prices: dict[str, str] = dict(connection.exec_driver_sql(_PRICES, (plan,)).all())
+        about = {"plan": plan, "subscription_id": found.id}
+        prices: dict[str, str] = dict(connection.exec_driver_sql(_PRICES, about).all())
         if "metered" not in prices:
             raise ChangeError(f"no metered price of Stripe's stands for plan {plan}: see `altiora doctor`")
         params = {"plan": plan, "prices": prices}

@@ -21,20 +21,33 @@ from pipeline.providers.outbox_sender import (
     backoff_seconds,
     send_due,
 )
+from pipeline.providers.stripe_api import Limited
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
+from pipeline.shared.settings import METER_EVENT_NAME
 from pipeline.subscription_changes import change_states
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.change_states import Change, ChangeState
 from pipeline.subscription_changes.stripe_port import StripePort
+from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
 
 BATCH = 50
 
 _log = structlog.get_logger(__name__)
 
 
-def send_due_changes(engine: Engine, api: StripePort, now: datetime, *, seconds: float = SECONDS) -> Counter[str]:
-    """Send the changes that are due until nothing is left or ``seconds`` (machine time) have passed."""
+def send_due_changes(
+    engine: Engine,
+    api: StripePort,
+    now: datetime,
+    *,
+    event_name: str = METER_EVENT_NAME,
+    seconds: float = SECONDS,
+) -> Counter[str]:
+    """Send the changes that are due until nothing is left or ``seconds`` (machine time) have passed.
+
+    ``event_name`` is our meter's: by it a subscription's items are told apart.
+    """
 
     def claim(connection: Connection) -> Claimed[Change]:
         changes = claim_changes(connection, now)
@@ -42,7 +55,7 @@ def send_due_changes(engine: Engine, api: StripePort, now: datetime, *, seconds:
         return Claimed(changes, more=bool(changes))
 
     def attempt(change: Change) -> str:
-        return _attempt(api, change)
+        return _attempt(engine, api, change, event_name)
 
     def settle(connection: Connection, change: Change, answer: SendAnswer) -> None:
         _settle(connection, change, answer, now)
@@ -55,13 +68,20 @@ def claim_changes(connection: Connection, now: datetime) -> Sequence[Change]:
     return change_states.take_due_changes(connection, now, limit=BATCH, lease_seconds=LEASE_SECONDS)
 
 
-def _attempt(api: StripePort, change: Change) -> str:
+def _attempt(engine: Engine, api: StripePort, change: Change, event_name: str) -> str:
     behaviour = CHANGE_BEHAVIOURS[change.kind]
     it = api.get_subscription(change.stripe_id)
-    if behaviour.in_effect(api, it, change.params):
-        return "in effect already"
-    # The key is a new one after a 5xx, which is replayed for 24 hours; after the look above that is safe.
-    behaviour.ask(api, it, change.params, change.idempotency_key)
+    with engine.connect() as connection:
+        look = look_at(connection, it, event_name)
+    try:
+        if behaviour.in_effect(api, look, change.params):
+            return "in effect already"
+        # The key is a new one after a 5xx, which is replayed for 24 hours; after the look above that is safe.
+        behaviour.ask(api, look, change.params, change.idempotency_key)
+    except UnknownItemError as error:
+        with engine.begin() as connection:
+            fetch_requests.request_fetch(connection, "subscription", change.stripe_id, "unknown-price")
+        raise Limited(str(error)) from error
     return "accepted"
 
 

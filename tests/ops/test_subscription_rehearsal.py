@@ -9,6 +9,7 @@ from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.providers.stripe_api import StripeApi
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, ChangeKind
+from pipeline.subscription_changes.subscription_look import look_at
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import on_professional
 
@@ -71,11 +72,13 @@ def test_what_is_rehearsed_is_what_is_sent(works, kind, before):
     rehearsal = Rehearsal(real)
 
     it = real.get_subscription(intent.stripe_id)
-    assert not behaviour.in_effect(rehearsal, it, wanted)
-    behaviour.ask(rehearsal, it, wanted, "a-key")
+    with works.engine.connect() as connection:
+        look = look_at(connection, it, "call_minutes")
+    assert not behaviour.in_effect(rehearsal, look, wanted)
+    behaviour.ask(rehearsal, look, wanted, "a-key")
     assert real.sent == [], "nothing is sent"
     assert real.get_subscription(intent.stripe_id) == it
-    behaviour.ask(real, it, wanted, "a-key")
+    behaviour.ask(real, look, wanted, "a-key")
     assert rehearsal.sent == real.sent
     assert rehearsal.sent
     if kind is ChangeKind.RESUME_COLLECTION:

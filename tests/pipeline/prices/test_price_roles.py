@@ -200,11 +200,9 @@ def test_45_minutes_beside_sms_are_invoiced_as_talked_and_nothing_is_carried(cus
     it, ledger = customers.it, customers.ledger
     clock = Clock(tmp_path / "clock")
     sms = it.control("/stripe/meters", event_name="sms_sent")
-    client = it.client.v1
-    about = {"currency": "usd", "product_data": {"name": "SMS"}, "unit_amount": 2}
-    of_sms = client.prices.create(about | {"recurring": {"interval": "month", "usage_type": "metered", "meter": sms}})
+    of_sms = it.price("SMS", unit_amount=2, recurring={"interval": "month", "usage_type": "metered", "meter": sms})
     customer = it.customer()
-    prices = [of_sms.id, *customers.prices.values()]
+    prices = [of_sms, *customers.prices.values()]
     it.control("/stripe/subscriptions", customer=customer, prices=prices, start=START.isoformat())
     business_id = ledger.insert(
         "businesses", name="B", time_zone="UTC", plan_id=1, stripe_customer_id=customer, created_at=START
@@ -236,7 +234,7 @@ def test_45_minutes_beside_sms_are_invoiced_as_talked_and_nothing_is_carried(cus
 
     work()
     _talk(ledger, business_id, 600, clock.now())
-    client.billing.meter_events.create(
+    it.client.v1.billing.meter_events.create(
         {"event_name": "sms_sent", "payload": {"stripe_customer_id": customer, "value": "250"}, "identifier": "sms"}
     )
     work()
@@ -260,8 +258,7 @@ def _talk(ledger, business_id, minutes, now):
 
 def test_45_a_subscription_with_many_items_is_fetched_whole(customers, tmp_path):
     it, ledger = customers.it, customers.ledger
-    about = {"currency": "usd", "recurring": {"interval": "month"}, "unit_amount": 200}
-    numbers = [it.client.v1.prices.create(about | {"product_data": {"name": f"Number {n}"}}).id for n in range(12)]
+    numbers = [it.price(f"Number {n}", unit_amount=200) for n in range(12)]
     customer = it.customer()
     it.control("/stripe/subscriptions", customer=customer, prices=[*numbers, *customers.prices.values()])
     ledger.insert("businesses", name="B", time_zone="UTC", plan_id=1, stripe_customer_id=customer, created_at=START)

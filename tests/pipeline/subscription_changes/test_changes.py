@@ -163,7 +163,7 @@ def test_a_worker_killed_between_call_and_commit(world):
     world.plan("cancel-at-period-end")
     with world.ledger.engine.begin() as connection:
         claimed = sending.claim_changes(connection, NOON)
-    sending._attempt(world.api, claimed[0])  # and then it died
+    sending._attempt(world.ledger.engine, world.api, claimed[0], "call_minutes")  # and then it died
     assert world.send() == {}, "leased"
     world.ledger.make_due()
     assert world.send() == {"done": 1}
