@@ -1032,5 +1032,34 @@ COMMENT ON COLUMN subscriptions.price_ids IS 'written no longer';
 
 UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
 
+-- Running upgrade 0007 -> 0008
+
+set local lock_timeout = '5s';
+
+ALTER TABLE usage_records ADD COLUMN increment_seconds INTEGER DEFAULT 60 NOT NULL;
+
+COMMENT ON COLUMN usage_records.increment_seconds IS 'of the plan when it was made: its calls are rounded up to it';
+
+ALTER TABLE usage_records ADD COLUMN late_policy TEXT DEFAULT 'carry' NOT NULL;
+
+COMMENT ON COLUMN usage_records.late_policy IS 'of the plan when it was made';
+
+ALTER TABLE usage_records ADD COLUMN late_limit_minutes INTEGER DEFAULT 3000 NOT NULL;
+
+COMMENT ON COLUMN usage_records.late_limit_minutes IS 'of the plan when it was made';
+
+ALTER TABLE usage_records ADD CONSTRAINT usage_records_increment_seconds_check CHECK (increment_seconds between 1 and 3600);
+
+ALTER TABLE usage_records ADD CONSTRAINT usage_records_late_policy_check CHECK (late_policy in ('carry', 'write-off'));
+
+update usage_records r
+set increment_seconds = p.increment_seconds, late_policy = p.late_policy, late_limit_minutes = p.late_limit_minutes
+from subscription_plans p
+where p.id = r.plan_id
+  and (r.increment_seconds, r.late_policy, r.late_limit_minutes)
+      <> (p.increment_seconds, p.late_policy, p.late_limit_minutes);
+
+UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
+
 COMMIT;
 

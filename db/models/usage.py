@@ -26,6 +26,8 @@ class UsageRecord(Base):
         CheckConstraint(one_of("state", "open", "closing", "closed"), name="state"),
         CheckConstraint("(state = 'closed') = (closed_at is not null)", name="closed_at"),
         CheckConstraint("calls >= 0 and seconds >= 0", name="figures"),
+        CheckConstraint("increment_seconds between 1 and 3600", name="increment_seconds"),
+        CheckConstraint(one_of("late_policy", "carry", "write-off"), name="late_policy"),
         Index("usage_records_due_idx", "period_end", postgresql_where=text("state = 'open'")),
         Index("usage_records_closing_idx", "period_end", postgresql_where=text("state = 'closing'")),
         Index(
@@ -81,6 +83,11 @@ class UsageRecord(Base):
         comment="when the finalised invoice was compared and the difference carried"
     )
     statement: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), comment="frozen at the close")
+    increment_seconds: Mapped[int] = mapped_column(
+        server_default=text("60"), comment="of the plan when it was made: its calls are rounded up to it"
+    )
+    late_policy: Mapped[str] = mapped_column(server_default=text("'carry'"), comment="of the plan when it was made")
+    late_limit_minutes: Mapped[int] = mapped_column(server_default=text("3000"), comment="of the plan when it was made")
 
 
 UsageRecord.__table__.append_constraint(  # type: ignore[attr-defined]  # __table__ is typed as its base class

@@ -21,7 +21,7 @@ from pipeline.events.outcomes import EventState, MoreBusinesses, Outcome
 from pipeline.providers.twilio_words import CallStatus
 from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
 from pipeline.usage.record_figures import CallDifference
-from pipeline.usage.rounding import billable_minutes, increments_of
+from pipeline.usage.rounding import billable_minutes
 
 
 class Batch:
@@ -89,7 +89,6 @@ class Batch:
 
     def _figures(self, now: datetime, *, bill_child_legs: bool) -> dict[str, Counted]:
         """What each call is to count; usage records that are missing are made."""
-        increments = increments_of(self._connection, self.businesses)
         billable = {
             sid: each
             for sid, each in self._candidates.items()
@@ -110,7 +109,8 @@ class Batch:
             business_id, ended_at, seconds = candidate.business_id, candidate.report.ended_at, candidate.report.seconds
             assert business_id is not None and ended_at is not None and seconds is not None  # noqa: PT018
             record = records.record_at(around[business_id], ended_at)
-            figures[sid] = Counted(billable_minutes(seconds, increments[business_id]), seconds, record)
+            assert record is not None
+            figures[sid] = Counted(billable_minutes(seconds, record.increment_seconds), seconds, record)
         return figures
 
     def _upsert(self, sids: list[str], counted: dict[str, Counted], locked: set[int], now: datetime) -> set[str]:

@@ -48,10 +48,7 @@ cross join lateral (
 where c.sid = any(%(sids)b::text[])
 """
 
-_INCREMENTS = """
-select r.id, p.increment_seconds from usage_records r join subscription_plans p on p.id = r.plan_id
-where r.id = any(%b::bigint[])
-"""
+_INCREMENTS = "select id, increment_seconds from usage_records where id = any(%b::bigint[])"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, record_figures
-from pipeline.usage.rounding import billable_minutes, increments_of
+from pipeline.usage.rounding import billable_minutes, increment_at
 
 _VALUES = """
 select b.id, case when p.included_minutes > 0 then p.price_cents::numeric / p.included_minutes else 0 end
@@ -153,19 +153,26 @@ def _twilio(
         stored = {row.sid: row for row in connection.exec_driver_sql(_MINUTES_OF, (sids,))}
         numbers = sorted({each.report.number for each in told if each.report.number is not None})
         holders: dict[str | None, int] = dict(connection.exec_driver_sql(_HOLDERS, (numbers,)).all())
-        owners = {row.business_id for row in stored.values() if row.business_id is not None} | set(holders.values())
-        increments = increments_of(connection, owners)
+        owners = {
+            sid: row.business_id if (row := stored.get(sid)) is not None else holders.get(each.report.number)
+            for each, sid in zip(told, sids, strict=True)
+        }
+        increments = {
+            each.report.sid: increment_at(connection, owner, each.report.ended_at)
+            for each in told
+            if (owner := owners[each.report.sid]) is not None and each.report.ended_at is not None
+        }
     for each in told:
         report = each.report
         known = stored.get(report.sid)
-        owner = known.business_id if known is not None else holders.get(report.number)
+        owner = owners[report.sid]
         if business_id is not None and owner != business_id:
             continue
         minutes = 0
         billed = is_billable_leg(report.status, report.seconds, report.parent_sid, bill_child_legs=bill_child_legs)
         if billed and report.seconds is not None:
-            step = 60 if owner is None else increments[owner]  # whose it is may turn out yet
-            minutes = billable_minutes(report.seconds, step)
+            # Whose it is may turn out yet.
+            minutes = billable_minutes(report.seconds, increments.get(report.sid, 60))
         difference = minutes - (known.minutes if known is not None else 0)
         yield Finding(
             "twilio-call",

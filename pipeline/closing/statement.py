@@ -141,7 +141,7 @@ jsonb_build_object(
   'business', jsonb_build_object('id', b.id, 'name', b.name, 'time_zone', b.time_zone),
   'plan', p.code,
   'plan_name', p.name,
-  'increment_seconds', p.increment_seconds,
+  'increment_seconds', r.increment_seconds,
   'period', jsonb_build_object('start', r.period_start, 'end', r.period_end),
   'for_stripe', r.subscription_id is not null,
   'calls', r.calls,

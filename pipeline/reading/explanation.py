@@ -32,7 +32,7 @@ select r.id, r.business_id, b.name as business, b.time_zone, r.subscription_id, 
        r.period_start, r.period_end, r.opened_at, r.closed_at, r.settled_at, r.included_minutes, r.calls, r.seconds,
        r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes,
        (r.statement ->> 'minutes')::int as statement_minutes, p.code as plan, p.name as plan_name, p.price_cents,
-       p.increment_seconds, p.bills_overage, p.included_minutes as plan_includes
+       r.increment_seconds, p.bills_overage, p.included_minutes as plan_includes
 from usage_records r
 join businesses b on b.id = r.business_id
 join subscription_plans p on p.id = r.plan_id

@@ -1,8 +1,8 @@
 """Carrying minutes that a closed record can't take any more: into the open one, or to where a person sees them.
 
-The plan of the period that they belong to decides. ``carry`` bills them in the open period, ``write-off`` gives them
+The rule that their own period was made with decides. ``carry`` bills them in the open period, ``write-off`` gives them
 away; corrections downwards are the customer's, and are carried either way. More late minutes of one period than the
-plan's limit are held, on no record, until a person decides.
+limit are held, on no record, until a person decides.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ insert into usage_adjustments
 values (%(business_id)s, %(kind)s, %(record_id)s, %(origin_id)s, %(call_sid)s, %(minutes)s, %(event_id)s, %(now)s)
 """
 
-# The period's own, its plan's rule, and how many of its minutes came too late so far.
+# The period's own, the rule that it was made with, and how many of its minutes came too late so far.
 _ORIGIN = """
-select r.business_id, r.subscription_id is not null as paid, p.code as plan, p.late_policy, p.late_limit_minutes,
+select r.business_id, r.subscription_id is not null as paid, p.code as plan, r.late_policy, r.late_limit_minutes,
        (select coalesce(sum(a.minutes), 0) from usage_adjustments a
         where a.origin_record_id = r.id and a.kind <> 'unbillable') as late,
        exists (select from usage_adjustments a where a.origin_record_id = r.id and a.kind = 'held') as holding

@@ -16,6 +16,7 @@ from pipeline.usage.periods import Period
 from pipeline.usage.record_bounds import end_record, merge_record, place_record
 from pipeline.usage.record_creation import NewRecord, NewRecords
 from pipeline.usage.records import RecordState
+from pipeline.usage.rounding import billable_minutes_sql
 from pipeline.usage.stripe_spans import Span, known_spans, metered_subscriptions
 
 _LATEST_CLOSED_END = """
@@ -55,15 +56,19 @@ where r.business_id = %(business_id)s and r.state <> 'closed' and c.counted
 order by c.sid
 """
 
-_MOVE_CALLS = """
+# Each is rounded by the increment of the record that it goes to.
+_ROUNDED = f"({billable_minutes_sql('c.seconds', 'r.increment_seconds')})"
+
+_MOVE_CALLS = f"""
 update calls c
-set usage_record_id = m.record_id, counted = not m.late,
-    counted_minutes = case when m.late then 0 else c.counted_minutes end,
+set usage_record_id = m.record_id, counted = not m.late, minutes = {_ROUNDED},
+    counted_minutes = case when m.late then 0 else {_ROUNDED} end,
     counted_seconds = case when m.late then 0 else c.counted_seconds end
 from unnest(%(sids)s::text[], %(record_ids)s::bigint[], %(late)s::boolean[]) as m(sid, record_id, late)
+join usage_records r on r.id = m.record_id
 where c.sid = m.sid
 returning c.sid, c.usage_record_id, c.minutes, m.late
-"""
+"""  # noqa: S608 - put together from fragments of ours
 
 
 def align_records(connection: Connection, business_id: int, now: datetime) -> None:

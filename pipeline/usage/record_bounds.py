@@ -8,6 +8,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.usage.record_creation import NewRecord
+from pipeline.usage.rounding import billable_minutes_sql
+
+# A call is rounded by the increment of the record that it counts in.
+_ROUNDED = f"({billable_minutes_sql('c.seconds', 'k.increment_seconds')})"
 
 # A record that runs into a span (or beyond its subscription's end) ends where that begins.
 _END = """
@@ -19,7 +23,11 @@ returning id
 """
 
 _MERGE = (
-    "update calls set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
+    f"""
+    update calls c
+    set usage_record_id = k.id, minutes = {_ROUNDED}, counted_minutes = case when c.counted then {_ROUNDED} else 0 end
+    from usage_records k where k.id = %(keeper)s and c.usage_record_id = %(merged)s
+    """,  # noqa: S608 - put together from fragments of ours
     "update usage_adjustments set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
     "update usage_adjustments set origin_record_id = %(keeper)s where origin_record_id = %(merged)s",
     "update meter_pushes set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
@@ -27,12 +35,16 @@ _MERGE = (
     "delete from usage_records where id = %(merged)s and state <> 'closed'",
 )
 
+# What is done with late minutes goes with the plan; the increment too, unless calls have been rounded by it already.
 # Where nothing tells the plan, the record keeps the one it has of the same subscription, or gets the business's own.
 _PLACE = """
 update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
     provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
-    included_minutes = p.included_minutes
+    included_minutes = p.included_minutes,
+    increment_seconds = case when p.id = r.plan_id or r.calls > 0 then r.increment_seconds else p.increment_seconds end,
+    late_policy = case when p.id = r.plan_id then r.late_policy else p.late_policy end,
+    late_limit_minutes = case when p.id = r.plan_id then r.late_limit_minutes else p.late_limit_minutes end
 from subscription_plans p
 where r.id = %(id)s and r.state <> 'closed'
   and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,

@@ -25,9 +25,9 @@ _FREE = "select id from subscription_plans where code = 'free'"
 _CREATE = """
 insert into usage_records
   (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
-   included_minutes, opened_at)
+   included_minutes, increment_seconds, late_policy, late_limit_minutes, opened_at)
 select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
-       made.cut, p.included_minutes, %(now)s
+       made.cut, p.included_minutes, p.increment_seconds, p.late_policy, p.late_limit_minutes, %(now)s
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
             %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
             %(allowance_months)s::date[], %(cut)s::boolean[])

@@ -15,7 +15,7 @@ from pipeline.shared.rows import typed_rows
 from pipeline.usage import record_creation
 
 _RECORDS_AROUND = """
-select id, business_id, period_start, period_end, state, subscription_id,
+select id, business_id, period_start, period_end, state, subscription_id, increment_seconds,
        count(*) over (partition by business_id, allowance_month) > 1 and allowance_month is not null as part_of_month
 from usage_records
 where business_id = any(%(ids)s::bigint[]) and period_end > %(earliest)s and period_start <= %(latest)s
@@ -47,6 +47,8 @@ class Record:
     period_end: datetime
     state: str
     subscription_id: int | None
+    increment_seconds: int
+    """By which its calls are rounded up, whatever the plan's is by now."""
     part_of_month: bool
     """Whether it is one of several records of a calendar month, which share its included minutes."""
 

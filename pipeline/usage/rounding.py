@@ -1,15 +1,17 @@
 """Rounding: the billable minutes of a leg's seconds, in Python and in SQL.
 
-Seconds are rounded up to the plan's increment (seconds), and that up to whole minutes.
+Seconds are rounded up to the increment (seconds) of the record that the call counts in, and that up to whole minutes.
 """
 
-from collections.abc import Collection
+from datetime import datetime
 
 from sqlalchemy import Connection
 
-_INCREMENTS = """
-select b.id, p.increment_seconds from businesses b join subscription_plans p on p.id = b.plan_id
-where b.id = any(%b::bigint[])
+_INCREMENT = """
+select coalesce(r.increment_seconds, p.increment_seconds)
+from businesses b join subscription_plans p on p.id = b.plan_id
+left join usage_records r on r.business_id = b.id and r.period_start <= %(at)s and %(at)s < r.period_end
+where b.id = %(business_id)s
 """
 
 
@@ -24,6 +26,7 @@ def billable_minutes_sql(seconds: str, increment_seconds: str) -> str:
     return f"((({seconds} + {increment_seconds} - 1) / {increment_seconds}) * {increment_seconds} + 59) / 60"
 
 
-def increments_of(connection: Connection, business_ids: Collection[int]) -> dict[int, int]:
-    """The increment, in seconds, of each business's present plan."""
-    return dict(connection.exec_driver_sql(_INCREMENTS, (sorted(business_ids),)).all())
+def increment_at(connection: Connection, business_id: int, ended_at: datetime) -> int:
+    """The increment, in seconds, of a business's record that holds this instant; the plan's where there is none yet."""
+    about = {"business_id": business_id, "at": ended_at}
+    return int(connection.exec_driver_sql(_INCREMENT, about).scalar_one())

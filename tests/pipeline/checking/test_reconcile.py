@@ -114,9 +114,10 @@ def test_a_child_leg_that_twilio_shows_is_told_by_the_setting_that_bills_it(
     assert (told["differences"], told["minutes"]) == (1, minutes)
 
 
-def test_a_call_that_twilio_shows_is_rounded_by_the_plans_increment(line, altiora):
+def test_a_call_that_twilio_shows_is_rounded_by_its_records_increment(line, altiora):
     counted(line)
-    run(line, "update subscription_plans set increment_seconds = 180 where code = 'starter'")
+    run(line, "update usage_records set increment_seconds = 180, minutes = 3")
+    run(line, "update calls set minutes = 3, counted_minutes = 3")
     line.place(61)
     line.pass_time(minutes=10)
     assert altiora.json("reconcile", status=1)["minutes"] == 3
@@ -124,7 +125,6 @@ def test_a_call_that_twilio_shows_is_rounded_by_the_plans_increment(line, altior
 
 def test_held_minutes_are_carried_when_applied(line, altiora):
     counted(line)
-    run(line, "update subscription_plans set late_limit_minutes = 10")
     run(
         line,
         "insert into usage_records (business_id, plan_id, subscription_id, period_start, period_end, state, closed_at,"
@@ -134,6 +134,7 @@ def test_held_minutes_are_carried_when_applied(line, altiora):
         line.b,
     )
     origin, _ = line.records(line.b)
+    run(line, "update usage_records set late_limit_minutes = 10")
     with line.engine.begin() as connection:
         lock_businesses(connection, [line.b])
         late_minutes.carry_minutes(

@@ -19,7 +19,7 @@ def closed(ledger):
     """A closed paid record; the next one is open."""
     record_id = ledger.paying(5, state="closed", closed_at=PERIOD_END)
     ledger.following(record_id)
-    ledger.run("update subscription_plans set late_limit_minutes = 10 where code = 'starter'")
+    ledger.run("update usage_records set late_limit_minutes = 10")
     return record_id
 
 
@@ -75,7 +75,7 @@ def test_a_person_decides_once(ledger, closed, verdict, kind, minutes):
 
 
 def test_a_plan_may_write_off_and_corrections_are_carried_all_the_same(ledger, closed):
-    ledger.run("update subscription_plans set late_policy = 'write-off'")
+    ledger.run("update usage_records set late_policy = 'write-off'")
     carry(ledger, closed, 4, -3)
     assert kinds(ledger) == [("written-off", 4), ("carried", -3)]
     assert open_minutes(ledger) == -3, "what is below zero is a credit: pushed are never less than 0"
@@ -104,6 +104,6 @@ def test_nothing_to_carry_into_is_said_and_leaves_them_held(ledger, closed):
 
 def test_a_closed_free_period_has_no_limit(ledger):
     record_id = ledger.record(ledger.business("free"), 1, plan="free", state="closed", closed_at=PERIOD_END)
-    ledger.run("update subscription_plans set late_limit_minutes = 0")
+    ledger.run("update usage_records set late_limit_minutes = 0")
     carry(ledger, record_id, 9)
     assert kinds(ledger) == [("written-off", 9)]
