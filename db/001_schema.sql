@@ -1061,5 +1061,39 @@ where p.id = r.plan_id
 
 UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
 
+-- Running upgrade 0008 -> 0009
+
+set local lock_timeout = '5s';
+
+ALTER TABLE stripe_prices ADD COLUMN currency TEXT;
+
+COMMENT ON COLUMN stripe_prices.currency IS 'its own; it may have others';
+
+ALTER TABLE stripe_prices ADD COLUMN billing_interval TEXT;
+
+COMMENT ON COLUMN stripe_prices.billing_interval IS 'day, week, month or year';
+
+ALTER TABLE stripe_prices ADD COLUMN interval_count INTEGER;
+
+ALTER TABLE stripe_prices ADD COLUMN lookup_key TEXT;
+
+ALTER TABLE stripe_prices ADD COLUMN tariffs JSONB;
+
+COMMENT ON COLUMN stripe_prices.tariffs IS 'by currency: included minutes, and tiers of end, amount a unit, flat amount; null: not fetched yet';
+
+ALTER TABLE subscriptions ADD COLUMN currency TEXT;
+
+ALTER TABLE usage_records ADD COLUMN price_id TEXT;
+
+COMMENT ON COLUMN usage_records.price_id IS 'that bills its minutes';
+
+ALTER TABLE usage_records ADD COLUMN currency TEXT;
+
+ALTER TABLE usage_records ADD COLUMN tiers JSONB;
+
+COMMENT ON COLUMN usage_records.tiers IS 'of that price in that currency; null: none bills it, or not known';
+
+UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
+
 COMMIT;
 

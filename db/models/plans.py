@@ -1,6 +1,9 @@
 """What is sold, and the Stripe prices that stand for it."""
 
+from typing import Any
+
 from sqlalchemy import CheckConstraint, ForeignKey, SmallInteger, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Instant, one_of
@@ -65,3 +68,11 @@ class StripePrice(Base):
     meter_id: Mapped[str | None]
     active: Mapped[bool]
     snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so")
+    currency: Mapped[str | None] = mapped_column(comment="its own; it may have others")
+    billing_interval: Mapped[str | None] = mapped_column(comment="day, week, month or year")
+    interval_count: Mapped[int | None]
+    lookup_key: Mapped[str | None]
+    tariffs: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="by currency: included minutes, and tiers of end, amount a unit, flat amount; null: not fetched yet",
+    )

@@ -58,6 +58,7 @@ class Subscription(Base):
     price_ids: Mapped[list[str]] = mapped_column(JSONB, server_default=text("'[]'"), comment="written no longer")
     api_version: Mapped[str | None]
     snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so; only strictly newer ones replace it")
+    currency: Mapped[str | None]
 
 
 class SubscriptionItem(Base):

@@ -88,6 +88,11 @@ class UsageRecord(Base):
     )
     late_policy: Mapped[str] = mapped_column(server_default=text("'carry'"), comment="of the plan when it was made")
     late_limit_minutes: Mapped[int] = mapped_column(server_default=text("3000"), comment="of the plan when it was made")
+    price_id: Mapped[str | None] = mapped_column(comment="that bills its minutes")
+    currency: Mapped[str | None]
+    tiers: Mapped[list[Any] | None] = mapped_column(
+        JSONB(none_as_null=True), comment="of that price in that currency; null: none bills it, or not known"
+    )
 
 
 UsageRecord.__table__.append_constraint(  # type: ignore[attr-defined]  # __table__ is typed as its base class

@@ -11,6 +11,7 @@ from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
+from pipeline.prices.money import money
 from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.reading import explanation
 from pipeline.reading.explanation import (
@@ -103,7 +104,8 @@ def _of_record(told: Explanation) -> Iterator[str]:
         f" {above}; steps of {plan.increment_seconds} s{price}"
     )
     if plan.included != plan.included_by_the_plan_now:
-        yield f"      it includes {plan.included_by_the_plan_now:,} now; this record keeps what it was made with"
+        now = plan.included_by_the_plan_now
+        yield f"      the plan includes {now:,} now; this record has its price's, or what it was made with"
     for step in record.history:
         yield f"{shown(step.at)}  {step.what}, by {step.by}"
 
@@ -182,7 +184,7 @@ def _of_invoice(invoice: ExplainedInvoice | None) -> Iterator[str]:
     quantity = f"{invoice.minutes:,} minutes"
     final = invoice.automatically_finalizes_at
     when = f", finalises {shown(final)}" if invoice.status == InvoiceStatus.DRAFT and final else ""
-    amount = f"{invoice.amount_due_cents / 100:,.2f} {invoice.currency}"
+    amount = money(invoice.amount_due_cents, invoice.currency)
     as_of = shown(invoice.snapshot_at)
     yield f"invoice {invoice.id}: {invoice.status}{when}; {quantity}, {amount}; as of {as_of}"
 

@@ -4,8 +4,9 @@ import json
 from typing import Any
 
 from ops.commands.database import Chosen, reading
-from ops.commands.output import WrongError, print_table, say, shown
+from ops.commands.output import WrongError, print_table, say
 from ops.commands.subscription_rehearsal import Rehearsal
+from pipeline.prices.money import money
 from pipeline.shared.settings import StripeSettings, load
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
 from pipeline.subscription_changes.planning import Intent
@@ -52,14 +53,9 @@ def _show_invoice(invoice: dict[str, Any]) -> None:
         {
             "for": line["description"],
             "quantity": line.get("quantity_decimal") or str(line["quantity"]),
-            "amount": _money(line["amount"], line["currency"]),
+            "amount": money(line["amount"], line["currency"]),
         }
         for line in invoice["lines"]["data"]
     ]
     print_table(rows, numbers=["quantity", "amount"], nothing="It has no lines.")
-    say(f"to pay: {_money(invoice['amount_due'], invoice['currency'])}")
-
-
-def _money(cents: int, currency: str) -> str:
-    sign = "-" if cents < 0 else ""
-    return f"{sign}{shown(abs(cents) // 100)}.{abs(cents) % 100:02d} {currency.upper()}"
+    say(f"to pay: {money(invoice['amount_due'], invoice['currency'])}")

@@ -18,7 +18,7 @@ from pipeline.providers.twilio_words import CallStatus
 _RECORDS = """
 select r.id, r.business_id, r.period_start, r.period_end, r.state, r.closed_at, r.statement, r.included_minutes,
        r.calls, r.seconds, r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes, r.settled_at,
-       r.subscription_id is not null as paid, p.bills_overage,
+       r.subscription_id is not null as paid, r.tiers is not null or p.bills_overage as bills_overage,
        of_calls.calls as sum_calls, of_calls.seconds as sum_seconds, of_calls.minutes as sum_minutes,
        carried_in.minutes as carried_in, carried_out.of_calls as late_minutes, carried_out.of_invoice,
        carried_out.written_off, carried_out.unbillable, pushed.minutes as sum_pushed

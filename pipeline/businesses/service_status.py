@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, Engine
 
+from pipeline.businesses.plan_limits import BILLS_OVERAGE
 from pipeline.businesses.service_rules import Facts, Matter, Rule, ServiceStatus, deciding_rule, status_at
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
@@ -21,7 +22,7 @@ SECONDS = 40.0
 
 # Only living subscriptions matter: what a cancelled one still owes is a matter of its invoice, not of the service. A
 # subscription that is past due while no open invoice is known yet is overdue from now on.
-_FACTS = """
+_FACTS = f"""
 select b.id, b.limited_until, b.grace_until, b.suspended_at, p.payment_grace_days as grace_days,
        coalesce(living.unpaid, false) as unpaid, coalesce(living.paused, false) as paused,
        coalesce(overdue.since, case when living.past_due then coalesce(
@@ -42,13 +43,13 @@ left join lateral (
 ) overdue on true
 left join lateral (
   select r.period_end as until
-  from usage_records r join subscription_plans of_record on of_record.id = r.plan_id
+  from usage_records r join subscription_plans p on p.id = r.plan_id
   where r.business_id = b.id and r.period_start <= %(now)s and r.period_end > %(now)s
-    and not of_record.bills_overage and r.minutes - r.adjustment_minutes >= r.included_minutes
+    and not {BILLS_OVERAGE} and r.minutes - r.adjustment_minutes >= r.included_minutes
 ) used_up on true
 where b.id = any(%(ids)s::bigint[])
 order by b.id
-"""
+"""  # noqa: S608 - put together from fragments of ours
 
 _STORE = """
 update businesses

@@ -6,6 +6,8 @@ The names used: ``r`` is the usage record, ``b`` its business, ``p`` its plan, `
 
 from typing import TypedDict
 
+from pipeline.businesses.plan_limits import BILLS_OVERAGE
+
 
 class StatedBusiness(TypedDict):
     """Whose period it was."""
@@ -136,7 +138,7 @@ _OF_PUSHES = """
 """
 
 #: To which the close adds whether its sources were complete (``pipeline/closing/source_gaps.py``).
-STATEMENT = """
+STATEMENT = f"""
 jsonb_build_object(
   'business', jsonb_build_object('id', b.id, 'name', b.name, 'time_zone', b.time_zone),
   'plan', p.code,
@@ -149,8 +151,8 @@ jsonb_build_object(
   'seconds', r.seconds,
   'minutes', r.minutes,
   'included', r.included_minutes,
-  'overage', case when p.bills_overage then greatest(r.minutes - r.included_minutes, 0) else 0 end,
-  'unbilled', case when p.bills_overage then 0 else greatest(r.minutes - r.included_minutes, 0) end,
+  'overage', case when {BILLS_OVERAGE} then greatest(r.minutes - r.included_minutes, 0) else 0 end,
+  'unbilled', case when {BILLS_OVERAGE} then 0 else greatest(r.minutes - r.included_minutes, 0) end,
   'adjustments', r.adjustment_minutes,
   'written_off', of_adjustments.written_off,
   'each_adjustment', of_adjustments.each,

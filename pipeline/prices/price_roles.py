@@ -16,7 +16,7 @@ from pipeline.providers.stripe_fields import Item
 
 # Undecided while the meter of a metered price is not mirrored.
 _KNOWN = """
-select p.id, p.plan_id, p.meter_id,
+select p.id, p.plan_id, p.meter_id, p.tariffs is not null as tariffed,
        case when p.usage_type = 'licensed' then case when p.plan_id is null then 'add-on' else 'fee' end
             when p.meter_id is null then 'add-on'
             when m.id is not null then
@@ -45,6 +45,8 @@ class KnownPrice:
     id: str
     plan_id: int | None
     meter_id: str | None
+    tariffed: bool
+    """Its tiers are known."""
     role: PriceRole | None
 
 
@@ -52,7 +54,9 @@ def known_prices(connection: Connection, price_ids: Collection[str], event_name:
     """Those of these prices that are mirrored, by their ids; ``event_name`` is the setting."""
     about = {"ids": sorted(price_ids), "event_name": event_name}
     return {
-        row.id: KnownPrice(row.id, row.plan_id, row.meter_id, None if row.role is None else PriceRole(row.role))
+        row.id: KnownPrice(
+            row.id, row.plan_id, row.meter_id, row.tariffed, None if row.role is None else PriceRole(row.role)
+        )
         for row in connection.exec_driver_sql(_KNOWN, about)
     }
 

@@ -160,8 +160,9 @@ class StripeApi:
         return [self._with_all_lines(invoice) for invoice in listed["data"]]
 
     def get_price(self, price: str) -> Json:
-        """A price with its product, whose metadata may name the plan."""
-        return self._request("get", f"/v1/prices/{_path(price)}", {"expand": ["product"]})
+        """A price with its product, whose metadata may name the plan, and its tiers in each of its currencies."""
+        wanted = {"expand": ["product", "tiers", "currency_options"]}
+        return self._request("get", f"/v1/prices/{_path(price)}", wanted)
 
     def list_prices(self) -> list[Json]:
         """The recurring prices that can still be sold, each with its product and its tiers."""

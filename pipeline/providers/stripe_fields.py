@@ -106,8 +106,21 @@ def read_customer(customer: Any) -> Customer | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Tier:
+    """One tier of a graduated price, in the currency's smallest unit; ``up_to`` None: without end."""
+
+    up_to: int | None
+    unit_amount: Decimal
+    flat_amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
 class Price:
-    """What we need of a price. ``plan_code`` None and ``certain``: no plan claims it; not certain: its product may."""
+    """What we need of a price. ``plan_code`` None and ``certain``: no plan claims it; not certain: its product may.
+
+    ``tariffs``: its tiers in each of its currencies, where they are shown; events show neither. One amount for all is
+    one tier; volume tiers, which price all units by the last one reached, are none.
+    """
 
     id: str
     product_id: str | None
@@ -116,6 +129,12 @@ class Price:
     active: bool
     plan_code: str | None
     certain: bool
+    currency: str | None = None
+    billing_interval: str | None = None
+    interval_count: int | None = None
+    lookup_key: str | None = None
+    volume: bool = False
+    tariffs: Mapping[str, tuple[Tier, ...]] | None = None
 
     @property
     def metered(self) -> bool:
@@ -141,7 +160,56 @@ def read_price(price: Any) -> Price | None:
         active=price.get("active") is not False,
         plan_code=code if isinstance(code, str) and code else None,
         certain=bool(code) or isinstance(product, Mapping),
+        currency=word(price.get("currency")),
+        billing_interval=word(below(price, "recurring", "interval") or price.get("interval")),
+        interval_count=whole(below(price, "recurring", "interval_count") or price.get("interval_count")),
+        lookup_key=_text(price.get("lookup_key")),
+        volume=price.get("tiers_mode") == "volume",
+        tariffs=_tariffs(price),
     )
+
+
+def _text(value: Any) -> str | None:
+    """Short text of somebody's own; without the null character, which PostgreSQL can't take."""
+    return value[:255] if isinstance(value, str) and "\x00" not in value else None
+
+
+def _tariffs(price: Mapping[str, Any]) -> dict[str, tuple[Tier, ...]] | None:
+    """The tiers of each currency that is shown with them; None where ``currency_options`` are not shown."""
+    options = price.get("currency_options")
+    if not isinstance(options, Mapping):
+        return None
+    shown = {currency: _tiers(option) for currency, option in options.items() if word(currency) == currency}
+    own = word(price.get("currency"))
+    if own is not None and shown.get(own) is None:
+        shown[own] = _tiers(price)
+    return {currency: tiers for currency, tiers in shown.items() if tiers is not None}
+
+
+def _tiers(holder: Any) -> tuple[Tier, ...] | None:
+    """The tiers of a price or of one of its currencies; None for volume tiers, and where not all of it can be read."""
+    if not isinstance(holder, Mapping) or holder.get("tiers_mode") == "volume":
+        return None
+    rows_ = holder.get("tiers")
+    if not isinstance(rows_, list):
+        unit = _amount(holder, "unit_amount")
+        return None if unit is None else (Tier(None, unit, Decimal(0)),)
+    tiers = []
+    for row in rows_:
+        unit, flat = _amount(row, "unit_amount"), _amount(row, "flat_amount")
+        up_to = whole(below(row, "up_to"))
+        if (unit is None and flat is None) or (up_to is None and below(row, "up_to") is not None):
+            return None
+        tiers.append(Tier(up_to, unit or Decimal(0), flat or Decimal(0)))
+    return tuple(tiers) or None
+
+
+def _amount(holder: Any, name: str) -> Decimal | None:
+    """An amount of money, exact where Stripe shows it so."""
+    exact, plain = below(holder, f"{name}_decimal"), whole(below(holder, name))
+    if isinstance(exact, str) and re.fullmatch(r"[0-9]{1,15}(\.[0-9]{1,12})?", exact, re.ASCII):
+        return Decimal(exact)
+    return None if plain is None else Decimal(plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +280,7 @@ class Subscription:
     canceled_at: datetime | None
     ended_at: datetime | None
     pause_collection: str | None
+    currency: str | None = None
     swaps: Mapping[str, datetime] | None = None
     """When each metered price came that did so inside its period, by price; None: only a fetch can tell."""
 
@@ -243,6 +312,7 @@ def read_subscription(subscription: Any) -> Subscription | None:
         canceled_at=unix_instant(subscription.get("canceled_at")),
         ended_at=ended_at,
         pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,
+        currency=word(subscription.get("currency")),
     )
 
 

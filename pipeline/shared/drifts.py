@@ -40,6 +40,7 @@ class DriftKind(StrEnum):
         "look for other programs that write to the meter, and for Stripe's reports of invalid events",
     )
     UNMAPPED_PRICE = "unmapped-price", "price", "set metadata[altiora_plan] on the price in Stripe"
+    VOLUME_TIERS = "volume-tiers", "price", "make a graduated price in Stripe, and put its subscriptions on that"
     SECOND_METERED_SUBSCRIPTION = "second-metered-subscription", "business", "cancel all but one in Stripe"
     SECOND_MINUTES_ITEM = "second-minutes-item", "business", "remove all but one from the subscription in Stripe"
     SECOND_PLAN = "second-plan", "business", "remove all but one in Stripe, and give back what was charged twice"

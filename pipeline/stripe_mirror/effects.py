@@ -61,6 +61,8 @@ def follow_subscription(
 ) -> None:
     """The business's plan and its records that are not closed become what the subscription says; its lock is held."""
     stripe_id = subscription.stripe_id
+    if stored.tariff_unknown:
+        consequences.fetch("subscription", stripe_id, "tiers-unknown")
     if stored.first_seen:  # what it was before is not known here: a fetch can tell since when its price counts
         consequences.fetch("subscription", stripe_id, "first-seen")
     if subscription.status not in NOT_LIVING:

@@ -173,12 +173,14 @@ class StripeFetcher:
             fetch_requests.mark_fetched(connection, due)
 
     def _add_what_decides(self, fetch: "_Fetch") -> None:
-        """Fetch the prices and meters, unknown to the mirror, that tell whether items and lines count minutes."""
+        """Fetch the prices and meters, unknown to the mirror, by which items and lines are told apart and cost."""
         priced = set().union(*(priced_of(content) for content in fetch.contents))
         with self._engine.connect() as connection:
             known = known_prices(connection, priced, self._event_name)
             meters = known_meters(connection)
-        for price_id in sorted(priced - known.keys() - fetch.prices.keys()):
+            fetch.see(stored_at(connection, {("price", price_id) for price_id in known}))
+        shown = {price.id for price in fetch.prices.values() if price.tariffs is not None or not price.metered}
+        for price_id in sorted(priced - shown - {price.id for price in known.values() if price.tariffed}):
             fetch.add(stripe_fields.read_price(_ask(self._api.get_price, price_id)))
         named = {price.meter_id for price in known.values()} | {price.meter_id for price in fetch.prices.values()}
         for meter_id in sorted(filter(None, named - meters)):
@@ -222,6 +224,10 @@ class _Fetch:
         self.contents: list[Content] = []
         self._began = began
         self._seen = seen
+
+    def see(self, stored: dict[Key, datetime]) -> None:
+        """Note the state of the mirror for more objects, before they are fetched."""
+        self._seen = stored | self._seen
 
     def add(self, content: Content | None) -> None:
         if content is not None:

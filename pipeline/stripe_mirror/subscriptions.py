@@ -15,12 +15,12 @@ _REPLACE = """
 insert into subscriptions as s
   (stripe_id, business_id, stripe_customer_id, status, plan_id, metered_item_id, metered_price_id, metered_since,
    period_start, period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, cancel_at, canceled_at,
-   ended_at, pause_collection, api_version, snapshot_at)
+   ended_at, pause_collection, currency, api_version, snapshot_at)
 values
   (%(stripe_id)s, %(business_id)s, %(customer_id)s, %(status)s, %(plan_id)s, %(metered_item_id)s,
    %(metered_price_id)s, %(metered_since)s, %(period_start)s, %(period_end)s, %(anchor)s, %(started_at)s, %(trial_end)s,
    %(cancel_at_period_end)s, %(cancel_at)s, %(canceled_at)s, %(ended_at)s, %(pause_collection)s::jsonb,
-   %(api_version)s, %(snapshot_at)s)
+   %(currency)s, %(api_version)s, %(snapshot_at)s)
 on conflict (stripe_id) do update
 set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excluded.metered_item_id,
     metered_price_id = excluded.metered_price_id, metered_since = excluded.metered_since,
@@ -31,7 +31,8 @@ set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excl
     cancel_at_period_end = excluded.cancel_at_period_end, cancel_at = excluded.cancel_at,
     canceled_at = excluded.canceled_at,
     ended_at = excluded.ended_at, pause_collection = excluded.pause_collection,
-    api_version = excluded.api_version, snapshot_at = excluded.snapshot_at
+    currency = coalesce(excluded.currency, s.currency), api_version = excluded.api_version,
+    snapshot_at = excluded.snapshot_at
 returning id
 """
 
@@ -56,6 +57,8 @@ class StoredSubscription:
     """An event of its later life has brought it."""
     unmapped: tuple[str, ...]
     """The prices of its items that count minutes, and that stand for no plan."""
+    tariff_unknown: bool
+    """An event has brought it, and nobody has asked yet what its minutes cost."""
 
 
 def store_subscription(
@@ -97,6 +100,7 @@ def store_subscription(
             "canceled_at": subscription.canceled_at,
             "ended_at": subscription.ended_at,
             "pause_collection": subscription.pause_collection,
+            "currency": subscription.currency,
             "api_version": api_version,
             "snapshot_at": snapshot_at,
         },
@@ -104,6 +108,7 @@ def store_subscription(
     _replace_items(connection, subscription_id, subscription, known)
     return StoredSubscription(
         first_seen=stored is None and api_version is not None and subscription.started_at != snapshot_at,
+        tariff_unknown=api_version is not None and metered is not None and not known[metered.price.id].tariffed,
         unmapped=tuple(item.price.id for item in ours.minutes if known[item.price.id].plan_id is None),
     )
 

@@ -110,7 +110,14 @@ def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
     for record_id in merged:
         merge_record(connection, keeper, record_id)
     home = NewRecord(
-        business_id, span.subscription_id, span.plan_id, Period(start, span.end), False, None, cut=span.cut
+        business_id,
+        span.subscription_id,
+        span.plan_id,
+        Period(start, span.end),
+        False,
+        None,
+        cut=span.cut,
+        price_id=span.price_id,
     )
     return changed | place_record(connection, keeper, home) | ({keeper} if merged else set())
 

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.usage.record_creation import NewRecord
+from pipeline.usage.record_creation import TARIFF, NewRecord
 from pipeline.usage.rounding import billable_minutes_sql
 
 # A call is rounded by the increment of the record that it counts in.
@@ -36,25 +36,33 @@ _MERGE = (
 )
 
 # What is done with late minutes goes with the plan; the increment too, unless calls have been rounded by it already.
-# Where nothing tells the plan, the record keeps the one it has of the same subscription, or gets the business's own.
-_PLACE = """
+# Where nothing tells plan or price, the record keeps its own of the same subscription, or gets the business's plan.
+_PLACE = f"""
 update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
     provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
-    included_minutes = p.included_minutes,
+    included_minutes = coalesce(tariff.included, p.included_minutes), price_id = made.price_id,
+    currency = tariff.currency, tiers = tariff.tiers,
     increment_seconds = case when p.id = r.plan_id or r.calls > 0 then r.increment_seconds else p.increment_seconds end,
     late_policy = case when p.id = r.plan_id then r.late_policy else p.late_policy end,
     late_limit_minutes = case when p.id = r.plan_id then r.late_limit_minutes else p.late_limit_minutes end
 from subscription_plans p
+join (
+  select %(subscription_id)s::bigint as subscription_id,
+         coalesce(%(price_id)s, case when subscription_id = %(subscription_id)s then price_id end) as price_id
+  from usage_records where id = %(id)s
+) made on true
+{TARIFF}
 where r.id = %(id)s and r.state <> 'closed'
   and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,
                       (select plan_id from businesses where id = r.business_id))
   and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
-       r.included_minutes)
+       r.included_minutes, r.price_id, r.currency, r.tiers)
       is distinct from (%(start)s, %(end)s, %(subscription_id)s, %(provisional)s, %(allowance_month)s,
-                        %(cut)s, p.id, p.included_minutes)
+                        %(cut)s, p.id, coalesce(tariff.included, p.included_minutes), made.price_id,
+                        tariff.currency, tariff.tiers)
 returning r.id
-"""
+"""  # noqa: S608 - put together from fragments of ours
 
 
 def end_record(
@@ -91,5 +99,6 @@ def place_record(connection: Connection, record_id: int, home: NewRecord) -> set
         "provisional": home.provisional,
         "allowance_month": home.allowance_month,
         "cut": home.cut,
+        "price_id": home.price_id,
     }
     return set(connection.exec_driver_sql(_PLACE, about).scalars())

@@ -21,22 +21,37 @@ _TIME_ZONES = "select id, time_zone from businesses where id = any(%s::bigint[])
 # Without a subscription: Free, unless the business never had one; then what it was added with.
 _FREE = "select id from subscription_plans where code = 'free'"
 
+#: Joins ``tariff``, what the price that ``made`` names gives in its subscription's currency; nulls where none does.
+TARIFF = """
+left join lateral (
+  select of_currency.currency, (of_currency.tariff ->> 'included')::int as included,
+         of_currency.tariff -> 'tiers' as tiers
+  from stripe_prices price
+  left join subscriptions s on s.id = made.subscription_id
+  cross join lateral (select coalesce(s.currency, price.currency) as currency,
+                             price.tariffs -> coalesce(s.currency, price.currency) as tariff) of_currency
+  where price.id = made.price_id) tariff on true
+"""
+
 # No conflict target: with one, the exclusion constraint raises instead of standing aside.
-_CREATE = """
+_CREATE = f"""
 insert into usage_records
   (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
-   included_minutes, increment_seconds, late_policy, late_limit_minutes, opened_at)
+   included_minutes, increment_seconds, late_policy, late_limit_minutes, price_id, currency, tiers, opened_at)
 select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
-       made.cut, p.included_minutes, p.increment_seconds, p.late_policy, p.late_limit_minutes, %(now)s
+       made.cut, coalesce(tariff.included, p.included_minutes), p.increment_seconds, p.late_policy,
+       p.late_limit_minutes, made.price_id, tariff.currency, tariff.tiers, %(now)s
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
             %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
-            %(allowance_months)s::date[], %(cut)s::boolean[])
-     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month, cut)
+            %(allowance_months)s::date[], %(cut)s::boolean[], %(price_ids)s::text[])
+     as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month, cut,
+             price_id)
 join businesses b on b.id = made.business_id
 join subscription_plans p on p.id = coalesce(made.plan_id, b.plan_id)
+{TARIFF}
 order by b.id, made.period_start
 on conflict do nothing
-"""
+"""  # noqa: S608 - put together from fragments of ours
 
 #: Start and end of a period.
 Bounds = tuple[datetime, datetime]
@@ -72,6 +87,7 @@ def make_records(
             "provisional": [row.provisional for row in rows],
             "allowance_months": [row.allowance_month for row in rows],
             "cut": [row.cut for row in rows],
+            "price_ids": [row.price_id for row in rows],
             "now": now,
         },
     )
@@ -89,6 +105,7 @@ class NewRecord:
     provisional: bool
     allowance_month: date | None
     cut: bool = False
+    price_id: str | None = None
 
 
 class NewRecords:
@@ -145,15 +162,21 @@ class NewRecords:
     def _of_subscription(self, subscription: MeteredSubscription, instant: datetime) -> NewRecord:
         """The record of the metered item's period around ``instant``; provisional until Stripe has confirmed it."""
 
-        def record(plan_id: int | None, period: Period, *, provisional: bool = False, cut: bool = False) -> NewRecord:
-            return NewRecord(subscription.business_id, subscription.id, plan_id, period, provisional, None, cut)
+        def record(
+            plan_id: int | None, price_id: str | None, period: Period, *, provisional: bool = False, cut: bool = False
+        ) -> NewRecord:
+            return NewRecord(
+                subscription.business_id, subscription.id, plan_id, period, provisional, None, cut, price_id
+            )
 
+        present = subscription.plan_id, subscription.metered_price_id
         for span in self._spans.get(subscription.id, ()):
             if span.start <= instant < span.end:
-                return record(span.plan_id or subscription.plan_id, Period(span.start, span.end), cut=span.cut)
+                plan_id = span.plan_id or subscription.plan_id
+                return record(plan_id, span.price_id, Period(span.start, span.end), cut=span.cut)
         current = Period(subscription.period_start, subscription.period_end)
         period = anchored_period(subscription.anchor, instant)
         if instant < current.start:  # over, so nothing but its invoice can correct it
-            return record(subscription.plan_id, period.clipped(subscription.started_at, current.start))
+            return record(*present, period.clipped(subscription.started_at, current.start))
         after = period.clipped(current.end, subscription.ended_at) if instant >= current.end else period
-        return record(subscription.plan_id, after, provisional=True)
+        return record(*present, after, provisional=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.businesses.plan_limits import Use
+from pipeline.businesses.plan_limits import BILLS_OVERAGE, Use
 from pipeline.shared.rows import typed_rows
 
 #: Joins the sums of what ``r``, a usage record, is made of: ``counted`` calls and ``carried`` minutes.
@@ -34,16 +34,16 @@ cross join lateral (
 ) pushed
 """
 
-_ADD_CALLS = """
+_ADD_CALLS = f"""
 update usage_records r
 set calls = r.calls + d.calls, seconds = r.seconds + d.seconds, minutes = r.minutes + d.minutes
 from unnest(%(record_ids)b::bigint[], %(calls)b::int[], %(seconds)b::bigint[], %(minutes)b::int[])
      as d(record_id, calls, seconds, minutes)
 join subscription_plans p on true
 where r.id = d.record_id and p.id = r.plan_id
-returning r.id as record_id, r.business_id, p.bills_overage, r.included_minutes as included,
+returning r.id as record_id, r.business_id, {BILLS_OVERAGE} as bills_overage, r.included_minutes as included,
           r.minutes - r.adjustment_minutes - d.minutes as before, r.minutes - r.adjustment_minutes as after
-"""
+"""  # noqa: S608 - put together from fragments of ours
 
 _ADD_CARRIED = """
 update usage_records set minutes = minutes + %(minutes)s, adjustment_minutes = adjustment_minutes + %(minutes)s
@@ -58,8 +58,8 @@ from (select r.id, counted.calls, counted.seconds, counted.minutes + carried.min
       from usage_records r {PARTS} where r.id = any(%(ids)s::bigint[])) summed,
      subscription_plans p
 where r.id = summed.id and p.id = r.plan_id
-returning r.id as record_id, r.business_id, p.bills_overage, r.included_minutes as included, null as before,
-          r.minutes - r.adjustment_minutes as after
+returning r.id as record_id, r.business_id, {BILLS_OVERAGE} as bills_overage, r.included_minutes as included,
+          null as before, r.minutes - r.adjustment_minutes as after
 """  # noqa: S608 - put together from fragments of ours
 
 _RECOUNT = f"""

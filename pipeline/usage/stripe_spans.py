@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 # A subscription counts by its metered item, from its start until its end; not while its first payment is missing.
 _METERED_SUBSCRIPTIONS = """
 select id, stripe_id, business_id, plan_id, started_at, ended_at, period_start, period_end,
-       coalesce(billing_cycle_anchor, period_end) as anchor, metered_since
+       coalesce(billing_cycle_anchor, period_end) as anchor, metered_since, metered_price_id
 from subscriptions
 where business_id = any(%(ids)s::bigint[]) and metered_item_id is not null and period_start is not null
   and status not in ('incomplete', 'incomplete_expired')
@@ -22,7 +22,7 @@ order by business_id, ended_at nulls first, started_at desc, id desc
 
 # Of a void invoice nothing is billed; another one takes its place, or a person decides.
 _INVOICED = """
-select distinct l.stripe_subscription_id, l.period_start, l.period_end, p.plan_id, l.mid_period
+select distinct l.stripe_subscription_id, l.period_start, l.period_end, p.plan_id, l.price_id, l.mid_period
 from stripe_invoice_lines l
 join stripe_invoices i on i.id = l.invoice_id
 left join stripe_prices p on p.id = l.price_id
@@ -44,6 +44,7 @@ class MeteredSubscription:
     period_end: datetime
     anchor: datetime
     metered_since: datetime | None
+    metered_price_id: str | None
 
     def covers(self, instant: datetime) -> bool:
         return self.started_at <= instant and (self.ended_at is None or instant < self.ended_at)
@@ -64,6 +65,7 @@ class Span:
 
     subscription_id: int
     plan_id: int | None
+    price_id: str | None
     start: datetime
     end: datetime
     mid_period: bool
@@ -74,13 +76,13 @@ def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscript
     """All that is known of these subscriptions, by start."""
     ids = {each.stripe_id: each.id for each in subscriptions}
     spans = {
-        (ids[stripe_id], start): Span(ids[stripe_id], plan_id, start, end, mid_period)
-        for stripe_id, start, end, plan_id, mid_period in connection.exec_driver_sql(_INVOICED, (list(ids),))
+        (ids[stripe_id], start): Span(ids[stripe_id], plan_id, price_id, start, end, mid_period)
+        for stripe_id, start, end, plan_id, price_id, mid_period in connection.exec_driver_sql(_INVOICED, (list(ids),))
     }
     for each in subscriptions:
         begun = max(each.period_start, each.started_at)
         if each.metered_since is not None and begun < each.metered_since:  # of the price before: which, is not known
-            spans.setdefault((each.id, begun), Span(each.id, None, begun, each.metered_since, mid_period=False))
+            spans.setdefault((each.id, begun), Span(each.id, None, None, begun, each.metered_since, mid_period=False))
         start, end = each.metered_since or each.period_start, each.period_end
         if each.ended_at is not None:
             end = min(end, each.ended_at)
@@ -88,7 +90,8 @@ def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscript
         billed = [its.end for its in spans.values() if its.subscription_id == each.id and start <= its.start]
         start = max([start, *(until for until in billed if until < end)])
         if start < end:
-            current = Span(each.id, each.plan_id, start, end, each.metered_since is not None)
+            mid_period = each.metered_since is not None
+            current = Span(each.id, each.plan_id, each.metered_price_id, start, end, mid_period)
             spans.setdefault((each.id, start), current)
     swaps = {(span.subscription_id, span.start) for span in spans.values() if span.mid_period}
     told = [replace(span, cut=(span.subscription_id, span.end) in swaps) for span in spans.values()]

@@ -259,7 +259,10 @@ WRITERS = {
             "pipeline/usage/record_bounds.py",
             "period_start period_end cut provisional subscription_id plan_id included_minutes allowance_month delete",
         ),
-        "terms": ("pipeline/usage/record_bounds.py", "increment_seconds late_policy late_limit_minutes"),
+        "terms": (
+            "pipeline/usage/record_bounds.py",
+            "increment_seconds late_policy late_limit_minutes price_id currency tiers",
+        ),
         "what a month has left": ("pipeline/usage/monthly_allowance.py", "included_minutes"),
         "figures": (
             "pipeline/usage/record_figures.py",

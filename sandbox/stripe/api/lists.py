@@ -95,6 +95,14 @@ def expand(state: State, node: Object, path: str) -> None:
     if node.get("object") == "price" and name == "tiers":
         node["tiers"] = copy.deepcopy(state.tiers.get(node["id"]))
         return
+    if node.get("object") == "price" and name == "currency_options":
+        shown = ("custom_unit_amount", "tax_behavior", "unit_amount", "unit_amount_decimal")
+        amounts = {key: node[key] for key in shown}
+        tiers = state.tiers.get(node["id"])
+        node["currency_options"] = {
+            node["currency"]: amounts | ({} if tiers is None else {"tiers": copy.deepcopy(tiers)})
+        }
+        return
     tables = {
         "customer": state.customers,
         "invoice": state.invoices,

@@ -35,8 +35,19 @@ def work(world: Customers, clock: Clock) -> dict[str, int]:
     return counts
 
 
+def talk(world: Customers, record_id: int, minutes: int) -> None:
+    world.ledger.call(record_id, minutes)
+    world.ledger.run(
+        "update usage_records set minutes = minutes + %s, calls = calls + 1, seconds = seconds + %s where id = %s",
+        minutes,
+        minutes * 60,
+        record_id,
+    )
+
+
 def linked(world: Customers, minutes: int) -> int:
-    record_id = world.paying(minutes)
+    record_id = world.paying(0)
+    talk(world, record_id, minutes)
     record = world.ledger.row("usage_records", record_id)
     world.ledger.run(
         "update businesses set stripe_customer_id = %s where id = %s", world.customer(record_id), record.business_id
@@ -50,7 +61,7 @@ def test_the_last_push_goes_into_the_period_and_the_invoice_agrees(world, clock,
     work(world, clock)
     world.it.advance(2026, 12, 5, 10, 24)
     assert work(world, clock)["closing"] == 1
-    world.ledger.run("update usage_records set minutes = 505 where id = %s", record_id)  # a late call
+    talk(world, record_id, 2)  # a late call
     world.fail(*faults)
     for _ in range(4):
         work(world, clock)
@@ -73,7 +84,7 @@ def test_what_did_not_reach_the_invoice_is_on_the_next_one(world, clock):
     work(world, clock)
     world.it.advance(2026, 12, 5, 10, 24)
     work(world, clock)
-    world.ledger.run("update usage_records set minutes = 505 where id = %s", record_id)
+    talk(world, record_id, 2)
     world.it.faults.take_down("stripe", 3600)
     for _ in range(2):
         work(world, clock)

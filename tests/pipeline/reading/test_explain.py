@@ -165,7 +165,7 @@ def test_pushes_and_the_invoice_are_told_and_add_up(altiora, ledger):
     ]
     said = altiora("explain", "B", "2026-11")
     assert "+4 for 2026-11-20 12:00:00, unknown, 2 tries; Stripe: 500: try later" in said
-    assert f"invoice in_{record_id}: draft, finalises 2026-12-05 11:23:45; 5 minutes, 49.00 usd" in said
+    assert f"invoice in_{record_id}: draft, finalises 2026-12-05 11:23:45; 5 minutes, 49.00 USD" in said
 
 
 def test_a_settled_period_is_its_invoice_and_what_was_carried_on(altiora, ledger):

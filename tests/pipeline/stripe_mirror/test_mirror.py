@@ -275,9 +275,9 @@ def test_a_renewal_without_metered_lines_tells_nothing_of_periods(world):
 
 def test_a_price_that_turns_out_unmapped_leaves_the_business_and_asks_for_its_subscriptions(world):
     tell(world, subscription())
-    product = {"id": "prod_minutes", "object": "product", "metadata": {}}
+    shown = {"product": {"id": "prod_minutes", "object": "product", "metadata": {}}, "currency_options": {}}
     snapshot = snapshots.Snapshot(
-        read_price(price(plan=None) | {"product": product}),
+        read_price(price(plan=None) | shown),
         at("20 Nov 12:00"),
         None,
         fetched=True,

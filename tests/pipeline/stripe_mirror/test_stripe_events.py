@@ -58,7 +58,7 @@ def test_a_newer_snapshot_is_applied(world):
         True,
     )
     assert (row.period_start, row.period_end, row.metered_item_id) == (PERIOD_START, PERIOD_END, "si_price_starter")
-    assert world.wanted().get("sub_new") == "first-seen", "what came before is not known; nothing else asks for it"
+    assert world.wanted().get("sub_new") == "tiers-unknown", "nor is what came before known; one fetch asks for both"
 
 
 @pytest.mark.parametrize(("created", "reason"), [("20 Nov 9:59", "older-snapshot"), ("20 Nov 10:00", "same-second")])
@@ -79,7 +79,7 @@ def test_32_in_one_batch_the_order_is_that_of_the_snapshots(world):
     world.stripe_event("evt_2", "customer.subscription.updated", subscription(status="unpaid"), at("20 Nov 10:01"))
     assert world.drain().counts == {"processed": 3}
     assert mirrored(world).status == "past_due"
-    assert world.wanted().get("sub_new") == "first-seen"
+    assert world.wanted().get("sub_new") == "tiers-unknown"
 
 
 @pytest.mark.parametrize("api_version", [None, "2017-08-15", "2027-03-31.foxglove", "nonsense"])
