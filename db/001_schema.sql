@@ -1095,5 +1095,20 @@ COMMENT ON COLUMN usage_records.tiers IS 'of that price in that currency; null: 
 
 UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
 
+-- Running upgrade 0009 -> 0010
+
+set local lock_timeout = '5s';
+
+ALTER TABLE stripe_prices ADD COLUMN product_default BOOLEAN DEFAULT false NOT NULL;
+
+COMMENT ON COLUMN stripe_prices.product_default IS 'its product''s default price';
+
+insert into refreshes (kind, object_id, reason, due_at)
+select 'price', id, 'product-changed', now() from stripe_prices
+on conflict (kind, object_id) do update
+set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
+
+UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num = '0009';
+
 COMMIT;
 

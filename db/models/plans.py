@@ -76,3 +76,4 @@ class StripePrice(Base):
         JSONB(none_as_null=True),
         comment="by currency: included minutes, and tiers of end, amount a unit, flat amount; null: not fetched yet",
     )
+    product_default: Mapped[bool] = mapped_column(server_default=text("false"), comment="its product's default price")

@@ -19,7 +19,7 @@ from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.change_requests import ChangeKind
-from pipeline.subscription_changes.planning import ChangeError
+from pipeline.subscription_changes.target_prices import ChangeError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Subscriptions: what Stripe says of one, and changing it."

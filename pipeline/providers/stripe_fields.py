@@ -133,6 +133,8 @@ class Price:
     billing_interval: str | None = None
     interval_count: int | None = None
     lookup_key: str | None = None
+    product_default: bool | None = None
+    """It is its product's default price; None where the product is not shown."""
     volume: bool = False
     tariffs: Mapping[str, tuple[Tier, ...]] | None = None
 
@@ -164,6 +166,7 @@ def read_price(price: Any) -> Price | None:
         billing_interval=word(below(price, "recurring", "interval") or price.get("interval")),
         interval_count=whole(below(price, "recurring", "interval_count") or price.get("interval_count")),
         lookup_key=_text(price.get("lookup_key")),
+        product_default=identifier(product.get("default_price")) == price_id if isinstance(product, Mapping) else None,
         volume=price.get("tiers_mode") == "volume",
         tariffs=_tariffs(price),
     )

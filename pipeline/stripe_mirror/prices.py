@@ -22,10 +22,10 @@ _PLANS = "select code, id from subscription_plans"
 _ENSURE = """
 insert into stripe_prices
   (id, product_id, plan_id, usage_type, meter_id, active, currency, billing_interval, interval_count, lookup_key,
-   tariffs, snapshot_at)
+   tariffs, product_default, snapshot_at)
 values
   (%(id)s, %(product_id)s, %(plan_id)s, %(usage_type)s, %(meter_id)s, %(active)s, %(currency)s, %(billing_interval)s,
-   %(interval_count)s, %(lookup_key)s, %(tariffs)s, %(snapshot_at)s)
+   %(interval_count)s, %(lookup_key)s, %(tariffs)s, coalesce(%(product_default)s, false), %(snapshot_at)s)
 on conflict (id) do nothing
 returning plan_id is null
 """
@@ -34,10 +34,10 @@ _REPLACE = """
 with before as (select tariffs from stripe_prices where id = %(id)s)
 insert into stripe_prices as p
   (id, product_id, plan_id, usage_type, meter_id, active, currency, billing_interval, interval_count, lookup_key,
-   tariffs, snapshot_at)
+   tariffs, product_default, snapshot_at)
 values
   (%(id)s, %(product_id)s, %(plan_id)s, %(usage_type)s, %(meter_id)s, %(active)s, %(currency)s, %(billing_interval)s,
-   %(interval_count)s, %(lookup_key)s, %(tariffs)s, %(snapshot_at)s)
+   %(interval_count)s, %(lookup_key)s, %(tariffs)s, coalesce(%(product_default)s, false), %(snapshot_at)s)
 on conflict (id) do update
 set product_id = excluded.product_id, usage_type = excluded.usage_type, meter_id = excluded.meter_id,
     active = excluded.active, snapshot_at = excluded.snapshot_at,
@@ -45,7 +45,8 @@ set product_id = excluded.product_id, usage_type = excluded.usage_type, meter_id
     currency = coalesce(excluded.currency, p.currency),
     billing_interval = coalesce(excluded.billing_interval, p.billing_interval),
     interval_count = coalesce(excluded.interval_count, p.interval_count), lookup_key = excluded.lookup_key,
-    tariffs = coalesce(excluded.tariffs, p.tariffs)
+    tariffs = coalesce(excluded.tariffs, p.tariffs),
+    product_default = coalesce(%(product_default)s, p.product_default)
 returning plan_id, tariffs is distinct from (select tariffs from before) as gives_otherwise
 """
 
@@ -127,6 +128,7 @@ def _values(price: Price, snapshot_at: datetime, plans: Mapping[str, int]) -> di
         "billing_interval": price.billing_interval,
         "interval_count": price.interval_count,
         "lookup_key": price.lookup_key,
+        "product_default": price.product_default,
         "tariffs": None if price.tariffs is None else Jsonb(tariffs_document(price.tariffs)),
         "snapshot_at": snapshot_at,
     }

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from pipeline.subscription_changes import change_states
 from pipeline.subscription_changes.change_requests import ChangeKind
+from pipeline.subscription_changes.target_prices import ChangeError, target_prices
 
 #: Begins the identifiers, and so the idempotency keys, by which our own writes are known when they come back.
 PREFIX = "altiora-change-"
@@ -21,17 +22,6 @@ where business_id = %s and status not in ('canceled', 'incomplete_expired')
 order by metered_item_id is not null desc, started_at desc, id desc limit 1
 """
 
-# The prices that stand for a plan, the newest of each kind that can be sold; metered on the meter of the present one.
-_PRICES = """
-select distinct on (price.usage_type) price.usage_type, price.id
-from stripe_prices price join subscription_plans plan on plan.id = price.plan_id
-where plan.code = %(plan)s and price.active
-  and price.meter_id is not distinct from case price.usage_type when 'metered' then coalesce((
-    select present.meter_id from subscription_items i join stripe_prices present on present.id = i.price_id
-    where i.subscription_id = %(subscription_id)s and i.role = 'minutes' limit 1), price.meter_id) end
-order by price.usage_type, price.snapshot_at desc, price.id
-"""
-
 _PLAN = """
 insert into subscription_changes (business_id, subscription_id, kind, params, identifier, reason, created_at)
 values (%(business_id)s, %(subscription_id)s, %(kind)s, %(params)s, %(identifier)s, %(reason)s, %(now)s)
@@ -40,10 +30,6 @@ returning id
 """
 
 _PLANNED = "select id, params from subscription_changes where subscription_id = %s and kind = %s and state = 'planned'"
-
-
-class ChangeError(Exception):
-    """The change can't be planned; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +45,7 @@ class Intent:
 def intend(connection: Connection, business_id: int, kind: ChangeKind, plan: str | None = None) -> Intent:
     """What ``kind`` comes to for this business; ``plan`` is the code of the plan wanted.
 
-    Raises ChangeError when the business has no living subscription, or no price stands for the plan.
+    Raises ChangeError when the business has no living subscription, or nothing tells which prices of the plan to take.
     """
     found = connection.exec_driver_sql(_SUBSCRIPTION, (business_id,)).first()
     if found is None:
@@ -68,11 +54,7 @@ def intend(connection: Connection, business_id: int, kind: ChangeKind, plan: str
         )
     params: dict[str, Any] = {}
     if plan is not None:
-        about = {"plan": plan, "subscription_id": found.id}
-        prices: dict[str, str] = dict(connection.exec_driver_sql(_PRICES, about).all())
-        if "metered" not in prices:
-            raise ChangeError(f"no metered price of Stripe's stands for plan {plan}: see `altiora doctor`")
-        params = {"plan": plan, "prices": prices}
+        params = {"plan": plan, "prices": target_prices(connection, found.id, plan)}
     return Intent(found.id, found.stripe_id, kind, params)
 
 

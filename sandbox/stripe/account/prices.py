@@ -9,6 +9,9 @@ from sandbox.stripe.account.state import Object, State, new_id
 from sandbox.stripe.api.errors import invalid, missing
 from sandbox.stripe.api.params import Params
 
+#: How many of each interval a price may span: three years.
+LONGEST = {"day": 1095, "week": 156, "month": 36, "year": 3}
+
 
 @dataclass
 class Share:
@@ -89,19 +92,21 @@ class Prices:
 
 
 def read_recurring(params: Params | None) -> Object | None:
-    """The ``recurring`` of a price; this stand-in bills by the month only. A metered one must name its meter."""
+    """The ``recurring`` of a price. A metered one must name its meter."""
     if params is None:
         return None
-    if params.choice("interval", "month") is None:
+    interval = params.choice("interval", *LONGEST)
+    if interval is None:
         raise missing("recurring[interval]")
-    if params.whole("interval_count") not in {None, 1}:
-        raise invalid("recurring[interval_count]", "This stand-in bills every single month only.")
+    count = params.whole("interval_count")
+    if count is not None and not 1 <= count <= LONGEST[interval]:
+        raise invalid("recurring[interval_count]", f"interval_count must be between 1 and {LONGEST[interval]}.")
     usage = params.choice("usage_type", "licensed", "metered") or "licensed"
     meter = params.text("meter")
     if usage == "metered" and not meter:
         raise invalid("recurring[meter]", "A metered price must name a meter; usage records are no longer supported.")
     params.refuse_unread()
-    return monthly(usage, meter)
+    return monthly(usage, meter) | {"interval": interval, "interval_count": count or 1}
 
 
 def monthly(usage: str, meter: str | None) -> Object:

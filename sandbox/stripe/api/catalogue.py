@@ -117,7 +117,12 @@ class CatalogueApi:
         product = found(self._state.products, "product", call.ids["id"])
         changes: Object = {"metadata": call.params.metadata(product["metadata"])} | _texts(call, "name", "description")
         active = call.params.flag("active")
+        default = call.params.text("default_price")
         call.params.refuse_unread()
+        if default is not None:
+            if found(self._state.prices, "price", default, "default_price")["product"] != product["id"]:
+                raise invalid("default_price", "The default price must be one of this product's.")
+            changes["default_price"] = default
         return self._change("product.updated", product, changes | ({} if active is None else {"active": active}))
 
     async def list_prices(self, call: Call) -> Object:

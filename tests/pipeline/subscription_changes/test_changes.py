@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.subscription_changes import planning, sending
 from pipeline.subscription_changes.change_requests import ChangeKind
+from pipeline.subscription_changes.target_prices import ChangeError
 from tests.worlds.ledger import NOON, Ledger
 from tests.worlds.stripe_customers import RecordingApi
 
@@ -155,7 +156,7 @@ def test_the_same_change_is_planned_once_and_another_is_sent_after_it(world):
 
 def test_a_business_without_a_living_subscription_has_nothing_to_change(world):
     world.ledger.run("update subscriptions set status = 'canceled'")
-    with pytest.raises(planning.ChangeError, match="no living subscription"):
+    with pytest.raises(ChangeError, match="no living subscription"):
         world.plan("keep")
 
 
