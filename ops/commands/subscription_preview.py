@@ -34,6 +34,9 @@ def show(intent: Intent, chosen: Chosen) -> None:
         if behaviour.after_last_push:
             say("  after Stripe has confirmed the last minutes of the present period")
         details = behaviour.preview(look, intent.params)
+        if details is None:
+            say("Stripe can't show beforehand what this comes to, while a schedule or a set end stands.")
+            return
         invoice = stripe.preview_invoice(intent.stripe_id, details)
     except UnknownItemError as error:
         raise WrongError(f"{error}: try again when a worker has fetched it") from error

@@ -47,8 +47,8 @@ class ChangeBehaviour:
     """Given the idempotency key of the request that brings the effect; those before it have keys that begin so."""
     after_last_push: bool = False
     """Stripe counts nothing more for the present period once it is done: what is unsent must have arrived before."""
-    preview: Callable[[Look, Json], dict[str, Any]] = lambda _look, _wanted: {}
-    """How Stripe is asked what the change would bill (``subscription_details`` of a preview)."""
+    preview: Callable[[Look, Json], dict[str, Any] | None] = lambda _look, _wanted: {}
+    """How Stripe is asked what the change would bill (``subscription_details`` of a preview); None: it can't be."""
 
 
 def _leave_schedule(api: StripePort, it: Json, key: str) -> None:
@@ -59,6 +59,11 @@ def _leave_schedule(api: StripePort, it: Json, key: str) -> None:
 
 def _id(value: Any) -> str:
     return str(value["id"] if isinstance(value, Mapping) else value)
+
+
+def _unmanaged(look: Look, details: dict[str, Any]) -> dict[str, Any] | None:
+    """A preview that a schedule would make Stripe refuse, or show as the schedule has it."""
+    return None if look.it.get("schedule") else details
 
 
 def _modify(params: Mapping[str, Any]) -> Callable[[StripePort, Look, Json, str], None]:
@@ -191,9 +196,15 @@ CHANGE_BEHAVIOURS: Final[Mapping[ChangeKind, ChangeBehaviour]] = {
     ChangeKind.CANCEL_AT_PERIOD_END: ChangeBehaviour(
         _ends_with_its_period,
         _cancel_at_period_end,
-        preview=lambda _look, _wanted: {"cancel_at_period_end": True},
+        preview=lambda look, _wanted: _unmanaged(look, {"cancel_at_period_end": True}),
     ),
-    ChangeKind.KEEP: ChangeBehaviour(_kept, _keep),
+    ChangeKind.KEEP: ChangeBehaviour(
+        _kept,
+        _keep,
+        preview=lambda look, _wanted: (
+            _unmanaged(look, {"cancel_at_period_end": False}) if look.it["cancel_at_period_end"] else None
+        ),
+    ),
     ChangeKind.CANCEL_NOW: ChangeBehaviour(
         lambda _api, look, _wanted: look.it["status"] == SubscriptionStatus.CANCELED,
         _cancel_now,

@@ -115,3 +115,24 @@ def test_a_downgrade_is_a_schedule(shop):
 def test_what_can_not_be_is_told_in_a_sentence(shop, words, sentence):
     altiora, _, _ = shop
     assert sentence in altiora("subscription", *words, status=1)
+
+
+def test_59_a_cancellation_under_a_schedule_is_rehearsed_as_it_is_done(shop):
+    altiora, works, life = shop
+    altiora("subscription", "upgrade", "1", "professional")
+    works.follow(life)
+    altiora("subscription", "downgrade", "1", "starter")
+    works.follow(life)
+    schedule = life.subscription["schedule"]
+    assert schedule is not None
+    for command, then in (("cancel", '{"cancel_at_period_end": true}'), ("resume", '{"cancel_at_period_end": false}')):
+        said = altiora("subscription", command, "1", "--dry-run")
+        assert f"POST /v1/subscription_schedules/{schedule}/release {{}}" in said
+        assert then in said
+        assert "Stripe can't show beforehand what this comes to" in said
+    altiora("subscription", "cancel", "1")
+    works.follow(life)
+    assert (life.subscription["schedule"], life.subscription["cancel_at_period_end"]) == (None, True)
+    # Kept again, the next invoice has a fee; as it stands it has none.
+    assert "starter monthly" not in altiora("subscription", "cancel", "1", "--dry-run")
+    assert "professional monthly" in altiora("subscription", "resume", "1", "--dry-run")
