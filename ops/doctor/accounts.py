@@ -113,8 +113,10 @@ def _price(price: Json, plan: str, included: int) -> Finding:
         return fail(f"{name} is not monthly: the plan's minutes are for a month")
     if price.get("tiers_mode") != "graduated" or not tiers:
         return fail(f"{name} is not graduated: its first {included:,} minutes have to cost nothing")
-    if tiers[0]["up_to"] != included or tiers[0].get("unit_amount_decimal") not in {"0", None}:
-        return fail(f"{name} includes {tiers[0]['up_to']} minutes, the plan {included}: create one with the plan's")
+    free = tiers[0].get("unit_amount_decimal") in {"0", None}
+    if not free or tiers[0]["up_to"] != included:
+        given = tiers[0]["up_to"] if free else 0
+        return warn(f"{name} includes {given:,} minutes, the plan {included:,}: who is on it has the price's")
     return ok(f"{name} includes {included:,} minutes")
 
 
