@@ -50,7 +50,10 @@ def libpq(url: str) -> str:
 
 
 def runs(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # also where it went while it was looked at
+        return False
 
 
 def all_end(pids: list[int]) -> bool:
