@@ -115,8 +115,8 @@ def _price(price: Json, plan: str, included: int) -> Finding:
         return fail(f"{name} is not graduated: its first {included:,} minutes have to cost nothing")
     free = tiers[0].get("unit_amount_decimal") in {"0", None}
     if not free or tiers[0]["up_to"] != included:
-        given = tiers[0]["up_to"] if free else 0
-        return warn(f"{name} includes {given:,} minutes, the plan {included:,}: who is on it has the price's")
+        given = "no" if not free else "all" if tiers[0]["up_to"] is None else f"{tiers[0]['up_to']:,}"
+        return warn(f"{name} includes {given} minutes, the plan {included:,}: who is on it has the price's")
     return ok(f"{name} includes {included:,} minutes")
 
 

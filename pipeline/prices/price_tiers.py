@@ -31,7 +31,7 @@ def included_minutes(tiers: Sequence[Tier]) -> int:
     for tier in tiers:
         if tier.unit_amount or tier.flat_amount:
             return included
-        included = UNLIMITED if tier.up_to is None else tier.up_to
+        included = UNLIMITED if tier.up_to is None else min(tier.up_to, UNLIMITED)
     return included
 
 

@@ -19,6 +19,8 @@ _IDENTIFIER = re.compile(r"[\x21-\x7e]{1,255}")
 _WORD = re.compile(r"[a-z_]{1,64}")
 #: A lookup key that names a plan.
 _LOOKUP_KEY = re.compile(r"altiora_([a-z]+)(_.*)?", re.DOTALL)
+#: Of a price: three years of days.
+_MOST_INTERVALS = 1095
 #: PostgreSQL's bigint.
 _LARGEST = 2**63 - 1
 #: Seconds since the epoch until the year 2286.
@@ -154,6 +156,7 @@ def read_price(price: Any) -> Price | None:
         code = match[1]
     code = code or below(product, "metadata", "altiora_plan")
     usage_type = below(price, "recurring", "usage_type") or price.get("usage_type")
+    count = whole(below(price, "recurring", "interval_count") or price.get("interval_count"))
     return Price(
         id=price_id,
         product_id=identifier(product),
@@ -164,7 +167,7 @@ def read_price(price: Any) -> Price | None:
         certain=bool(code) or isinstance(product, Mapping),
         currency=word(price.get("currency")),
         billing_interval=word(below(price, "recurring", "interval") or price.get("interval")),
-        interval_count=whole(below(price, "recurring", "interval_count") or price.get("interval_count")),
+        interval_count=None if count is None or not 0 < count <= _MOST_INTERVALS else count,
         lookup_key=_text(price.get("lookup_key")),
         product_default=identifier(product.get("default_price")) == price_id if isinstance(product, Mapping) else None,
         volume=price.get("tiers_mode") == "volume",
@@ -173,8 +176,8 @@ def read_price(price: Any) -> Price | None:
 
 
 def _text(value: Any) -> str | None:
-    """Short text of somebody's own; without the null character, which PostgreSQL can't take."""
-    return value[:255] if isinstance(value, str) and "\x00" not in value else None
+    """Short text of somebody's own; None where it has characters that PostgreSQL can't take, or nobody can read."""
+    return value[:255] if isinstance(value, str) and value.isprintable() else None
 
 
 def _tariffs(price: Mapping[str, Any]) -> dict[str, tuple[Tier, ...]] | None:
@@ -227,8 +230,8 @@ class Meter:
 
 def read_meter(meter: Any) -> Meter | None:
     """A meter; None where it lacks its id or the name of its events."""
-    meter_id, event_name = identifier(meter), below(meter, "event_name")
-    if meter_id is None or not isinstance(event_name, str):
+    meter_id, event_name = identifier(meter), _text(below(meter, "event_name"))
+    if meter_id is None or event_name is None:
         return None
     keys = (
         below(meter, "customer_mapping", "event_payload_key"),
@@ -236,7 +239,7 @@ def read_meter(meter: Any) -> Meter | None:
     )
     return Meter(
         id=meter_id,
-        event_name=event_name[:100],
+        event_name=event_name,
         active=below(meter, "status") == ACTIVE_METER,
         sums_by_our_keys=below(meter, "default_aggregation", "formula") == "sum"
         and below(meter, "event_time_window") is None

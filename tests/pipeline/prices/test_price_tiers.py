@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline.businesses.consequences import Consequences
 from pipeline.prices.money import money
 from pipeline.prices.price_tiers import UNLIMITED, cost, included_minutes
-from pipeline.providers.stripe_fields import Tier, read_price
+from pipeline.providers.stripe_fields import Tier, read_meter, read_price
 from pipeline.stripe_mirror import snapshots
 from tests.worlds.stripe_objects import Json, price, subscription
 from tests.worlds.world import PLAN_IDS, World, at
@@ -30,6 +30,7 @@ def tiers(*rows: tuple[int | None, str, str]) -> list[Tier]:
         ([(500, "0", "900"), (None, "12", "0")], 0),  # a flat amount is a price
         ([(500, "0.5", "0"), (None, "0", "0")], 0),
         ([(500, "0", "0"), (None, "0", "0")], UNLIMITED),
+        ([(10**12, "0", "0"), (None, "12", "0")], UNLIMITED),  # more than a record's column holds
     ],
 )
 def test_50_the_leading_tiers_that_cost_nothing_are_included(rows, included):
@@ -89,6 +90,29 @@ def test_50_what_is_not_shown_or_odd_is_no_tariff(shown, tariffs):
     read = read_price(price() | shown)
     assert read is not None
     assert read.tariffs == tariffs
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"lookup_key": "a\x00b"},
+        {"lookup_key": "\ud800"},
+        {"recurring": {"usage_type": "metered", "interval": "month", "interval_count": 10**12}},
+        {"recurring": {"usage_type": "metered", "interval_count": -1}},
+        {"tiers": [FREE | {"up_to": 10**15}, TWELVE | {"up_to": None}], "currency_options": {}},
+        {"currency": "\x00"},
+    ],
+)
+def test_50_no_field_of_a_price_is_more_than_the_database_takes(world, odd):
+    fetched(world, price() | odd)
+    tell(world, subscription())
+    talk(world, 1)
+    assert world.record(world.b).minutes == 1
+
+
+@pytest.mark.parametrize("event_name", ["a\x00b", "\ud800", 7, None])
+def test_45_a_meter_without_a_readable_name_is_none(event_name):
+    assert read_meter({"id": "mtr_1", "event_name": event_name}) is None
 
 
 @pytest.mark.parametrize(
