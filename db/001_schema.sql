@@ -1110,5 +1110,38 @@ set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded
 
 UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num = '0009';
 
+-- Running upgrade 0010 -> 0011
+
+set local lock_timeout = '5s';
+
+CREATE TABLE former_customers (
+    stripe_customer_id TEXT NOT NULL, 
+    business_id BIGINT NOT NULL, 
+    until TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT former_customers_pkey PRIMARY KEY (stripe_customer_id), 
+    CONSTRAINT former_customers_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id)
+);
+
+COMMENT ON TABLE former_customers IS 'customers that businesses had before the present one: what Stripe tells of them is still theirs';
+
+COMMENT ON COLUMN former_customers.stripe_customer_id IS 'cus_…';
+
+COMMENT ON COLUMN former_customers.until IS 'when another one took its place';
+
+CREATE INDEX former_customers_business_id_idx ON former_customers (business_id);
+
+ALTER TABLE stripe_customers ADD COLUMN balance BIGINT DEFAULT 0 NOT NULL;
+
+COMMENT ON COLUMN stripe_customers.balance IS 'in its currency''s smallest unit; negative: a credit, which lowers its next invoice';
+
+ALTER TABLE stripe_customers ADD COLUMN currency TEXT;
+
+insert into refreshes (kind, object_id, reason, due_at)
+select 'price', id, 'tiers-unknown', now() from stripe_prices where tariffs is null
+on conflict (kind, object_id) do update
+set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
+
+UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
+
 COMMIT;
 

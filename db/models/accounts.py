@@ -48,6 +48,17 @@ class Business(Base):
     ended_at: Mapped[datetime | None]
 
 
+class FormerCustomer(Base):
+    __tablename__ = "former_customers"
+    __table_args__ = (
+        {"comment": "customers that businesses had before the present one: what Stripe tells of them is still theirs"},
+    )
+
+    stripe_customer_id: Mapped[str] = mapped_column(primary_key=True, comment="cus_…")
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    until: Mapped[Instant] = mapped_column(comment="when another one took its place")
+
+
 class ServiceTransition(Base):
     __tablename__ = "service_transitions"
     __table_args__ = (

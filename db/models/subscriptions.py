@@ -20,6 +20,12 @@ class StripeCustomer(Base):
     named_business_id: Mapped[int | None] = mapped_column(BigInteger, comment="metadata.business_id, unchecked")
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
     snapshot_at: Mapped[Instant]
+    balance: Mapped[int] = mapped_column(
+        BigInteger,
+        server_default=text("0"),
+        comment="in its currency's smallest unit; negative: a credit, which lowers its next invoice",
+    )
+    currency: Mapped[str | None]
 
 
 class Subscription(Base):

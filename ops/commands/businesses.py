@@ -12,9 +12,10 @@ from ops.commands.business_argument import BusinessArgument, find, instant
 from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, warn
 from pipeline.businesses import registration
-from pipeline.reading.businesses import list_businesses
+from pipeline.reading.businesses import left_with, list_businesses
 from pipeline.reading.events import dead_for
 from pipeline.shared.clock import business_clock
+from pipeline.shared.settings import DatabaseSettings, StripeSettings, load
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Who we serve: add businesses, their numbers and Stripe customers."
@@ -31,6 +32,29 @@ def _change(chosen: Chosen) -> Iterator[Connection]:
         raise WrongError(str(error)) from error
 
 
+def _see_customer(chosen: Chosen, customer: str) -> None:
+    """Ask Stripe whether there is such a customer: one that was mistyped would leave the business unbilled (61)."""
+    from pipeline.providers.stripe_api import Refused, StripeApi, StripeApiError  # noqa: PLC0415 - stripe is slow to load
+
+    try:
+        registration.check_customer(customer)
+        settings = load(StripeSettings, chosen)
+        found = StripeApi(settings).get_customer(customer)
+    except registration.BusinessError as error:
+        raise WrongError(str(error)) from error
+    except StripeApiError as error:
+        if isinstance(error, Refused) and error.status == 404:
+            account = "live" if settings.livemode else "test"
+            raise WrongError(f"Stripe knows no such customer as {customer} in the {account} account") from error
+        raise WrongError(
+            f"Stripe can't say whether there is {customer} ({error}): try again; nothing changed"
+        ) from error
+    if found.get("deleted") is True:
+        raise WrongError(f"{customer} was deleted at Stripe: make another one there")
+    if found.get("test_clock") is not None:
+        raise WrongError(f"{customer} is on a test clock of Stripe's: nothing of it is counted")
+
+
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")],
@@ -40,7 +64,9 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add a business."""
-    chosen = choose_settings()
+    chosen = choose_settings() if stripe_customer is None else choose_settings(DatabaseSettings, StripeSettings)
+    if stripe_customer is not None:
+        _see_customer(chosen, stripe_customer)
     with _change(chosen) as connection:
         business_id = registration.add_business(
             connection,
@@ -100,13 +126,19 @@ def list_(as_json: AsJson = False) -> None:
 def link_stripe(
     business: BusinessArgument, customer: Annotated[str, typer.Argument(metavar="CUSTOMER", help="At Stripe, cus_…")]
 ) -> None:
-    """Link a business to its Stripe customer."""
-    chosen = choose_settings()
+    """Link a business to its Stripe customer. It may be another than it had, once nothing lives of that one."""
+    chosen = choose_settings(DatabaseSettings, StripeSettings)
+    _see_customer(chosen, customer)
     with _change(chosen) as connection:
         business_id = find(connection, business)
-        registration.link_customer(connection, business_id, customer)
+        former = registration.link_customer(connection, business_id, customer, business_clock(chosen).now())
+        left = [] if former is None else left_with(connection, former)
         dead = dead_for(connection, "unknown-customer")
     say(f"Linked business {business_id} to {customer}; a worker fetches its subscriptions.")
+    if former is not None:
+        say(f"{former} was its customer before: what Stripe tells of that one still belongs to it.")
+    for each in left:
+        say(f"  left there: {each}")
     if dead:
         say(f"Dead for want of a customer: {dead} events. Now: altiora events replay --reason unknown-customer")
 

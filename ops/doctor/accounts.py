@@ -1,18 +1,20 @@
 """What `altiora doctor` looks at on the others' side: our accounts at Stripe and Twilio."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from urllib.parse import urldefrag
 
 from db.seed import PLANS
 from ops.commands.database import Chosen, reading
-from ops.commands.output import WrongError
+from ops.commands.output import WrongError, age
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.providers import stripe_api
 from pipeline.providers.stripe_api import StripeApi, StripeApiError, Unreachable
 from pipeline.providers.stripe_fields import read_price
 from pipeline.providers.stripe_words import ACTIVE_METER, UsageType
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
+from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import PublicSettings, StripeSettings, TwilioSettings, load
 
 STRIPE_PATH = "/webhooks/stripe"
@@ -33,6 +35,9 @@ _EVENTS = {
     "price.updated",
 }
 
+#: How far our clock may be from Stripe's.
+_CLOCKS_APART = timedelta(seconds=30)
+
 #: So many numbers are named in one line.
 _NAMED = 5
 
@@ -46,6 +51,7 @@ def stripe(chosen: Chosen) -> Iterator[Finding]:
     try:
         meters = api.meters()
         yield ok(f"the {'live' if settings.livemode else 'test'} account at {settings.stripe_api_base} answers")
+        yield from _clocks(api, chosen)
         meter = next((each for each in meters if each["event_name"] == settings.stripe_meter_event_name), None)
         if meter is None:
             yield fail(
@@ -60,6 +66,18 @@ def stripe(chosen: Chosen) -> Iterator[Finding]:
         yield fail(f"{settings.stripe_api_base} can't be reached: may this machine call it? ALTIORA_STRIPE_API_BASE")
     except StripeApiError as error:
         yield fail(f"Stripe answers {error}: see that ALTIORA_STRIPE_API_KEY may read meters, prices and webhooks")
+
+
+def _clocks(api: StripeApi, chosen: Chosen) -> Iterator[Finding]:
+    """Periods end and invoices finalise by Stripe's clock, and calls by ours."""
+    if api.answered_at is None:
+        return
+    ahead = business_clock(chosen).now() - api.answered_at
+    if abs(ahead) > _CLOCKS_APART:
+        yield warn(
+            f"our clock is {age(int(abs(ahead).total_seconds()))} {'ahead of' if ahead > timedelta() else 'behind'}"
+            " Stripe's: set this machine's time (NTP), or minutes go to the wrong period"
+        )
 
 
 def _meter(meter: Json) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import plan_limits
+from pipeline.businesses import customer_links, plan_limits
 from pipeline.events import fetch_requests
 from pipeline.shared.business_locks import lock_businesses
 
@@ -23,8 +23,6 @@ insert into businesses (name, time_zone, plan_id, created_at)
 values (%(name)s, %(time_zone)s, %(plan_id)s, %(now)s)
 returning id
 """
-
-_SUBSCRIBED = "select exists (select from subscriptions where business_id = %s and stripe_customer_id = %s)"
 
 # The last to hold a number; still the holder while nothing bounds the range.
 _LAST_HELD = """
@@ -97,29 +95,38 @@ def add_business(
         _ADD, {"name": name, "time_zone": time_zone, "plan_id": plans[plan.lower()], "now": now}
     ).scalar_one()
     if stripe_customer is not None:
-        link_customer(connection, business_id, stripe_customer)
+        link_customer(connection, business_id, stripe_customer, now)
     return int(business_id)
 
 
-def link_customer(connection: Connection, business_id: int, customer: str) -> None:
-    """Link a business to its Stripe customer, and have Stripe asked for what that one has. Raises BusinessError."""
+def check_customer(customer: str) -> None:
+    """Raises BusinessError where this can't be the id of a customer at Stripe."""
     if not _CUSTOMER.fullmatch(customer):
         raise BusinessError(f"{customer} is no customer of Stripe's; their ids begin with cus_")
+
+
+def link_customer(connection: Connection, business_id: int, customer: str, now: datetime) -> str | None:
+    """Link a business to its Stripe customer, and have Stripe asked for what that one has.
+
+    Returns the customer that it had before, if it was another one. Raises BusinessError, also while something lives of
+    that one.
+    """
+    check_customer(customer)
     lock_businesses(connection, [business_id])
     name, present, _ = _living(connection, business_id)
-    other = connection.exec_driver_sql(
-        "select id, name from businesses where stripe_customer_id = %s and id <> %s", (customer, business_id)
-    ).first()
-    if other is not None:
-        raise BusinessError(f"{customer} is linked to business {other.id} ({other.name}) already")
-    if present not in {None, customer}:
-        subscribed = connection.exec_driver_sql(_SUBSCRIBED, (business_id, present)).scalar_one()
-        if subscribed:
-            raise BusinessError(
-                f"business {business_id} ({name}) has subscriptions of {present}: its minutes are billed there"
-            )
-    connection.exec_driver_sql("update businesses set stripe_customer_id = %s where id = %s", (customer, business_id))
+    other = customer_links.linked_businesses(connection, [customer]).get(customer, business_id)
+    if other != business_id:
+        raise BusinessError(f"{customer} is linked to business {other} already, or was")
+    living = customer_links.living_elsewhere(connection, business_id, customer)
+    if living is not None:
+        subscription, elsewhere = living
+        raise BusinessError(
+            f"business {business_id} ({name}) has {subscription} of {elsewhere}: its minutes are billed there; end that"
+            " one first"
+        )
+    customer_links.link(connection, business_id, customer, now)
     fetch_requests.request_fetch(connection, "customer", customer, "linked")
+    return None if present == customer else present
 
 
 def add_number(

@@ -1,7 +1,9 @@
 """Stripe, as this program uses it: the only file outside the sandbox that imports ``stripe``."""
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -64,12 +66,19 @@ class StripeApi:
 
     def __init__(self, settings: StripeSettings) -> None:
         self._settings = settings
+        self._answers = threading.local()
         self._client = stripe.StripeClient(
             settings.stripe_api_key.get_secret_value(),
             base_addresses={"api": settings.stripe_api_base},
             max_network_retries=0,
             http_client=stripe.RequestsClient(timeout=TIMEOUT_SECONDS),
         )
+
+    @property
+    def answered_at(self) -> datetime | None:
+        """When this thread's last answer was given, by Stripe's clock, to the second; None where it did not say."""
+        at: datetime | None = getattr(self._answers, "at", None)
+        return at
 
     def create_meter_event(
         self,
@@ -220,8 +229,16 @@ class StripeApi:
             raise Unreachable(error.user_message or "no connection") from error
         except stripe.StripeError as error:
             raise _own_error(error) from error
+        self._answers.at = _date(answer.headers)
         data: Json = answer.data
         return data
+
+
+def _date(headers: Mapping[str, str]) -> datetime | None:
+    try:
+        return parsedate_to_datetime(headers["Date"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _path(identifier: str) -> str:

@@ -97,6 +97,9 @@ class Customer:
     id: str
     named_business_id: int | None
     deleted: bool
+    balance: int = 0
+    """In the currency's smallest unit; negative: a credit, which lowers the next invoice."""
+    currency: str | None = None
 
 
 def read_customer(customer: Any) -> Customer | None:
@@ -104,7 +107,13 @@ def read_customer(customer: Any) -> Customer | None:
     customer_id = identifier(customer)
     if not isinstance(customer, Mapping) or customer_id is None:
         return None
-    return Customer(customer_id, named_business(customer), customer.get("deleted") is True)
+    return Customer(
+        customer_id,
+        named_business(customer),
+        customer.get("deleted") is True,
+        balance=whole(customer.get("balance")) or 0,
+        currency=word(customer.get("currency")),
+    )
 
 
 @dataclass(frozen=True, slots=True)

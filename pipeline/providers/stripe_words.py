@@ -17,6 +17,14 @@ class SubscriptionStatus(StrEnum):
     PAUSED = "paused"
 
 
+#: In these a subscription bills nothing: its first payment never came, or it is over.
+NOT_LIVING: Final = (
+    SubscriptionStatus.INCOMPLETE,
+    SubscriptionStatus.INCOMPLETE_EXPIRED,
+    SubscriptionStatus.CANCELED,
+)
+
+
 class InvoiceStatus(StrEnum):
     """``status`` of an invoice (Stripe: "Status transitions and finalization")."""
 

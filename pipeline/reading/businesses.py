@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.businesses.service_rules import status_at
+from pipeline.prices.money import money
 from pipeline.shared.rows import typed_rows
 
 _BUSINESSES = """
@@ -16,6 +17,15 @@ select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe
 from businesses b join subscription_plans p on p.id = b.plan_id
 order by b.id
 """
+
+_OPEN_INVOICES = """
+select i.id, i.amount_due_cents, i.currency
+from stripe_invoices i join subscriptions s on s.stripe_id = i.stripe_subscription_id
+where s.stripe_customer_id = %s and i.status = 'open'
+order by i.created_at, i.id
+"""
+
+_BALANCE = "select balance, currency from stripe_customers where id = %s and balance <> 0"
 
 _IDS_NAMED = "select id from businesses where name = %s order by id"
 _ID = "select id from businesses where id = %s"
@@ -52,3 +62,18 @@ def businesses_called(connection: Connection, named: str) -> list[int]:
     by_id = named.isascii() and named.isdigit() and len(named) < 19
     query, value = (_ID, int(named)) if by_id else (_IDS_NAMED, named)
     return list(connection.exec_driver_sql(query, (value,)).scalars())
+
+
+def left_with(connection: Connection, customer: str) -> list[str]:
+    """What a former customer has that nobody has settled: its open invoices, and its balance at Stripe."""
+    invoices = [
+        f"invoice {row.id} is open, {money(row.amount_due_cents, row.currency)}"
+        for row in connection.exec_driver_sql(_OPEN_INVOICES, (customer,))
+    ]
+    balances = [
+        f"a balance of {money(-row.balance, row.currency or 'usd')} in its favour"
+        if row.balance < 0
+        else f"a balance of {money(row.balance, row.currency or 'usd')} that it owes"
+        for row in connection.exec_driver_sql(_BALANCE, (customer,))
+    ]
+    return invoices + balances

@@ -44,6 +44,11 @@ class DriftKind(StrEnum):
     SECOND_METERED_SUBSCRIPTION = "second-metered-subscription", "business", "cancel all but one in Stripe"
     SECOND_MINUTES_ITEM = "second-minutes-item", "business", "remove all but one from the subscription in Stripe"
     SECOND_PLAN = "second-plan", "business", "remove all but one in Stripe, and give back what was charged twice"
+    SECOND_CUSTOMER = (
+        "second-customer",
+        "subscription",
+        "cancel one of the two in Stripe: when nothing lives of the linked customer, the other one is linked",
+    )
     NO_INVOICE = "no-invoice", "record", "look at the subscription in Stripe"
     UNUSABLE_INVOICE = "unusable-invoice", "record", "decide whether to bill its minutes by hand"
     UNBILLABLE = "unbillable", "record", "decide whether to bill these minutes by hand"

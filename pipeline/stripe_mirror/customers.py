@@ -1,7 +1,7 @@
 """The mirror of customers, and whose customer is whose: how a business is found for what Stripe tells.
 
-By the customer that the business is linked to, else by ``metadata.business_id`` of the subscription, else by the
-customer's own. The first that names a business links it to the customer for good.
+By the customer that the business is linked to or was, else by ``metadata.business_id`` of the subscription, else by the
+customer's own. What names a business that has no customer, or none with anything that lives, links the two.
 """
 
 from collections.abc import Collection
@@ -9,27 +9,24 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from pipeline.businesses import customer_links
 from pipeline.businesses.consequences import AWAITING_CUSTOMER, Consequences
 from pipeline.events import fetch_requests
 from pipeline.providers.stripe_fields import Customer, Owned
 
 _REPLACE = """
-insert into stripe_customers (id, named_business_id, deleted, snapshot_at)
-values (%(id)s, %(named_business_id)s, %(deleted)s, %(snapshot_at)s)
+insert into stripe_customers (id, named_business_id, deleted, balance, currency, snapshot_at)
+values (%(id)s, %(named_business_id)s, %(deleted)s, %(balance)s, %(currency)s, %(snapshot_at)s)
 on conflict (id) do update
 set named_business_id = case when excluded.deleted then stripe_customers.named_business_id
                              else excluded.named_business_id end,
-    deleted = excluded.deleted, snapshot_at = excluded.snapshot_at
+    deleted = excluded.deleted, balance = excluded.balance,
+    currency = coalesce(excluded.currency, stripe_customers.currency), snapshot_at = excluded.snapshot_at
 """
 
 _NAMED = "select id, named_business_id from stripe_customers where id = any(%s::text[])"
 
-_BUSINESSES = """
-select id, stripe_customer_id from businesses
-where stripe_customer_id = any(%(customers)s::text[]) or id = any(%(named)s::bigint[])
-"""
-
-_LINK = "update businesses set stripe_customer_id = %s where id = %s and stripe_customer_id is null"
+_CUSTOMERS = "select id, stripe_customer_id from businesses where id = any(%s::bigint[])"
 
 
 class UnlinkedError(Exception):
@@ -40,6 +37,18 @@ class UnlinkedError(Exception):
         self.reason = reason
 
 
+class SecondCustomerError(UnlinkedError):
+    """The business that it names has another customer, of whom something lives: a person decides which."""
+
+    def __init__(self, business_id: int, living: str, present: str) -> None:
+        super().__init__("second-customer")
+        self.business_id = business_id
+        self.living = living
+        """A subscription of the customer that the business has."""
+        self.present = present
+        """That customer."""
+
+
 def store_customer(connection: Connection, customer: Customer, snapshot_at: datetime) -> None:
     """Make the mirror what this newer snapshot says."""
     connection.exec_driver_sql(
@@ -48,6 +57,8 @@ def store_customer(connection: Connection, customer: Customer, snapshot_at: date
             "id": customer.id,
             "named_business_id": customer.named_business_id,
             "deleted": customer.deleted,
+            "balance": customer.balance,
+            "currency": customer.currency,
             "snapshot_at": snapshot_at,
         },
     )
@@ -62,37 +73,36 @@ class Links:
         self._mirrored: dict[str, int | None] = dict(connection.exec_driver_sql(_NAMED, (customers,)).all())
         self._fetched = fetch_requests.fetched_before(connection, "customer", customers)
         named = {each.named_business_id for each in objects} | set(self._mirrored.values())
-        found = connection.exec_driver_sql(
-            _BUSINESSES, {"customers": customers, "named": sorted(filter(None, named))}
-        ).all()
-        self._customer_of: dict[int, str | None] = dict(found)
-        self._business_of = {customer: business for business, customer in self._customer_of.items() if customer}
+        self._business_of = customer_links.linked_businesses(connection, customers)
+        ids = sorted({*filter(None, named), *self._business_of.values()})
+        self._customer_of: dict[int, str | None] = dict(connection.exec_driver_sql(_CUSTOMERS, (ids,)).all())
 
     @property
     def businesses(self) -> set[int]:
         """All businesses that any of the objects may turn out to belong to."""
         return set(self._customer_of)
 
-    def business_of(self, owned: Owned, consequences: Consequences) -> int:
-        """The business that the object belongs to, linked to the customer now if it wasn't. Raises UnlinkedError.
+    def business_of(self, owned: Owned, consequences: Consequences, now: datetime) -> int:
+        """The business that the object belongs to, linked to the customer now if it wasn't.
 
-        The business's lock must be held.
+        The business's lock must be held. Raises UnlinkedError and SecondCustomerError.
         """
         linked = self._business_of.get(owned.customer_id)
         if linked is not None:
             return linked
         for named in (owned.named_business_id, self._mirrored.get(owned.customer_id)):
             if named in self._customer_of and named is not None:
-                if self._customer_of[named] is not None:
-                    raise UnlinkedError("customer-conflict")
-                self._link(named, owned.customer_id)
+                self._link(named, owned.customer_id, now)
                 return named
         if owned.customer_id in self._mirrored or owned.customer_id in self._fetched:
             raise UnlinkedError("unknown-customer")
         consequences.fetch("customer", owned.customer_id, "unknown-customer")
         raise UnlinkedError(AWAITING_CUSTOMER)
 
-    def _link(self, business_id: int, customer_id: str) -> None:
-        self._connection.exec_driver_sql(_LINK, (customer_id, business_id))
+    def _link(self, business_id: int, customer_id: str, now: datetime) -> None:
+        living = customer_links.living_elsewhere(self._connection, business_id, customer_id)
+        if living is not None:
+            raise SecondCustomerError(business_id, *living)
+        customer_links.link(self._connection, business_id, customer_id, now)
         self._customer_of[business_id] = customer_id
         self._business_of[customer_id] = business_id

@@ -13,16 +13,15 @@ from sqlalchemy import Connection
 from pipeline.businesses.consequences import Consequences
 from pipeline.businesses.service_rules import Matter
 from pipeline.closing import period_close
+from pipeline.prices import plan_fees
 from pipeline.prices.price_roles import PriceRole
 from pipeline.providers.stripe_fields import Invoice, Subscription
-from pipeline.providers.stripe_words import SubscriptionStatus
+from pipeline.providers.stripe_words import NOT_LIVING
 from pipeline.shared.drifts import DriftKind
+from pipeline.stripe_mirror.customers import SecondCustomerError
 from pipeline.stripe_mirror.invoices import StoredInvoice
 from pipeline.stripe_mirror.subscriptions import StoredSubscription
 from pipeline.usage import record_alignment
-
-#: In these a subscription bills nothing: its first payment never came, or it is over.
-NOT_LIVING = (SubscriptionStatus.INCOMPLETE, SubscriptionStatus.INCOMPLETE_EXPIRED, SubscriptionStatus.CANCELED)
 
 #: The tasks that look at what a period comes to.
 _OF_PERIODS = frozenset({"stripe.plan-meter-pushes", "periods.close-due"})
@@ -44,6 +43,12 @@ left join stripe_prices p on p.id = i.price_id
 left join subscription_plans plan on plan.id = p.plan_id
 where s.business_id = %(business_id)s and s.ended_at is null and s.status <> all(%(not_living)s::text[])
 order by s.started_at, s.id, i.id
+"""
+
+# Somebody pays for the same business as another customer, who waits for the present one's last subscription to end.
+_SECOND_CUSTOMERS = """
+select distinct evidence ->> 'customer' from drifts
+where business_id = %s and kind = 'second-customer' and resolved_at is null
 """
 
 _SET_PLAN = "update businesses set plan_id = %(plan_id)s where id = %(business_id)s and plan_id <> %(plan_id)s"
@@ -82,7 +87,31 @@ def follow_subscription(
     consequences.service(
         business_id, Matter.SUBSCRIPTION, stripe_id, f"subscription {stripe_id} is {subscription.status}"
     )
+    consequences.resolve(DriftKind.SECOND_CUSTOMER, f"subscription:{stripe_id}")
+    if subscription.ended_at is not None:
+        for (customer,) in connection.exec_driver_sql(_SECOND_CUSTOMERS, (business_id,)):
+            consequences.fetch("customer", customer, "second-customer")
     consequences.follow_ups |= _OF_PERIODS
+
+
+def report_second_customer(
+    connection: Connection, subscription: Subscription, second: SecondCustomerError, consequences: Consequences
+) -> None:
+    """A subscription of a customer that can't be linked: while it lives it is charged, and nobody counts for it."""
+    stripe_id, customer = subscription.stripe_id, subscription.owned.customer_id
+    subject = f"subscription:{stripe_id}"
+    if subscription.ended_at is not None or subscription.status in NOT_LIVING:
+        consequences.resolve(DriftKind.SECOND_CUSTOMER, subject)
+        return
+    fee = plan_fees.fixed_fee(connection, subscription.items, subscription.currency)
+    consequences.report(
+        DriftKind.SECOND_CUSTOMER,
+        subject,
+        second.business_id,
+        f"one customer: {second.present} is linked, and {second.living} of it lives",
+        f"{customer} has {stripe_id}, {fee or 'a fee that is not known yet'} a period, and its minutes are not counted",
+        {"customer": customer, "subscription": stripe_id, "present": second.present, "living": second.living},
+    )
 
 
 def follow_invoice(

@@ -24,7 +24,7 @@ from pipeline.providers.stripe_fields import (
 )
 from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.stripe_mirror import prices
-from pipeline.stripe_mirror.customers import UnlinkedError
+from pipeline.stripe_mirror.customers import SecondCustomerError, UnlinkedError
 from pipeline.stripe_mirror.snapshots import Content, Mirror, Snapshot, businesses_of_snapshots, place
 from pipeline.subscription_changes import planning
 
@@ -137,6 +137,8 @@ def _apply_one(target: Mirror, snapshot: Snapshot, event: StripeEvent) -> Outcom
     except UnlinkedError as error:
         if error.reason == AWAITING_CUSTOMER:
             return Outcome(event.id, EventState.PENDING, error.reason, CUSTOMER_RETRY_SECONDS)
+        if isinstance(error, SecondCustomerError):  # a drift tells it; what it changed is fetched when that ends
+            return Outcome(event.id, EventState.IGNORED, error.reason)
         return Outcome(event.id, EventState.DEAD, error.reason)
     return Outcome(event.id, EventState.PROCESSED)
 

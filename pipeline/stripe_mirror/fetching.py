@@ -90,13 +90,16 @@ class StripeFetcher:
         with self._engine.connect() as connection:
             own = connection.exec_driver_sql(_SUBSCRIPTIONS_OF, (due.object_id,)).scalars()
             keys = {("customer", due.object_id)} | {("subscription", stripe_id) for stripe_id in own}
-            fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
+            fetch = self._fetch(stored_at(connection, keys))
         customer = _ask(self._api.get_customer, due.object_id)
         if customer is not None:
             fetch.add(stripe_fields.read_customer(customer))
             if customer.get("deleted") is not True:
                 listed = _ask(self._api.list_subscriptions, due.object_id) or []
                 fetch.add_all(self._with_swaps(stripe_fields.read_subscription(each)) for each in listed)
+                for unknown in sorted({str(each["id"]) for each in listed} - {key for _, key in keys}):
+                    bills = _ask(self._api.list_invoices, unknown, limit=INVOICES) or []
+                    fetch.add_all(map(stripe_fields.read_invoice, bills))
         self._add_what_decides(fetch)
         self._apply(due, fetch)
 
@@ -104,7 +107,7 @@ class StripeFetcher:
         with self._engine.connect() as connection:
             own = connection.exec_driver_sql(_INVOICES_OF, (due.object_id,)).scalars()
             keys = {("subscription", due.object_id)} | {("invoice", invoice_id) for invoice_id in own}
-            fetch = _Fetch(self._clock.now(), stored_at(connection, keys))
+            fetch = self._fetch(stored_at(connection, keys))
         subscription = stripe_fields.read_subscription(_ask(self._api.get_subscription, due.object_id))
         fetch.add(self._with_swaps(subscription))
         if fetch.contents:
@@ -140,21 +143,21 @@ class StripeFetcher:
 
     def _invoice(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
-            fetch = _Fetch(self._clock.now(), stored_at(connection, {("invoice", due.object_id)}))
+            fetch = self._fetch(stored_at(connection, {("invoice", due.object_id)}))
         fetch.add(stripe_fields.read_invoice(_ask(self._api.get_invoice, due.object_id)))
         self._add_what_decides(fetch)
         self._apply(due, fetch)
 
     def _price(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
-            fetch = _Fetch(self._clock.now(), stored_at(connection, {("price", due.object_id)}))
+            fetch = self._fetch(stored_at(connection, {("price", due.object_id)}))
         fetch.add(stripe_fields.read_price(_ask(self._api.get_price, due.object_id)))
         self._add_what_decides(fetch)
         self._apply(due, fetch)
 
     def _meter(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
-            fetch = _Fetch(self._clock.now(), stored_at(connection, {("meter", due.object_id)}))
+            fetch = self._fetch(stored_at(connection, {("meter", due.object_id)}))
         fetch.add(stripe_fields.read_meter(_ask(self._api.get_meter, due.object_id)))
         self._apply(due, fetch)
 
@@ -179,12 +182,15 @@ class StripeFetcher:
             known = known_prices(connection, priced, self._event_name)
             meters = known_meters(connection)
             fetch.see(stored_at(connection, {("price", price_id) for price_id in known}))
-        shown = {price.id for price in fetch.prices.values() if price.tariffs is not None or not price.metered}
+        shown = {price.id for price in fetch.prices.values() if price.tariffs is not None}
         for price_id in sorted(priced - shown - {price.id for price in known.values() if price.tariffed}):
             fetch.add(stripe_fields.read_price(_ask(self._api.get_price, price_id)))
         named = {price.meter_id for price in known.values()} | {price.meter_id for price in fetch.prices.values()}
         for meter_id in sorted(filter(None, named - meters)):
             fetch.add(stripe_fields.read_meter(_ask(self._api.get_meter, meter_id)))
+
+    def _fetch(self, seen: dict[Key, datetime]) -> "_Fetch":
+        return _Fetch(lambda: self._api.answered_at or self._clock.now(), seen)
 
     def _apply(self, due: FetchRequest, fetch: "_Fetch") -> None:
         """Apply what was fetched, and settle, in one transaction."""
@@ -218,11 +224,16 @@ class StripeFetcher:
 
 
 class _Fetch:
-    """What one fetch brought: since when, on top of which state of the mirror, and the objects."""
+    """What one fetch brought: as of when, on top of which state of the mirror, and the objects.
 
-    def __init__(self, began: datetime, seen: dict[Key, datetime]) -> None:
+    As of when Stripe answered first, by Stripe's clock, which dates its events too: ours may be slow, and then an event
+    from before the fetch would look newer (62).
+    """
+
+    def __init__(self, answered_at: Callable[[], datetime], seen: dict[Key, datetime]) -> None:
         self.contents: list[Content] = []
-        self._began = began
+        self._answered_at = answered_at
+        self._at: datetime | None = None
         self._seen = seen
 
     def see(self, stored: dict[Key, datetime]) -> None:
@@ -231,6 +242,7 @@ class _Fetch:
 
     def add(self, content: Content | None) -> None:
         if content is not None:
+            self._at = self._at or self._answered_at()
             self.contents.append(content)
 
     def add_all(self, contents: Iterable[Content | None]) -> None:
@@ -247,7 +259,7 @@ class _Fetch:
         return [
             Snapshot(
                 each,
-                at=self._began,
+                at=self._at,
                 api_version=None,
                 fetched=True,
                 seen=self._seen.get(key_of(each)),

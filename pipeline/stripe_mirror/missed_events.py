@@ -13,6 +13,7 @@ import orjson
 import structlog
 from sqlalchemy import Connection, Engine
 
+from pipeline.businesses import customer_links
 from pipeline.events import fetch_requests, queue
 from pipeline.prices.price_roles import KnownPrice, known_prices
 from pipeline.providers.stripe_api import StripeApi
@@ -62,8 +63,6 @@ _ITEMS = """
 select i.id, i.price_id, i.role, i.quantity
 from subscription_items i join subscriptions s on s.id = i.subscription_id where s.stripe_id = any(%s::text[])
 """
-
-_LINKED = "select stripe_customer_id from businesses where stripe_customer_id = any(%s::text[])"
 
 T = TypeVar("T")
 
@@ -119,7 +118,7 @@ def _different(connection: Connection, found: list[Subscription], event_name: st
     items = {tuple(row) for row in connection.exec_driver_sql(_ITEMS, (ids,))}
     known = known_prices(connection, {item.price.id for it in found for item in it.items}, event_name)
     customers = [it.owned.customer_id for it in found]
-    linked = set(connection.exec_driver_sql(_LINKED, (customers,)).scalars())
+    linked = customer_links.linked_businesses(connection, customers)
     return [
         it.stripe_id
         for it in found

@@ -19,7 +19,7 @@ from pipeline.events.outcomes import MoreBusinesses
 from pipeline.prices.price_roles import KnownPrice, known_prices
 from pipeline.providers.stripe_fields import Customer, Invoice, Meter, Owned, Price, Subscription
 from pipeline.stripe_mirror import customers, effects, invoices
-from pipeline.stripe_mirror.customers import Links, UnlinkedError
+from pipeline.stripe_mirror.customers import Links, SecondCustomerError, UnlinkedError
 from pipeline.stripe_mirror.meters import store_meter
 from pipeline.stripe_mirror.prices import ensure, plan_ids, store_price
 from pipeline.stripe_mirror.subscriptions import store_subscription
@@ -162,9 +162,15 @@ class Mirror:
     def apply(self, snapshot: Snapshot) -> None:
         """Apply one snapshot, or have its object fetched.
 
-        Raises UnlinkedError when no business is its customer, and MoreBusinesses.
+        Raises UnlinkedError when no business is its customer, SecondCustomerError when that has another one, and
+        MoreBusinesses.
         """
-        business_id = self._business_of(snapshot)
+        try:
+            business_id = self._business_of(snapshot)
+        except SecondCustomerError as second:
+            if isinstance(snapshot.content, Subscription):
+                effects.report_second_customer(self._connection, snapshot.content, second, self._consequences)
+            raise
         kind, object_id = snapshot.key
         reason = self._outdated(snapshot)
         if reason is not None:
@@ -239,7 +245,7 @@ class Mirror:
         if snapshot.owned is None:
             return None
         links = self._links or self._find_owners()
-        business_id = links.business_of(snapshot.owned, self._consequences)
+        business_id = links.business_of(snapshot.owned, self._consequences, self._now)
         if isinstance(snapshot.content, Subscription):
             owner = self._owners.setdefault(snapshot.content.stripe_id, business_id)
             if owner != business_id:

@@ -58,7 +58,7 @@ class StoredSubscription:
     unmapped: tuple[str, ...]
     """The prices of its items that count minutes, and that stand for no plan."""
     tariff_unknown: bool
-    """An event has brought it, and nobody has asked yet what its minutes cost."""
+    """An event has brought it, and nobody has asked yet what its minutes or its plan cost."""
 
 
 def store_subscription(
@@ -108,7 +108,8 @@ def store_subscription(
     _replace_items(connection, subscription_id, subscription, known)
     return StoredSubscription(
         first_seen=stored is None and api_version is not None and subscription.started_at != snapshot_at,
-        tariff_unknown=api_version is not None and metered is not None and not known[metered.price.id].tariffed,
+        tariff_unknown=api_version is not None
+        and any(not known[item.price.id].tariffed for item in (*ours.minutes, *ours.fees)),
         unmapped=tuple(item.price.id for item in ours.minutes if known[item.price.id].plan_id is None),
     )
 

@@ -13,6 +13,7 @@ from ops.commands.database import choose_settings
 from ops.processes import environment as running
 from pipeline.shared import drifts
 from pipeline.shared.settings import SettingsError, StripeSettings, load
+from tests.worlds.ledger import Ledger
 from tests.worlds.world import NUMBER_OF_B, World, at
 
 NEW = "+15550000009"
@@ -23,6 +24,14 @@ def world(engine, tmp_path, altiora):
     return World(engine, tmp_path / "clock")
 
 
+@pytest.fixture
+def stripe(host, tmp_path, altiora):
+    """The stand-in for Stripe, which the command asks."""
+    with host.fresh(tmp_path) as it:
+        os.environ |= {"ALTIORA_STRIPE_API_BASE": it.url, "ALTIORA_STRIPE_API_KEY": "sk_test_cli"}
+        yield it
+
+
 def state_of(world, key):
     return world.event(key)[0]
 
@@ -30,9 +39,10 @@ def state_of(world, key):
 # Businesses
 
 
-def test_business_add_tells_the_id_as_json(altiora, engine):
+def test_business_add_tells_the_id_as_json(altiora, engine, stripe):
+    customer = stripe.customer()
     options = ("--plan", "starter", "--time-zone", "Europe/London")
-    assert altiora.json("business", "add", "Bakery", *options, "--stripe-customer", "cus_1") == {"id": 1}
+    assert altiora.json("business", "add", "Bakery", *options, "--stripe-customer", customer) == {"id": 1}
     assert "Added business 2 (Florist)" in altiora("business", "add", "Florist", *options)
     assert altiora.json("business", "list") == [
         {
@@ -40,7 +50,7 @@ def test_business_add_tells_the_id_as_json(altiora, engine):
             "name": "Bakery",
             "plan": "starter",
             "time_zone": "Europe/London",
-            "stripe_customer": "cus_1",
+            "stripe_customer": customer,
             "numbers": [],
             "service_status": "active",
         },
@@ -103,14 +113,47 @@ def test_add_number_from_a_time_is_utc_unless_it_has_an_offset(altiora, world):
     assert "Invalid value for '--from'" in altiora("business", "add-number", "B", NEW, "--from", "noon", status=2)
 
 
-def test_link_stripe_links(altiora, world):
-    world.stripe_event("evt_1", "customer.created", {"id": "cus_new", "object": "customer"}, world.now)
-    subscription = {"id": "sub_new", "customer": "cus_new", "status": "active", "items": {"data": []}}
+def test_61_link_stripe_asks_stripe_whether_there_is_such_a_customer(altiora, world, stripe):
+    said = altiora("business", "link-stripe", "F", "cus_TYPO", status=1)
+    assert said == "altiora: Stripe knows no such customer as cus_TYPO in the test account\n"
+    said = altiora(
+        "business", "add", "Bakery", "--plan", "starter", "--time-zone", "UTC", "--stripe-customer", "cus_T", status=1
+    )
+    assert "Stripe knows no such customer as cus_T" in said
+    customer = stripe.customer()
+    stripe.client.v1.customers.delete(customer)
+    assert f"{customer} was deleted at Stripe" in altiora("business", "link-stripe", "F", customer, status=1)
+    assert world.rows("select stripe_customer_id from businesses where id = %s", world.f) == [(None,)]
+    os.environ["ALTIORA_STRIPE_API_BASE"] = "http://127.0.0.1:1"
+    assert "Stripe can't say whether there is cus_1" in altiora("business", "link-stripe", "F", "cus_1", status=1)
+
+
+def test_60_link_stripe_shows_what_is_left_with_the_former_customer(altiora, world, stripe):
+    first, second = stripe.customer(), stripe.customer()
+    altiora("business", "link-stripe", "F", first)
+    then, ledger = at("1 Nov"), Ledger(world.engine)
+    gone = ledger.subscription(world.f, customer=first, stripe_id="sub_old")
+    ledger.run("update subscriptions set status = 'canceled', ended_at = %s where id = %s", then, gone)
+    ledger.invoice(ledger.record(world.f, 0, subscription_id=gone), id="in_old", status="open")
+    ledger.run(
+        "insert into stripe_customers (id, balance, currency, snapshot_at) values (%s, -1250, 'jpy', %s)", first, then
+    )
+    said = altiora("business", "link-stripe", "F", second)
+    assert f"Linked business 2 to {second}" in said
+    assert f"{first} was its customer before" in said
+    assert "left there: invoice in_old is open, 49.00 USD" in said
+    assert "left there: a balance of 1,250 JPY in its favour" in said
+
+
+def test_link_stripe_links(altiora, world, stripe):
+    new = stripe.customer()
+    world.stripe_event("evt_1", "customer.created", {"id": new, "object": "customer"}, world.now)
+    subscription = {"id": "sub_new", "customer": new, "status": "active", "items": {"data": []}}
     world.drain()
     world.stripe_event("evt_2", "customer.subscription.created", subscription, world.now)
     world.drain()
-    said = altiora("business", "link-stripe", "F", "cus_new")
-    assert "Linked business 2 to cus_new" in said
+    said = altiora("business", "link-stripe", "F", new)
+    assert f"Linked business 2 to {new}" in said
     assert "Dead for want of a customer: 1 events. Now: altiora events replay --reason unknown-customer" in said
 
 

@@ -17,7 +17,13 @@ def _server(app: ASGIApp) -> tuple[uvicorn.Server, socket.socket, str]:
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http=HangUpProtocol, lifespan="off", log_level="error", access_log=False, timeout_graceful_shutdown=1
+        app,
+        http=HangUpProtocol,
+        lifespan="off",
+        log_level="error",
+        access_log=False,
+        date_header=False,
+        timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config), listening, f"http://127.0.0.1:{listening.getsockname()[1]}"
 

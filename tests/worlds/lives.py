@@ -218,9 +218,9 @@ class Books:
         self.refresh()
         self.refresh()
 
-    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+    def rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self.engine.connect() as connection:
-            return [tuple(row) for row in connection.exec_driver_sql(sql)]
+            return [tuple(row) for row in connection.exec_driver_sql(sql, parameters or None)]
 
     def mirror(self) -> list[tuple[Any, ...]]:
         return self.rows("""

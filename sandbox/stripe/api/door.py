@@ -6,6 +6,8 @@ import binascii
 import copy
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
@@ -57,7 +59,7 @@ class Door:
                 answer = refused(error)
             finally:
                 await self._events.flush()
-            return _response(answer, request_id)
+            return _response(answer, request_id, self._state.timeline.now)
 
         return Route(path, endpoint, methods=[method])
 
@@ -88,8 +90,11 @@ class Door:
         return await self._keys.answer(key, f"{request.method} {path} {sorted(parse_qsl(text, True))}", execute)
 
 
-def _response(answer: Answer, request_id: str) -> Response:
+def _response(answer: Answer, request_id: str, at: datetime | None = None) -> Response:
+    """The answer, dated by the account's own clock."""
     headers = {"Request-Id": request_id, "Stripe-Version": API_VERSION, **answer.headers}
+    if at is not None:
+        headers["Date"] = format_datetime(at, usegmt=True)
     return JSONResponse(answer.body, answer.status, headers)
 
 

@@ -16,7 +16,7 @@ from pipeline.events import fetch_requests
 from pipeline.events.fetch_requests import FetchError, FetchRequest
 from pipeline.providers import stripe_api
 from pipeline.providers.stripe_api import StripeApi
-from pipeline.shared.clock import Clock
+from pipeline.shared.clock import Clock, move
 from pipeline.shared.settings import StripeSettings
 from pipeline.stripe_mirror.fetching import StripeFetcher
 from tests.worlds.stripe_stand_in import START, StandIn
@@ -240,6 +240,28 @@ def test_an_event_with_the_content_of_a_fetch_is_a_tie_or_newer_and_ends_right(s
     shop.refresh()
     assert shop.subscription().cancel_at_period_end
     assert shop.waiting() == set()
+
+
+def test_62_a_fetch_is_dated_by_stripes_clock_since_ours_may_be_slow(shop, tmp_path):
+    subscription = shop.stripe.subscribe(shop.customer, shop.prices)
+    shop.deliver()
+    shop.drain()
+    shop.refresh()
+    shop.stripe.advance(2026, 11, 20, 12, 0, 30)
+    shop.stripe.client.v1.subscriptions.update(subscription, {"cancel_at_period_end": True})
+    (late,) = shop.stripe.of_kind("customer.subscription.updated")[-1:]
+    shop.stripe.advance(2026, 11, 20, 12, 2)
+    shop.stripe.client.v1.subscriptions.cancel(subscription)
+    shop.clock = Clock(tmp_path / "slow")
+    move(tmp_path / "slow", shop.stripe.timeline.now - timedelta(seconds=120))
+    shop.ask("subscription", subscription)
+    shop.refresh()
+    assert shop.subscription().status == "canceled"
+    assert shop.subscription().snapshot_at == shop.stripe.timeline.now
+    with shop.engine.begin() as connection:
+        store(connection, late, shop.clock.now())
+    shop.drain()
+    assert shop.subscription().status == "canceled"
 
 
 def test_what_changed_during_a_fetch_is_fetched_again(shop, monkeypatch):

@@ -150,9 +150,10 @@ def test_34_a_customer_of_nobody_is_dead_once_it_is_known(world, named):
 def test_34_a_business_has_one_customer(world):
     other = subscription(customer="cus_other", metadata={"business_id": str(world.b)})
     assert happened(world, "evt_1", "customer.subscription.created", other, "20 Nov 10:00") == (
-        "dead",
-        "customer-conflict",
+        "ignored",
+        "second-customer",
     )
+    assert ("second-customer", "subscription:sub_new") in open_drifts(world)
     assert world.rows("select stripe_customer_id from businesses where id = %s", world.b) == [("cus_B",)]
 
 
