@@ -1143,5 +1143,46 @@ set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded
 
 UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
 
+-- Running upgrade 0011 -> 0012
+
+set local lock_timeout = '5s';
+
+ALTER TABLE usage_records ADD COLUMN trial BOOLEAN DEFAULT false NOT NULL;
+
+COMMENT ON COLUMN usage_records.trial IS 'of a trial: its included minutes are free, and more are not for sale';
+
+ALTER TABLE usage_records ADD COLUMN invoice_id TEXT;
+
+COMMENT ON COLUMN usage_records.invoice_id IS 'that settled it; null: none did';
+
+ALTER TABLE usage_adjustments ADD COLUMN settlement_record_id BIGINT;
+
+COMMENT ON COLUMN usage_adjustments.settlement_record_id IS 'the record whose settlement made it: the difference to its invoice; null: a call did';
+
+ALTER TABLE usage_adjustments ADD CONSTRAINT usage_adjustments_settlement_record_id_fkey FOREIGN KEY(settlement_record_id) REFERENCES usage_records (id);
+
+CREATE INDEX usage_adjustments_settlement_record_id_idx ON usage_adjustments (settlement_record_id);
+
+CREATE INDEX usage_adjustments_waiting_idx ON usage_adjustments (business_id) WHERE kind = 'waiting';
+
+CREATE INDEX usage_adjustments_disputed_idx ON usage_adjustments (business_id) WHERE kind in ('over-billed', 'under-billed');
+
+ALTER TABLE usage_adjustments DROP CONSTRAINT usage_adjustments_kind_check;
+
+ALTER TABLE usage_adjustments ADD CONSTRAINT usage_adjustments_kind_check CHECK (kind in ('carried', 'written-off', 'unbillable', 'held', 'waiting', 'over-billed', 'under-billed', 'credited'));
+
+update usage_adjustments set settlement_record_id = origin_record_id where call_sid is null;
+
+update usage_records r set trial = true
+from subscriptions s where s.id = r.subscription_id and s.trial_end >= r.period_end;
+
+update usage_records r set invoice_id = (
+  select i.id from stripe_invoice_lines l join stripe_invoices i on i.id = l.invoice_id
+  where l.stripe_subscription_id = s.stripe_id and l.period_end = r.period_end and i.status not in ('draft', 'void')
+  order by i.created_at desc, i.id desc limit 1)
+from subscriptions s where s.id = r.subscription_id and r.settled_at is not null;
+
+UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
+
 COMMIT;
 

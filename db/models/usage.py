@@ -93,6 +93,10 @@ class UsageRecord(Base):
     tiers: Mapped[list[Any] | None] = mapped_column(
         JSONB(none_as_null=True), comment="of that price in that currency; null: none bills it, or not known"
     )
+    trial: Mapped[bool] = mapped_column(
+        server_default=text("false"), comment="of a trial: its included minutes are free, and more are not for sale"
+    )
+    invoice_id: Mapped[str | None] = mapped_column(comment="that settled it; null: none did")
 
 
 UsageRecord.__table__.append_constraint(  # type: ignore[attr-defined]  # __table__ is typed as its base class
@@ -108,21 +112,45 @@ UsageRecord.__table__.append_constraint(  # type: ignore[attr-defined]  # __tabl
 class UsageAdjustment(Base):
     """Minutes of a period that could not take them any more. Kinds:
 
-    carried      into the record named by usage_record_id, and billed there
-    written-off  of a closed period that was not for Stripe; on no record
-    unbillable   of a paid period, while the business has nothing that bills it: a drift names the money
-    held         more late minutes than the plan's limit: on no record yet (way out: one of the others, by a person)
+    carried       into the record named by usage_record_id, and billed there
+    written-off   of a closed period that was not for Stripe, or given away by a person; on no record
+    unbillable    Stripe dropped them: a drift names the money
+    held          more late minutes than the plan's limit: on no record yet (way out: one of the others, by a person)
+    waiting       while the business has nothing that bills it: a drift names the money (way out: carried, by itself)
+    over-billed   the final invoice has more minutes than we know of (negative): a drift names the money
+    under-billed  the final invoice has fewer, and our pushes do not explain it: a drift names the money
+    credited      given back by a credit note: on no record any more
     """
 
     __tablename__ = "usage_adjustments"
     __table_args__ = (
-        CheckConstraint(one_of("kind", "carried", "written-off", "unbillable", "held"), name="kind"),
+        CheckConstraint(
+            one_of(
+                "kind",
+                "carried",
+                "written-off",
+                "unbillable",
+                "held",
+                "waiting",
+                "over-billed",
+                "under-billed",
+                "credited",
+            ),
+            name="kind",
+        ),
         CheckConstraint("(kind = 'carried') = (usage_record_id is not null)", name="carried_somewhere"),
         CheckConstraint("minutes <> 0", name="minutes"),
         Index("usage_adjustments_usage_record_id_idx", "usage_record_id"),
         Index("usage_adjustments_origin_record_id_idx", "origin_record_id"),
         Index("usage_adjustments_call_sid_idx", "call_sid"),
+        Index("usage_adjustments_settlement_record_id_idx", "settlement_record_id"),
         Index("usage_adjustments_held_idx", "origin_record_id", postgresql_where=text("kind = 'held'")),
+        Index("usage_adjustments_waiting_idx", "business_id", postgresql_where=text("kind = 'waiting'")),
+        Index(
+            "usage_adjustments_disputed_idx",
+            "business_id",
+            postgresql_where=text("kind in ('over-billed', 'under-billed')"),
+        ),
         {"comment": "minutes carried between periods, each with its call (or settlement) and its own period"},
     )
 
@@ -135,6 +163,10 @@ class UsageAdjustment(Base):
     minutes: Mapped[int]
     event_id: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[Instant]
+    settlement_record_id: Mapped[int | None] = mapped_column(
+        ForeignKey("usage_records.id"),
+        comment="the record whose settlement made it: the difference to its invoice; null: a call did",
+    )
 
 
 class UsageAlert(Base):

@@ -10,12 +10,13 @@ from sqlalchemy import Connection
 
 from ops.commands.database import choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from pipeline.closing import invoice_settlement
 from pipeline.reading.drifts import KeptDrift, open_drifts, read_drift
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import late_minutes
+from pipeline.usage import late_minutes, waiting_minutes
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 
@@ -77,7 +78,10 @@ def resolve(
         bool, typer.Option("--carry", help="Of late-minutes: bill what is held in the open period, not write it off.")
     ] = False,
 ) -> None:
-    """Resolve a difference by hand. One that a check finds again is opened again; held late minutes are written off."""
+    """Resolve a difference by hand; held late minutes, and those that no invoice bills, are written off so.
+
+    One that a check finds again is opened again.
+    """
     chosen = choose_settings()
     now = business_clock(chosen).now()
     with transaction(chosen) as connection:
@@ -86,13 +90,24 @@ def resolve(
             raise WrongError(f"difference {drift_id} was resolved on {shown(drift.resolved_at)} UTC already")
         if carry and drift.kind != DriftKind.LATE_MINUTES:
             raise WrongError(f"difference {drift_id} is {drift.kind}: only late-minutes can be carried")
-        if drift.kind == DriftKind.LATE_MINUTES and drift.business_id is not None:
+        if drift.business_id is not None:
             lock_businesses(connection, [drift.business_id])
-            for held in late_minutes.held_minutes(connection, drift.business_id):
-                if f"record:{held.origin_record_id}" == drift.subject:
-                    _decide(connection, held, carry=carry, now=now, note=note)
+            _follow(connection, drift, carry=carry, now=now, note=note)
         drifts.resolve_by_hand(connection, drift.id, now, note)
     say(f"Resolved difference {drift_id} ({drift.kind}, {drift.subject}).")
+
+
+def _follow(connection: Connection, drift: KeptDrift, *, carry: bool, now: datetime, note: str) -> None:
+    """What a person's word means for the minutes that the difference is about; the business's lock is held."""
+    assert drift.business_id is not None
+    if drift.kind == DriftKind.LATE_MINUTES:
+        for held in late_minutes.held_minutes(connection, drift.business_id):
+            if f"record:{held.origin_record_id}" == drift.subject:
+                _decide(connection, held, carry=carry, now=now, note=note)
+    elif drift.kind == DriftKind.UNBILLABLE:
+        waiting_minutes.give_up_waiting(connection, drift.business_id, drift.subject)
+    elif drift.kind in {DriftKind.UNUSABLE_INVOICE, DriftKind.NO_INVOICE}:
+        invoice_settlement.give_up(connection, int(drift.subject.removeprefix("record:")), now)
 
 
 def _decide(connection: Connection, held: late_minutes.HeldMinutes, *, carry: bool, now: datetime, note: str) -> None:

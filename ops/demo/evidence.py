@@ -18,7 +18,7 @@ from pipeline.providers.twilio_words import CallStatus
 _RECORDS = """
 select r.id, r.business_id, r.period_start, r.period_end, r.state, r.closed_at, r.statement, r.included_minutes,
        r.calls, r.seconds, r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes, r.settled_at,
-       r.subscription_id is not null as paid, r.tiers is not null or p.bills_overage as bills_overage,
+       r.subscription_id is not null as paid, not r.trial and (r.tiers is not null or p.bills_overage) as bills_overage,
        of_calls.calls as sum_calls, of_calls.seconds as sum_seconds, of_calls.minutes as sum_minutes,
        carried_in.minutes as carried_in, carried_out.of_calls as late_minutes, carried_out.of_invoice,
        carried_out.written_off, carried_out.unbillable, pushed.minutes as sum_pushed
@@ -31,11 +31,11 @@ cross join lateral (
 cross join lateral (
   select coalesce(sum(a.minutes), 0)::int as minutes from usage_adjustments a where a.usage_record_id = r.id) carried_in
 cross join lateral (
-  select coalesce(sum(a.minutes) filter (where a.call_sid is not null), 0)::int as of_calls,
-         coalesce(sum(a.minutes) filter (where a.call_sid is null), 0)::int as of_invoice,
+  select coalesce(sum(a.minutes) filter (where a.settlement_record_id is null), 0)::int as of_calls,
+         coalesce(sum(a.minutes) filter (where a.settlement_record_id = r.id), 0)::int as of_invoice,
          coalesce(sum(a.minutes) filter (where a.kind = 'written-off'), 0)::int as written_off,
          coalesce(sum(a.minutes) filter (where a.kind = 'unbillable'), 0)::int as unbillable
-  from usage_adjustments a where a.origin_record_id = r.id) carried_out
+  from usage_adjustments a where coalesce(a.settlement_record_id, a.origin_record_id) = r.id) carried_out
 cross join lateral (
   select coalesce(sum(m.minutes), 0)::int as minutes from meter_pushes m
   where m.business_id = r.business_id and m.state = 'sent'

@@ -13,7 +13,8 @@ from typing import Literal
 from sqlalchemy import Connection
 
 #: Whether more than the included minutes of ``r``, a usage record on plan ``p``, is billed: by its price or its plan.
-BILLS_OVERAGE = "(r.tiers is not null or p.bills_overage)"
+#: What a trial uses is free, so that it ends with its included minutes (67).
+BILLS_OVERAGE = "(not r.trial and (r.tiers is not null or p.bills_overage))"
 
 _ALERT = """
 insert into usage_alerts (business_id, kind, usage_record_id, plan_id, value, "limit", raised_at)

@@ -20,6 +20,7 @@ from pipeline.events import fetch_requests
 from pipeline.events.outcomes import EventState, MoreBusinesses, Outcome
 from pipeline.providers.twilio_words import CallStatus
 from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
+from pipeline.usage.late_minutes import Late
 from pipeline.usage.record_figures import CallDifference
 from pipeline.usage.rounding import billable_minutes
 
@@ -168,14 +169,7 @@ class Batch:
     def _carry(self, late: Iterable[tuple[int, int, str]], now: datetime) -> None:
         for record_id, minutes, sid in late:
             event_id = self._candidates[sid].report.event_id
-            late_minutes.carry_minutes(
-                self._connection,
-                origin_record_id=record_id,
-                minutes=minutes,
-                call_sid=sid,
-                event_id=event_id,
-                now=now,
-            )
+            late_minutes.carry_minutes(self._connection, Late(record_id, minutes, sid, event_id), now)
 
     def _fetch_where_in_doubt(self, changed: set[str]) -> None:
         """Ask Twilio about calls whose end or seconds are not known, and about reports that contradict each other."""

@@ -57,12 +57,13 @@ where e.provider = 'twilio'
       and position(convert_to(ltrim(a.number, '+'), 'UTF8') in e.body) > 0)
 """
 
-# What adjustments carried into the record, and out of it: by call and origin; without a call a settlement made them.
+# What adjustments carried into the record, and out of it: by call, or by the record whose settlement made them.
 _CARRIED = """
-select call_sid, origin_record_id, coalesce(sum(minutes) filter (where usage_record_id = %(id)s), 0)::int as into_this
+select call_sid, coalesce(settlement_record_id, origin_record_id) as settlement_record_id,
+       coalesce(sum(minutes) filter (where usage_record_id = %(id)s), 0)::int as into_this
 from usage_adjustments
-where usage_record_id = %(id)s or origin_record_id = %(id)s
-group by call_sid, origin_record_id
+where usage_record_id = %(id)s or origin_record_id = %(id)s or settlement_record_id = %(id)s
+group by 1, 2
 """
 
 _KEYS = "select key from webhook_events where provider = 'twilio' and key > %(after)s order by key limit %(limit)s"
@@ -147,7 +148,7 @@ def rebuild_record(engine: Engine, record_id: int, rules: Rules, now: datetime) 
         for begin in range(0, len(in_order), CHUNK):
             for check in check_calls(connection, in_order[begin : begin + CHUNK], rules):
                 _take(rebuilt, check, by_call)
-        settled = {row.origin_record_id: row.into_this for row in carried if row.call_sid is None and row.into_this}
+        settled = {row.settlement_record_id: row.into_this for row in carried if row.call_sid is None and row.into_this}
         _take_sums(connection, rebuilt, settled)
         rebuilt.minutes += rebuilt.adjustments
     return rebuilt

@@ -18,13 +18,18 @@ from pipeline.usage.record_figures import PARTS, PUSHED
 CHUNK = 2_000
 SECONDS = 40.0
 
-#: The minutes that settling ``r`` carried, and those that it should have: the difference to its invoice.
+#: The minutes that settling ``r`` carried, and those that it should have: the difference to its invoice. While it is
+#: unsettled, since its invoice was voided, what had been carried and billed by then stays where it is.
 SETTLEMENT = """
 cross join lateral (
-  select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
-  where origin_record_id = r.id and call_sid is null) settlement
+  select coalesce(sum(a.minutes), 0)::int as minutes,
+         coalesce(sum(a.minutes) filter (where billed.id is not null), 0)::int as billed
+  from usage_adjustments a
+  left join usage_records billed on billed.id = a.usage_record_id and billed.state = 'closed'
+  where a.call_sid is null
+    and (a.settlement_record_id = r.id or a.origin_record_id = r.id and a.settlement_record_id is null)) settlement
 """
-TO_SETTLE = "case when r.settled_at is null then 0 else r.minutes - r.invoiced_minutes end"
+TO_SETTLE = "case when r.settled_at is null then settlement.billed else r.minutes - r.invoiced_minutes end"
 
 # One statement reads one moment: counting changes calls, adjustments and records in one transaction.
 _CHECK = f"""
@@ -49,7 +54,8 @@ cross join lateral (
   from (select sid, minutes, counted_minutes from calls where usage_record_id = r.id) call
   full join (
     select call_sid, sum(minutes) as minutes from usage_adjustments
-    where origin_record_id = r.id and call_sid is not null group by call_sid) late on late.call_sid = call.sid) u
+    where origin_record_id = r.id and call_sid is not null
+    group by call_sid) late on late.call_sid = call.sid) u
 order by r.id desc
 """  # noqa: S608 - put together from fragments of ours
 

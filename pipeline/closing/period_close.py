@@ -10,13 +10,11 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Engine
 
-from pipeline.closing import invoice_settlement, source_gaps
+from pipeline.closing import invoice_settlement, source_gaps, unbilled_periods
 from pipeline.closing.statement import OF_CALLS, STATEMENT
 from pipeline.events import fetch_requests
 from pipeline.meter import push_states
-from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
-from pipeline.shared.drifts import DriftKind
 from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
 from pipeline.usage.record_invoice import INVOICE
 
@@ -74,8 +72,7 @@ update usage_records r set state = 'closed', closed_at = %(now)s,
     'sources', case when made.source_gaps = '{{}}' then 'complete' else 'incomplete' end,
     'dead_of_nobody', made.dead_of_nobody)
 from (
-  select r.id, r.subscription_id is not null and invoice.id is null and not r.cut as no_invoice,
-         {STATEMENT} as statement, {source_gaps.SOURCE_GAPS} as source_gaps, {source_gaps.PUSH_GAPS} as push_gaps,
+  select r.id, {STATEMENT} as statement, {source_gaps.SOURCE_GAPS} as source_gaps, {source_gaps.PUSH_GAPS} as push_gaps,
          {source_gaps.DEAD_OF_NOBODY} as dead_of_nobody
   {_JOINS}
   join businesses b on b.id = r.business_id
@@ -84,8 +81,7 @@ from (
   where r.business_id = any(%(ids)s::bigint[]) and {_CLOSABLE}
 ) made
 where r.id = made.id
-returning r.id, r.business_id, r.period_end, r.subscription_id is not null as paid, made.no_invoice, r.minutes,
-          made.source_gaps
+returning r.id, r.business_id, r.period_end, r.subscription_id is not null as paid, made.source_gaps
 """  # noqa: S608 - as above
 
 # What keeps a due record waiting must be fetched: an unconfirmed period, an unknown invoice (a subscription is
@@ -123,6 +119,7 @@ def close_due(engine: Engine, now: datetime) -> Counter[str]:
     counts = under_locks(engine, _DUE, about, work, seconds=SECONDS)
     with engine.begin() as connection:
         counts["requested"] += _request_missing(connection, now)
+        unbilled_periods.report_unbilled(connection, now)
         source_gaps.resolve_gaps(connection, now)
     return +counts
 
@@ -137,17 +134,6 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
     paid = [record.id for record in closed if record.paid]
     if paid:
         push_states.set_period_closed(connection, paid)
-    for record in closed:
-        if record.no_invoice:
-            drifts.report(
-                connection,
-                DriftKind.NO_INVOICE,
-                f"record:{record.id}",
-                business_id=record.business_id,
-                expected="an invoice that bills this period, within 72 hours of its end",
-                actual=f"none, for {record.minutes} minutes",
-                now=now,
-            )
     settled = invoice_settlement.settle_records(connection, business_ids, now)
     return Counter(closing=begun, closed=len(closed), settled=settled)
 

@@ -25,6 +25,11 @@ def tariffs_document(tariffs: Mapping[str, Sequence[Tier]]) -> dict[str, Any]:
     }
 
 
+def stored_tiers(document: Sequence[Sequence[Any]]) -> tuple[Tier, ...]:
+    """Tiers as they are stored with a price or a record."""
+    return tuple(Tier(up_to, Decimal(unit), Decimal(flat)) for up_to, unit, flat in document)
+
+
 def included_minutes(tiers: Sequence[Tier]) -> int:
     """The minutes of a period that cost nothing: those of the leading tiers without a price; UNLIMITED for all."""
     included = 0

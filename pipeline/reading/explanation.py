@@ -24,6 +24,7 @@ from pipeline.reading.explanation_calls import (
     listed_calls,
 )
 from pipeline.shared.rows import typed_row, typed_rows
+from pipeline.usage.late_minutes import AdjustmentKind
 from pipeline.usage.record_invoice import INVOICE
 from pipeline.usage.records import RecordState
 
@@ -58,9 +59,10 @@ order by id
 
 _ADJUSTMENTS = """
 select a.id, a.kind, a.minutes, a.call_sid, a.usage_record_id, a.origin_record_id, a.event_id, a.created_at,
-       origin.period_start as origin_start, origin.period_end as origin_end, a.usage_record_id = %(id)s as into_this
+       origin.period_start as origin_start, origin.period_end as origin_end, a.usage_record_id = %(id)s as into_this,
+       a.settlement_record_id
 from usage_adjustments a join usage_records origin on origin.id = a.origin_record_id
-where a.usage_record_id = %(id)s or a.origin_record_id = %(id)s
+where a.usage_record_id = %(id)s or a.origin_record_id = %(id)s or a.settlement_record_id = %(id)s
 order by a.id
 """
 
@@ -180,6 +182,7 @@ class ExplainedAdjustment:
     origin_start: datetime
     origin_end: datetime
     into_this: bool | None
+    settlement_record_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,14 +447,25 @@ def _sums_of_pushes(
             waits = "is not planned yet" if record.state != RecordState.CLOSED else "waits for the final invoice"
             parts.append(Part(rest, waits))
     else:
-        of_invoice = (each for each in adjustments if each.origin_record_id == record.id and not each.call_sid)
-        out = sum(each.minutes for each in of_invoice)
-        parts = [
-            Part(record.invoiced_minutes, "on the final invoice"),
-            Part(out, "carried on, as the invoice lacks them"),
-        ]
+        parts = [Part(record.invoiced_minutes, "on the final invoice")]
+        for kind, words in _SETTLED.items():
+            of_kind = [each for each in adjustments if each.settlement_record_id == record.id and each.kind == kind]
+            if of_kind or kind == AdjustmentKind.CARRIED:
+                parts.append(Part(sum(each.minutes for each in of_kind), words))
     return [*sums, Sum("for Stripe", record.minutes, parts)]
 
+
+#: What has become of the difference to the final invoice.
+_SETTLED = {
+    AdjustmentKind.CARRIED: "carried on, as the invoice lacks them",
+    AdjustmentKind.HELD: "held for a person, as the invoice lacks them",
+    AdjustmentKind.WAITING: "waiting for a period that is charged",
+    AdjustmentKind.WRITTEN_OFF: "written off",
+    AdjustmentKind.UNBILLABLE: "that nobody can be billed for",
+    AdjustmentKind.UNDER_BILLED: "that the invoice lacks, for a person to decide",
+    AdjustmentKind.OVER_BILLED: "that the invoice has too many, for a person to decide",
+    AdjustmentKind.CREDITED: "given back as money",
+}
 
 #: What each state of a push means for the minutes of the period; those of void and released ones are planned anew.
 _PUSH_STATES = {

@@ -51,7 +51,22 @@ class DriftKind(StrEnum):
     )
     NO_INVOICE = "no-invoice", "record", "look at the subscription in Stripe"
     UNUSABLE_INVOICE = "unusable-invoice", "record", "decide whether to bill its minutes by hand"
-    UNBILLABLE = "unbillable", "record", "decide whether to bill these minutes by hand"
+    UNBILLABLE = (
+        "unbillable",
+        "record",
+        "nothing: a record that charges takes them; or bill them by hand, and resolve it",
+    )
+    OVER_BILLED = (
+        "over-billed",
+        "record",
+        "find out who else wrote to the meter or edited the draft; give the difference back, and resolve it",
+    )
+    UNDER_BILLED = (
+        "under-billed",
+        "record",
+        "find out why the invoice has less; decide whether to bill the difference by hand, and resolve it",
+    )
+    CREDIT_DUE = "credit-due", "record", "give the amount back, and resolve it"
     LATE_MINUTES = (
         "late-minutes",
         "record",

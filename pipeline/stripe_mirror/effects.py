@@ -12,11 +12,11 @@ from sqlalchemy import Connection
 
 from pipeline.businesses.consequences import Consequences
 from pipeline.businesses.service_rules import Matter
-from pipeline.closing import period_close
+from pipeline.closing import invoice_settlement, period_close
 from pipeline.prices import plan_fees
 from pipeline.prices.price_roles import PriceRole
 from pipeline.providers.stripe_fields import Invoice, Subscription
-from pipeline.providers.stripe_words import NOT_LIVING
+from pipeline.providers.stripe_words import NOT_LIVING, InvoiceStatus
 from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.customers import SecondCustomerError
 from pipeline.stripe_mirror.invoices import StoredInvoice
@@ -129,7 +129,11 @@ def follow_invoice(
             record_alignment.align_records(connection, business_id, now)
         ends = {end for _, end in stored.after}
         period_close.begin_closing(connection, business_id, invoice.subscription_id, ends, now)
+        if invoice.status not in {InvoiceStatus.DRAFT, InvoiceStatus.VOID}:
+            invoice_settlement.reconsider(connection, business_id, invoice.subscription_id, ends)
         consequences.follow_ups |= _OF_PERIODS
+    if invoice.status == InvoiceStatus.VOID:
+        invoice_settlement.unsettle(connection, business_id, invoice.id, now)
     consequences.service(business_id, Matter.INVOICE, invoice.id, f"invoice {invoice.id} is {invoice.status}")
 
 

@@ -6,7 +6,7 @@ limit are held, on no record, until a person decides.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -15,22 +15,44 @@ from sqlalchemy import Connection
 
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import record_figures, records
+from pipeline.usage import record_figures, waiting_minutes
+from pipeline.usage.minutes_worth import worth
 
 _ADJUST = """
 insert into usage_adjustments
-  (business_id, kind, usage_record_id, origin_record_id, call_sid, minutes, event_id, created_at)
-values (%(business_id)s, %(kind)s, %(record_id)s, %(origin_id)s, %(call_sid)s, %(minutes)s, %(event_id)s, %(now)s)
+  (business_id, kind, usage_record_id, origin_record_id, call_sid, minutes, event_id, created_at, settlement_record_id)
+values (%(business_id)s, %(kind)s, %(record_id)s, %(origin_id)s, %(call_sid)s, %(minutes)s, %(event_id)s, %(now)s,
+        %(settlement_id)s)
 """
 
 # The period's own, the rule that it was made with, and how many of its minutes came too late so far.
 _ORIGIN = """
-select r.business_id, r.subscription_id is not null as paid, p.code as plan, r.late_policy, r.late_limit_minutes,
+select r.business_id, r.subscription_id is not null and not r.trial as paid, r.currency, r.late_policy,
+       r.late_limit_minutes,
        (select coalesce(sum(a.minutes), 0) from usage_adjustments a
-        where a.origin_record_id = r.id and a.kind <> 'unbillable') as late,
+        where a.origin_record_id = r.id and a.kind in ('carried', 'held', 'written-off', 'waiting')
+          and coalesce(a.settlement_record_id, r.id) = r.id) as late,
        exists (select from usage_adjustments a where a.origin_record_id = r.id and a.kind = 'held') as holding
-from usage_records r join subscription_plans p on p.id = r.plan_id
+from usage_records r
 where r.id = %s
+"""
+
+# What was given away of a call's minutes, or of all minutes of its period, and not been taken back since: a call that
+# came too late has rows of its own; one that counted is part of what its settlement gave away.
+_GIVEN_AWAY = """
+with of_call as (
+  select kind, call_sid, sum(minutes)::int as minutes from usage_adjustments
+  where origin_record_id = %(origin_id)s and settlement_record_id is null
+  group by kind, call_sid),
+of_settlement as (
+  select kind, sum(minutes)::int as minutes from usage_adjustments
+  where settlement_record_id = %(origin_id)s and origin_record_id = %(origin_id)s group by kind)
+select kind,
+       coalesce((select greatest(minutes, 0) from of_call where of_call.kind = k.kind and call_sid = %(call_sid)s), 0)
+       + greatest(coalesce((select minutes from of_settlement where of_settlement.kind = k.kind), 0)
+                  + coalesce((select sum(least(minutes, 0)) from of_call where of_call.kind = k.kind), 0), 0) as minutes
+from unnest(array['waiting', 'unbillable', 'written-off']) with ordinality as k(kind, place)
+order by place
 """
 
 _HELD = """
@@ -47,6 +69,9 @@ returning minutes
 """
 
 
+_CURRENCY = "select currency from usage_records where id = %s"
+
+
 class AdjustmentKind(StrEnum):
     """What becomes of minutes that came too late for their own period."""
 
@@ -58,86 +83,111 @@ class AdjustmentKind(StrEnum):
     """Nobody can be billed for them: a person has to look."""
     HELD = "held"
     """Above the plan's limit: they wait for a person. Then CARRIED or WRITTEN_OFF."""
+    WAITING = "waiting"
+    """Nothing bills the business at present. Then CARRIED, by itself (``waiting_minutes``), or UNBILLABLE."""
+    OVER_BILLED = "over-billed"
+    """The final invoice has more than we know of, for a person. Then CREDITED, where it is given back."""
+    UNDER_BILLED = "under-billed"
+    """The final invoice has fewer, and no push of ours explains it, for a person."""
+    CREDITED = "credited"
+    """Given back as money: no record takes them any more."""
 
 
-def carry_minutes(
-    connection: Connection,
-    *,
-    origin_record_id: int,
-    minutes: int,
-    call_sid: str | None,
-    event_id: int | None,
-    now: datetime,
-    kind: AdjustmentKind | None = None,
-) -> None:
-    """Carry minutes (negative: a correction) that a closed record can't take any more.
+@dataclass(frozen=True, slots=True)
+class Late:
+    """Minutes of a closed period (negative: a correction), and what told of them.
 
-    Into the business's open record while it has a metered subscription. A period that was not for Stripe is
-    written off instead, so that it eats no later allowance; a paid one of a business that nothing bills any more
-    is reported as a drift, for a person. So is what exceeds the plan's limit, and everything after it. ``kind``, where
-    the caller knows better: written-off or unbillable.
+    A call, by its event; or, without one, the settlement of a record: the period's own, unless that one hands on a
+    credit that it could not use.
     """
-    if minutes == 0:
+
+    origin_record_id: int
+    minutes: int
+    call_sid: str | None = None
+    event_id: int | None = None
+    settlement_record_id: int | None = None
+
+
+def carry_minutes(connection: Connection, late: Late, now: datetime) -> None:
+    """Carry minutes that a closed record can't take any more into the business's open record, if that one is charged.
+
+    A period that was not for Stripe, or a trial's, is written off instead, so that it eats no later allowance. What
+    exceeds the plan's limit is held, and so is everything after it. What nothing charges at present waits.
+    """
+    origin = connection.exec_driver_sql(_ORIGIN, (late.origin_record_id,)).one()
+    if origin.paid and late.minutes < 0 and late.call_sid is not None:
+        late = _take_back(connection, late, origin.business_id, now)
+    if late.minutes == 0:
         return
-    origin = connection.exec_driver_sql(_ORIGIN, (origin_record_id,)).one()
-    business_id, paid, plan = origin.business_id, origin.paid, origin.plan
-    beyond = minutes > 0 and origin.late + minutes > origin.late_limit_minutes
+    beyond = late.minutes > 0 and origin.late + late.minutes > origin.late_limit_minutes
     # While some are held, corrections are too: a person decides about what it comes to.
-    holds = kind is None and paid and (origin.holding or beyond)
-    written_off = not paid or (origin.late_policy == "write-off" and minutes > 0)
-    target = None if kind or holds or written_off else records.record_for(connection, business_id, now, now)
-    billed = target is not None and target.subscription_id is not None
+    if not origin.paid or (origin.late_policy == "write-off" and late.minutes > 0):
+        adjust(connection, late, AdjustmentKind.WRITTEN_OFF, origin.business_id, now)
+    elif origin.holding or beyond:
+        adjust(connection, late, AdjustmentKind.HELD, origin.business_id, now)
+        _report_held(connection, late.origin_record_id, origin.business_id, origin.late_limit_minutes, now)
+    else:
+        target = waiting_minutes.charging_record(connection, origin.business_id, origin.currency, now)
+        if target is not None:
+            adjust(connection, late, AdjustmentKind.CARRIED, origin.business_id, now, record_id=target.id)
+            record_figures.add_carried(connection, target.id, late.minutes)
+        else:
+            adjust(connection, late, AdjustmentKind.WAITING, origin.business_id, now)
+            waiting_minutes.report_waiting(connection, origin.business_id, now)
+
+
+def adjust(
+    connection: Connection,
+    late: Late,
+    kind: AdjustmentKind,
+    business_id: int,
+    now: datetime,
+    *,
+    record_id: int | None = None,
+) -> None:
+    """Write down what becomes of minutes; carried ones name their record."""
     connection.exec_driver_sql(
         _ADJUST,
         {
             "business_id": business_id,
-            "kind": kind
-            or (
-                AdjustmentKind.HELD
-                if holds
-                else AdjustmentKind.WRITTEN_OFF
-                if written_off
-                else AdjustmentKind.CARRIED
-                if billed
-                else AdjustmentKind.UNBILLABLE
-            ),
-            "record_id": target.id if target is not None and billed else None,
-            "origin_id": origin_record_id,
-            "call_sid": call_sid,
-            "minutes": minutes,
-            "event_id": event_id,
+            "kind": kind,
+            "record_id": record_id,
+            "origin_id": late.origin_record_id,
+            "call_sid": late.call_sid,
+            "minutes": late.minutes,
+            "event_id": late.event_id,
             "now": now,
+            "settlement_id": late.settlement_record_id,
         },
     )
-    if target is not None and billed:
-        record_figures.add_carried(connection, target.id, minutes)
-    elif holds:
-        _report_held(connection, origin_record_id, business_id, origin.late_limit_minutes, now)
-    elif kind is None and not written_off:
-        drifts.report(
-            connection,
-            DriftKind.UNBILLABLE,
-            f"record:{origin_record_id}:{call_sid or 'settlement'}",
-            business_id=business_id,
-            expected=f"{minutes} minutes billed on plan {plan}",
-            actual="the business has no metered subscription any more",
-            evidence={"minutes": minutes, "call_sid": call_sid, "event_id": event_id},
-            now=now,
-        )
+
+
+def _take_back(connection: Connection, late: Late, business_id: int, now: datetime) -> Late:
+    """A correction of minutes that were given away takes that back first; returns what is left of it (72)."""
+    about = {"origin_id": late.origin_record_id, "call_sid": late.call_sid}
+    for kind, given_away in connection.exec_driver_sql(_GIVEN_AWAY, about).all():
+        taken = min(int(given_away), -late.minutes)
+        if taken > 0:
+            adjust(connection, replace(late, minutes=-taken), AdjustmentKind(kind), business_id, now)
+            late = replace(late, minutes=late.minutes + taken)
+            if kind == AdjustmentKind.WAITING:
+                waiting_minutes.report_waiting(connection, business_id, now)
+    return late
 
 
 def _report_held(connection: Connection, origin_record_id: int, business_id: int, limit: int, now: datetime) -> None:
     (minutes,) = (
         each.minutes for each in held_minutes(connection, business_id) if each.origin_record_id == origin_record_id
     )
+    held = worth(connection, origin_record_id, minutes)
     drifts.report(
         connection,
         DriftKind.LATE_MINUTES,
         f"record:{origin_record_id}",
         business_id=business_id,
         expected=f"at most {limit} late minutes of one period",
-        actual=f"{minutes} more minutes are held: nobody has been billed for them",
-        evidence={"record": origin_record_id, "minutes": int(minutes)},
+        actual=f"held above that, and billed to nobody: {held}",
+        evidence={"record": origin_record_id, **held.evidence},
         now=now,
     )
 
@@ -170,8 +220,9 @@ def decide_held(
     """
     target = None
     if verdict == "carry":
-        target = records.record_for(connection, what.business_id, now, now)
-        if target.subscription_id is None:
+        currency = connection.exec_driver_sql(_CURRENCY, (what.origin_record_id,)).scalar_one()
+        target = waiting_minutes.charging_record(connection, what.business_id, currency, now)
+        if target is None:
             raise ValueError(
                 f"business {what.business_id} has no metered subscription to carry {what.minutes} minutes into:"
                 " write them off, by resolving the drift, or bill them by hand"

@@ -11,7 +11,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from pipeline.businesses import plan_limits
-from pipeline.usage import late_minutes, monthly_allowance, record_figures, records
+from pipeline.usage import late_minutes, monthly_allowance, record_figures, records, waiting_minutes
+from pipeline.usage.late_minutes import Late
 from pipeline.usage.periods import Period
 from pipeline.usage.record_bounds import end_record, merge_record, place_record
 from pipeline.usage.record_creation import NewRecord, NewRecords
@@ -83,6 +84,7 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
     for span in known_spans(connection, subscriptions):
         changed |= _confirm(connection, business_id, span)
     changed |= _rehome(connection, business_id)
+    changed |= waiting_minutes.return_carried(connection, business_id)
     changed |= _move_misplaced_calls(connection, business_id, now)
     if changed:
         uses = record_figures.sum_anew(connection, changed)
@@ -91,6 +93,7 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
             uses = record_figures.sum_anew(connection, changed | shared)
         plan_limits.check_use(connection, uses, now)
         record_figures.recount_pushed(connection, changed)
+    waiting_minutes.settle_waiting(connection, business_id, now)
 
 
 def _confirm(connection: Connection, business_id: int, span: Span) -> set[int]:
@@ -158,7 +161,5 @@ def _move(
     ).all()
     for sid, record_id, minutes, late in sorted(tuple(row) for row in moved):
         if late:
-            late_minutes.carry_minutes(
-                connection, origin_record_id=record_id, minutes=minutes, call_sid=sid, event_id=None, now=now
-            )
+            late_minutes.carry_minutes(connection, Late(record_id, minutes, sid), now)
     return {target.id for target in to}

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.usage.record_creation import TARIFF, NewRecord
+from pipeline.usage.record_creation import TARIFF, TRIAL, NewRecord
 from pipeline.usage.rounding import billable_minutes_sql
 
 # A call is rounded by the increment of the record that it counts in.
@@ -30,6 +30,7 @@ _MERGE = (
     """,  # noqa: S608 - put together from fragments of ours
     "update usage_adjustments set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
     "update usage_adjustments set origin_record_id = %(keeper)s where origin_record_id = %(merged)s",
+    "update usage_adjustments set settlement_record_id = %(keeper)s where settlement_record_id = %(merged)s",
     "update meter_pushes set usage_record_id = %(keeper)s where usage_record_id = %(merged)s",
     "delete from usage_alerts where usage_record_id = %(merged)s",
     "delete from usage_records where id = %(merged)s and state <> 'closed'",
@@ -42,13 +43,13 @@ update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
     provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
     included_minutes = coalesce(tariff.included, p.included_minutes), price_id = made.price_id,
-    currency = tariff.currency, tiers = tariff.tiers,
+    currency = tariff.currency, tiers = tariff.tiers, trial = {TRIAL},
     increment_seconds = case when p.id = r.plan_id or r.calls > 0 then r.increment_seconds else p.increment_seconds end,
     late_policy = case when p.id = r.plan_id then r.late_policy else p.late_policy end,
     late_limit_minutes = case when p.id = r.plan_id then r.late_limit_minutes else p.late_limit_minutes end
 from subscription_plans p
 join (
-  select %(subscription_id)s::bigint as subscription_id,
+  select %(subscription_id)s::bigint as subscription_id, %(end)s::timestamptz as period_end,
          coalesce(%(price_id)s, case when subscription_id = %(subscription_id)s then price_id end) as price_id
   from usage_records where id = %(id)s
 ) made on true
@@ -57,10 +58,10 @@ where r.id = %(id)s and r.state <> 'closed'
   and p.id = coalesce(%(plan_id)s, case when r.subscription_id = %(subscription_id)s then r.plan_id end,
                       (select plan_id from businesses where id = r.business_id))
   and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
-       r.included_minutes, r.price_id, r.currency, r.tiers)
+       r.included_minutes, r.price_id, r.currency, r.tiers, r.trial)
       is distinct from (%(start)s, %(end)s, %(subscription_id)s, %(provisional)s, %(allowance_month)s,
                         %(cut)s, p.id, coalesce(tariff.included, p.included_minutes), made.price_id,
-                        tariff.currency, tariff.tiers)
+                        tariff.currency, tariff.tiers, {TRIAL})
 returning r.id
 """  # noqa: S608 - put together from fragments of ours
 

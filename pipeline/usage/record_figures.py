@@ -73,7 +73,12 @@ update usage_records set pushed_minutes = pushed_minutes + %(minutes)s
 where business_id = %(business_id)s and period_start <= %(timestamp)s and %(timestamp)s < period_end
 """
 
-_SET_INVOICED = "update usage_records set invoiced_minutes = %(minutes)s, settled_at = %(now)s where id = %(record_id)s"
+_SET_INVOICED = """
+update usage_records set invoiced_minutes = %(minutes)s, invoice_id = %(invoice_id)s, settled_at = %(now)s
+where id = %(record_id)s
+"""
+
+_SET_UNSETTLED = "update usage_records set invoiced_minutes = null, invoice_id = null, settled_at = null where id = %s"
 
 
 @dataclass(slots=True)
@@ -126,6 +131,12 @@ def add_pushed(connection: Connection, business_id: int, minutes: int, timestamp
     connection.exec_driver_sql(_ADD_PUSHED, about)
 
 
-def set_invoiced(connection: Connection, record_id: int, minutes: int, now: datetime) -> None:
-    """Settle a closed record: its final invoice bills so many minutes."""
-    connection.exec_driver_sql(_SET_INVOICED, {"record_id": record_id, "minutes": minutes, "now": now})
+def set_invoiced(connection: Connection, record_id: int, minutes: int, invoice_id: str | None, now: datetime) -> None:
+    """Settle a closed record: its final invoice bills so many minutes; without one, none are."""
+    about = {"record_id": record_id, "minutes": minutes, "invoice_id": invoice_id, "now": now}
+    connection.exec_driver_sql(_SET_INVOICED, about)
+
+
+def set_unsettled(connection: Connection, record_id: int) -> None:
+    """The invoice that settled it bills nothing any more: another one may, or a person decides."""
+    connection.exec_driver_sql(_SET_UNSETTLED, (record_id,))

@@ -15,7 +15,7 @@ from pipeline.shared.rows import typed_rows
 from pipeline.usage import record_creation
 
 _RECORDS_AROUND = """
-select id, business_id, period_start, period_end, state, subscription_id, increment_seconds,
+select id, business_id, period_start, period_end, state, subscription_id, increment_seconds, trial, currency,
        count(*) over (partition by business_id, allowance_month) > 1 and allowance_month is not null as part_of_month
 from usage_records
 where business_id = any(%(ids)s::bigint[]) and period_end > %(earliest)s and period_start <= %(latest)s
@@ -49,8 +49,15 @@ class Record:
     subscription_id: int | None
     increment_seconds: int
     """By which its calls are rounded up, whatever the plan's is by now."""
+    trial: bool
+    currency: str | None
     part_of_month: bool
     """Whether it is one of several records of a calendar month, which share its included minutes."""
+
+    @property
+    def bills(self) -> bool:
+        """Whether its minutes are charged: not those of a trial, nor those of a business without a subscription."""
+        return self.subscription_id is not None and not self.trial
 
 
 def records_around(

@@ -556,7 +556,7 @@ def test_a_difference_is_shown_and_resolved_with_a_note(altiora, world):
     assert "unbillable" in altiora("drifts", "list")
     said = altiora("drifts", "show", "1")
     assert 'evidence: {"minutes": 3}' in said
-    assert "repair: decide whether to bill these minutes by hand" in said
+    assert "repair: nothing: a record that charges takes them" in said
     assert "Missing option '--note'" in altiora("drifts", "resolve", "1", status=2)
     assert "Resolved difference 1" in altiora("drifts", "resolve", "1", "--note", "billed by hand")
     shown = altiora.json("drifts", "show", "1")

@@ -261,12 +261,12 @@ WRITERS = {
         ),
         "terms": (
             "pipeline/usage/record_bounds.py",
-            "increment_seconds late_policy late_limit_minutes price_id currency tiers",
+            "increment_seconds late_policy late_limit_minutes price_id currency tiers trial",
         ),
         "what a month has left": ("pipeline/usage/monthly_allowance.py", "included_minutes"),
         "figures": (
             "pipeline/usage/record_figures.py",
-            "calls seconds minutes adjustment_minutes pushed_minutes invoiced_minutes settled_at",
+            "calls seconds minutes adjustment_minutes pushed_minutes invoiced_minutes invoice_id settled_at",
         ),
         "state": ("pipeline/closing/period_close.py", "state closed_at statement"),
     },

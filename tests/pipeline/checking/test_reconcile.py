@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.usage import late_minutes
+from pipeline.usage.late_minutes import Late
 from tests.pipeline.calls.test_listing import TOKEN, Line
 from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.stripe_stand_in import StandIn
@@ -137,9 +138,7 @@ def test_held_minutes_are_carried_when_applied(line, altiora):
     run(line, "update usage_records set late_limit_minutes = 10")
     with line.engine.begin() as connection:
         lock_businesses(connection, [line.b])
-        late_minutes.carry_minutes(
-            connection, origin_record_id=origin.id, minutes=30, call_sid=None, event_id=None, now=line.now
-        )
+        late_minutes.carry_minutes(connection, Late(origin.id, 30, settlement_record_id=origin.id), line.now)
     told = altiora.json("reconcile", status=1)
     assert [(each["kind"], each["minutes"], each["safe"]) for each in told["findings"]] == [("late-minutes", 30, True)]
     assert line.records(line.b)[1].minutes == 6

@@ -187,13 +187,13 @@ def test_one_business_that_can_not_be_settled_keeps_no_other_from_it(ledger, eng
     bad, good = ledger.paying(9, state="closing"), ledger.paying(8, state="closing")
     for record_id in (bad, good):
         ledger.following(record_id)
-        ledger.invoice(record_id, status="open", minutes=1)
+        ledger.invoice(record_id, status="open", minutes=0)
     carry = late_minutes.carry_minutes
 
-    def carry_but_one(connection, *, origin_record_id, **rest):
-        if origin_record_id == bad:
+    def carry_but_one(connection, late, now):
+        if late.origin_record_id == bad:
             raise RuntimeError("its bounds overlap others")
-        carry(connection, origin_record_id=origin_record_id, **rest)
+        carry(connection, late, now)
 
     monkeypatch.setattr(late_minutes, "carry_minutes", carry_but_one)
     assert close(ledger, LATER) == {"closed": 1, "settled": 1, "failed": 1}

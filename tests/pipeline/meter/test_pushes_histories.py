@@ -17,6 +17,7 @@ from pipeline.meter import push_sending
 from pipeline.providers.stripe_api import Limited, Refused, ServerError, StripeApiError, Unreachable
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.usage import late_minutes
+from pipeline.usage.late_minutes import Late
 from tests.worlds.ledger import PERIOD_START, Ledger
 
 PERIODS = [(PERIOD_START + timedelta(days=30 * n), PERIOD_START + timedelta(days=30 * (n + 1))) for n in range(3)]
@@ -104,9 +105,7 @@ class History:
         with self.ledger.engine.begin() as connection:
             lock_businesses(connection, [business_id])
             if row.state == "closed":
-                late_minutes.carry_minutes(
-                    connection, origin_record_id=row.id, minutes=minutes, call_sid="CA1", event_id=None, now=self.now
-                )
+                late_minutes.carry_minutes(connection, Late(row.id, minutes, "CA1"), self.now)
             else:
                 connection.exec_driver_sql(
                     "update usage_records set minutes = minutes + %s where id = %s", (minutes, row.id)

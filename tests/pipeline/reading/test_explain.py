@@ -172,6 +172,7 @@ def test_a_settled_period_is_its_invoice_and_what_was_carried_on(altiora, ledger
     record_id = ledger.paying(9, state="closing", calls=1, seconds=540)
     ledger.call(record_id, 9)
     ledger.following(record_id)
+    ledger.sent(record_id, 5)
     ledger.invoice(record_id, status="open", minutes=5)
     period_close.close_due(ledger.engine, PERIOD_END + timedelta(hours=2))
     said = altiora("explain", "B", "2026-11")

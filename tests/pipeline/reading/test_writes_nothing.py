@@ -42,6 +42,7 @@ def read(engine, tmp_path):
         "update calls set counted = false, counted_seconds = 0, counted_minutes = 0 where sid = %s", sid_of("late")
     )
     ledger.run("update subscriptions set pause_collection = '{}'")
+    ledger.run("insert into stripe_customers (id, balance, snapshot_at) values ('cus_1', 5, now())")
     ledger.invoice(record.id)
     ledger.push(record.id, 2, at("20 Nov 12:00"), state="failed")
     ledger.insert(
@@ -88,6 +89,7 @@ def read(engine, tmp_path):
         "now": world.now,
         "since": at("1 Nov 0:00"),
         "named": "B",
+        "customer": "cus_1",
         "subscription_id": record.subscription_id,
         "subscription": None,
         "invoice": None,

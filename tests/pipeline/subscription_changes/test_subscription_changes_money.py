@@ -102,7 +102,7 @@ def test_a_price_that_is_swapped_without_proration_gives_a_drift_that_names_what
     go_to(works, life, PERIOD_END + timedelta(hours=2))
     assert works.drifts() == ["lost-usage"]
     assert works.rows("select expected from drifts") == [
-        (f"45 minutes billed for {START.isoformat()} to {(START + timedelta(days=3)).isoformat()}",)
+        (f"45 minutes (0.00 USD) billed for {START.isoformat()} to {(START + timedelta(days=3)).isoformat()}",)
     ]
     assert works.rows("select kind, minutes from usage_adjustments") == [("unbillable", 45)]
     assert billed(life) == 5

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.usage import late_minutes
+from pipeline.usage.late_minutes import Late
 from tests.worlds.ledger import PERIOD_END, PERIOD_START, Ledger
 
 AFTER = PERIOD_END.replace(minute=50)
@@ -27,9 +28,7 @@ def carry(ledger: Ledger, record_id: int, *minutes: int) -> None:
     for number, each in enumerate(minutes):
         with ledger.engine.begin() as connection:
             lock_businesses(connection, [ledger.row("usage_records", record_id).business_id])
-            late_minutes.carry_minutes(
-                connection, origin_record_id=record_id, minutes=each, call_sid=f"CA{number}", event_id=None, now=AFTER
-            )
+            late_minutes.carry_minutes(connection, Late(record_id, each, f"CA{number}"), AFTER)
 
 
 def decide(ledger: Ledger, verdict) -> list[int]:
@@ -59,7 +58,10 @@ def test_beyond_the_limit_they_are_held_and_so_is_what_follows(ledger, closed):
     assert kinds(ledger) == [("carried", 8), ("held", 3), ("held", 1), ("held", -2)]
     assert open_minutes(ledger) == 8
     ((kind, actual, repair),) = ledger.rows("select kind, actual, repair from drifts where resolved_at is null")
-    assert (kind, actual) == ("late-minutes", "2 more minutes are held: nobody has been billed for them")
+    assert (kind, actual) == (
+        "late-minutes",
+        "held above that, and billed to nobody: 2 minutes (of unknown price)",
+    )
     assert "altiora drifts resolve ID --carry" in repair
 
 
