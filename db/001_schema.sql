@@ -1184,5 +1184,23 @@ from subscriptions s where s.id = r.subscription_id and r.settled_at is not null
 
 UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
 
+-- Running upgrade 0012 -> 0013
+
+set local lock_timeout = '5s';
+
+ALTER TABLE businesses ADD COLUMN billed_elsewhere_until TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN businesses.billed_elsewhere_until IS 'until then it is invoiced by hand, and keeps plan and service without a subscription';
+
+ALTER TABLE businesses ADD COLUMN billed_elsewhere_reason TEXT;
+
+COMMENT ON COLUMN businesses.billed_elsewhere_reason IS 'who has agreed to what with it';
+
+ALTER TABLE subscriptions ADD COLUMN minutes_ended_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN subscriptions.minutes_ended_at IS 'when its minutes item was removed, while it lives on';
+
+UPDATE alembic_version SET version_num='0013' WHERE alembic_version.version_num = '0012';
+
 COMMIT;
 

@@ -5,6 +5,7 @@ import structlog
 from pipeline.businesses import service_status
 from pipeline.checking import record_sums as resuming
 from pipeline.shared.clock import business_clock
+from pipeline.usage import unbilled_plans
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -14,8 +15,9 @@ log = structlog.get_logger()
 
 @app.task(name="usage.settle-service")
 def settle_service() -> None:
-    """Suspend the businesses whose days of grace have passed, by the business clock."""
-    counts = service_status.settle_due_services(engine(), business_clock().now())
+    """Suspend the businesses whose days of grace have passed, by the business clock, and see who is not billed."""
+    now = business_clock().now()
+    counts = service_status.settle_due_services(engine(), now) + unbilled_plans.check_all_billing(engine(), now)
     if counts:
         log.info("settled-service", **counts)
         follow_ups.send({"stripe.send-subscription-changes"})

@@ -46,6 +46,10 @@ class Business(Base):
     suspended_at: Mapped[datetime | None] = mapped_column(comment="service status suspended while set")
     created_at: Mapped[Instant]
     ended_at: Mapped[datetime | None]
+    billed_elsewhere_until: Mapped[datetime | None] = mapped_column(
+        comment="until then it is invoiced by hand, and keeps plan and service without a subscription"
+    )
+    billed_elsewhere_reason: Mapped[str | None] = mapped_column(comment="who has agreed to what with it")
 
 
 class FormerCustomer(Base):

@@ -65,6 +65,9 @@ class Subscription(Base):
     api_version: Mapped[str | None]
     snapshot_at: Mapped[Instant] = mapped_column(comment="when Stripe said so; only strictly newer ones replace it")
     currency: Mapped[str | None]
+    minutes_ended_at: Mapped[datetime | None] = mapped_column(
+        comment="when its minutes item was removed, while it lives on"
+    )
 
 
 class SubscriptionItem(Base):

@@ -1,6 +1,7 @@
 """`altiora business`: who we serve."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
@@ -10,12 +11,13 @@ from sqlalchemy import Connection
 
 from ops.commands.business_argument import BusinessArgument, find, instant
 from ops.commands.database import Chosen, choose_settings, reading, transaction
-from ops.commands.output import AsJson, WrongError, print_json, print_table, say, warn
+from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown, warn
 from pipeline.businesses import registration
-from pipeline.reading.businesses import left_with, list_businesses
+from pipeline.reading.businesses import left_with, list_businesses, read_business
 from pipeline.reading.events import dead_for
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import DatabaseSettings, StripeSettings, load
+from pipeline.usage import unbilled_plans
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Who we serve: add businesses, their numbers and Stripe customers."
@@ -76,6 +78,7 @@ def add(
             stripe_customer=stripe_customer,
             now=business_clock(chosen).now(),
         )
+        unbilled_plans.check_billing(connection, [business_id], business_clock(chosen).now())
     if as_json:
         print_json({"id": business_id})
     else:
@@ -141,6 +144,55 @@ def link_stripe(
         say(f"  left there: {each}")
     if dead:
         say(f"Dead for want of a customer: {dead} events. Now: altiora events replay --reason unknown-customer")
+
+
+@app.command("set")
+def set_(
+    business: BusinessArgument,
+    billed_elsewhere: Annotated[
+        bool, typer.Option("--billed-elsewhere", help="It is invoiced by hand: it keeps plan and service.")
+    ],
+    until: Annotated[
+        datetime,
+        typer.Option(
+            parser=instant,
+            metavar="DATE",
+            help="Until when, as 2027-06-01; in UTC unless it has an offset. A time that has passed ends it now.",
+        ),
+    ],
+    reason: Annotated[str, typer.Option(help="Who has agreed to what; shown with each period that is to be invoiced.")],
+) -> None:
+    """Say how a business is billed where no subscription does."""
+    assert billed_elsewhere  # it has no other value: the option says what is meant
+    chosen = choose_settings()
+    now = business_clock(chosen).now()
+    with _change(chosen) as connection:
+        business_id = find(connection, business)
+        registration.bill_elsewhere(connection, business_id, until, reason, now)
+        unbilled_plans.check_billing(connection, [business_id], now)
+    if until <= now:
+        say(f"Business {business_id} is not billed elsewhere any more.")
+    else:
+        say(
+            f"Business {business_id} is billed elsewhere until {shown(until)} UTC; each of its periods is then a"
+            " difference, with what is to be invoiced: altiora drifts list"
+        )
+
+
+@app.command()
+def show(business: BusinessArgument, as_json: AsJson = False) -> None:
+    """Show one business: its plan, how it is billed, its customers and what is left with former ones."""
+    chosen = choose_settings()
+    with reading(chosen) as connection:
+        told = read_business(connection, find(connection, business), business_clock(chosen).now())
+    if as_json:
+        print_json(told)
+        return
+    for field in dataclasses.fields(told):
+        value = getattr(told, field.name)
+        if value not in (None, [], ()):
+            words = "; ".join(value) if isinstance(value, list) else shown(value)
+            say(f"{field.name.replace('_', ' ')}: {words}")
 
 
 @app.command("add-number")

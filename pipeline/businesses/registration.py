@@ -6,7 +6,7 @@ sentence for whoever asked.
 
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import Connection
@@ -23,6 +23,12 @@ insert into businesses (name, time_zone, plan_id, created_at)
 values (%(name)s, %(time_zone)s, %(plan_id)s, %(now)s)
 returning id
 """
+
+_BILL_ELSEWHERE = """
+update businesses set billed_elsewhere_until = %(until)s, billed_elsewhere_reason = %(reason)s where id = %(id)s
+"""
+
+_LONGEST_ELSEWHERE = timedelta(days=731)
 
 # The last to hold a number; still the holder while nothing bounds the range.
 _LAST_HELD = """
@@ -127,6 +133,21 @@ def link_customer(connection: Connection, business_id: int, customer: str, now: 
     customer_links.link(connection, business_id, customer, now)
     fetch_requests.request_fetch(connection, "customer", customer, "linked")
     return None if present == customer else present
+
+
+def bill_elsewhere(connection: Connection, business_id: int, until: datetime, reason: str, now: datetime) -> None:
+    """From now on until then it is invoiced by hand, and keeps plan and service without a subscription.
+
+    ``until`` now ends it. Raises BusinessError.
+    """
+    reason = reason.strip()
+    if not 1 <= len(reason) <= 500 or not reason.isprintable():
+        raise BusinessError("write down why, in 1 to 500 characters without line breaks: who has agreed to what?")
+    if until > now + _LONGEST_ELSEWHERE:
+        raise BusinessError("it can't be billed elsewhere for more than two years; somebody has to look again by then")
+    lock_businesses(connection, [business_id])
+    _living(connection, business_id)
+    connection.exec_driver_sql(_BILL_ELSEWHERE, {"id": business_id, "until": max(until, now), "reason": reason})
 
 
 def add_number(

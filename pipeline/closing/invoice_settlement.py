@@ -23,16 +23,17 @@ from pipeline.usage.late_minutes import AdjustmentKind, Late
 from pipeline.usage.minutes_worth import price_of
 from pipeline.usage.record_invoice import INVOICE
 
-# Final: its invoice is no draft. One that was cut by another price, and is on no invoice, was dropped when an invoice
-# that bills a later time is final: the prices were swapped without proration.
+# Final: its invoice is no draft. One that was cut by another price, or by the removal of its item, and is on no
+# invoice, was dropped when an invoice that bills a later time is final: that was done without proration.
 _UNSETTLED = f"""
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
 {INVOICE}
 left join lateral (
-  select true as dropped from stripe_invoice_lines l join stripe_invoices i on i.id = l.invoice_id
-  where r.cut and invoice.id is null and l.stripe_subscription_id = s.stripe_id and l.period_start >= r.period_end
-    and i.status not in ('draft', 'void')
+  select true as dropped from stripe_invoices i
+  where r.cut and invoice.id is null and i.stripe_subscription_id = s.stripe_id and i.status not in ('draft', 'void')
+    and (i.billing_reason = 'subscription_cycle' and i.created_at >= r.period_end
+         or exists (select from stripe_invoice_lines l where l.invoice_id = i.id and l.period_start >= r.period_end))
   limit 1
 ) swap on true
 where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null

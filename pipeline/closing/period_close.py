@@ -15,6 +15,7 @@ from pipeline.closing.statement import OF_CALLS, STATEMENT
 from pipeline.events import fetch_requests
 from pipeline.meter import push_states
 from pipeline.shared.business_locks import under_locks
+from pipeline.usage import unbilled_plans
 from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
 from pipeline.usage.record_invoice import INVOICE
 
@@ -72,7 +73,9 @@ update usage_records r set state = 'closed', closed_at = %(now)s,
     'sources', case when made.source_gaps = '{{}}' then 'complete' else 'incomplete' end,
     'dead_of_nobody', made.dead_of_nobody)
 from (
-  select r.id, {STATEMENT} as statement, {source_gaps.SOURCE_GAPS} as source_gaps, {source_gaps.PUSH_GAPS} as push_gaps,
+  select r.id, p.code as plan, p.price_cents, p.bills_overage,
+         case when b.billed_elsewhere_until >= r.period_end then b.billed_elsewhere_reason end as elsewhere,
+         {STATEMENT} as statement, {source_gaps.SOURCE_GAPS} as source_gaps, {source_gaps.PUSH_GAPS} as push_gaps,
          {source_gaps.DEAD_OF_NOBODY} as dead_of_nobody
   {_JOINS}
   join businesses b on b.id = r.business_id
@@ -81,7 +84,8 @@ from (
   where r.business_id = any(%(ids)s::bigint[]) and {_CLOSABLE}
 ) made
 where r.id = made.id
-returning r.id, r.business_id, r.period_end, r.subscription_id is not null as paid, made.source_gaps
+returning r.id, r.business_id, r.period_end, r.subscription_id is not null as paid, made.source_gaps, r.minutes,
+          made.plan, made.price_cents, made.bills_overage, made.elsewhere
 """  # noqa: S608 - as above
 
 # What keeps a due record waiting must be fetched: an unconfirmed period, an unknown invoice (a subscription is
@@ -134,6 +138,10 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
     paid = [record.id for record in closed if record.paid]
     if paid:
         push_states.set_period_closed(connection, paid)
+    unbilled = [record for record in closed if not record.paid and record.bills_overage]
+    unbilled_plans.report_closed(
+        connection, [record for record in unbilled if record.minutes or record.elsewhere is not None], now
+    )
     settled = invoice_settlement.settle_records(connection, business_ids, now)
     return Counter(closing=begun, closed=len(closed), settled=settled)
 

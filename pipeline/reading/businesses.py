@@ -18,6 +18,20 @@ from businesses b join subscription_plans p on p.id = b.plan_id
 order by b.id
 """
 
+_BUSINESS = """
+select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe_customer, b.created_at,
+       b.limited_until, b.suspended_at, b.ended_at, b.billed_elsewhere_until, b.billed_elsewhere_reason,
+       array(select n.number from phone_numbers n where n.business_id = b.id order by n.number) as numbers,
+       array(select f.stripe_customer_id from former_customers f
+             where f.business_id = b.id order by f.until, f.stripe_customer_id) as former_customers,
+       array(select format('%%s: %%s', s.stripe_id, s.status) from subscriptions s
+             where s.business_id = b.id and s.ended_at is null order by s.started_at, s.id) as subscriptions,
+       array(select format('%%s: %%s', d.kind, d.actual) from drifts d
+             where d.business_id = b.id and d.resolved_at is null order by d.id) as differences
+from businesses b join subscription_plans p on p.id = b.plan_id
+where b.id = %s
+"""
+
 _OPEN_INVOICES = """
 select i.id, i.amount_due_cents, i.currency
 from stripe_invoices i join subscriptions s on s.stripe_id = i.stripe_subscription_id
@@ -55,6 +69,53 @@ class ListedBusiness:
 def list_businesses(connection: Connection) -> list[ListedBusiness]:
     """All businesses, by id."""
     return typed_rows(ListedBusiness, connection.exec_driver_sql(_BUSINESSES))
+
+
+@dataclass(frozen=True, slots=True)
+class ShownBusiness:
+    """One business, and how it is billed. Times are business time."""
+
+    id: int
+    name: str
+    plan: str
+    service_status: str
+    time_zone: str
+    since: datetime
+    ended_at: datetime | None
+    numbers: list[str]
+    stripe_customer: str | None
+    subscriptions: list[str]
+    """Those that live, each with its status."""
+    billed_elsewhere_until: datetime | None
+    billed_elsewhere_reason: str | None
+    former_customers: list[str]
+    left_with_them: list[str]
+    """Their open invoices and balances."""
+    differences: list[str]
+
+
+def read_business(connection: Connection, business_id: int, now: datetime) -> ShownBusiness:
+    """One business, which must be there; ``now`` is business time."""
+    row = connection.exec_driver_sql(_BUSINESS, (business_id,)).one()
+    elsewhere = row.billed_elsewhere_until is not None and row.billed_elsewhere_until > now
+    status = status_at(limited_until=row.limited_until, grace_until=None, suspended_at=row.suspended_at, now=now)
+    return ShownBusiness(
+        id=row.id,
+        name=row.name,
+        plan=row.plan,
+        service_status="ended" if row.ended_at is not None else status,
+        time_zone=row.time_zone,
+        since=row.created_at,
+        ended_at=row.ended_at,
+        numbers=row.numbers,
+        stripe_customer=row.stripe_customer,
+        subscriptions=row.subscriptions,
+        billed_elsewhere_until=row.billed_elsewhere_until if elsewhere else None,
+        billed_elsewhere_reason=row.billed_elsewhere_reason if elsewhere else None,
+        former_customers=row.former_customers,
+        left_with_them=[f"{each}: {left}" for each in row.former_customers for left in left_with(connection, each)],
+        differences=row.differences,
+    )
 
 
 def businesses_called(connection: Connection, named: str) -> list[int]:

@@ -49,6 +49,11 @@ class DriftKind(StrEnum):
         "subscription",
         "cancel one of the two in Stripe: when nothing lives of the linked customer, the other one is linked",
     )
+    PAID_PLAN_UNBILLED = (
+        "paid-plan-unbilled",
+        "business record",
+        "make its subscription in Stripe, with a minutes item, or `altiora business set --billed-elsewhere`",
+    )
     NO_INVOICE = "no-invoice", "record", "look at the subscription in Stripe"
     UNUSABLE_INVOICE = "unusable-invoice", "record", "decide whether to bill its minutes by hand"
     UNBILLABLE = (

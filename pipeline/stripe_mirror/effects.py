@@ -21,7 +21,7 @@ from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.customers import SecondCustomerError
 from pipeline.stripe_mirror.invoices import StoredInvoice
 from pipeline.stripe_mirror.subscriptions import StoredSubscription
-from pipeline.usage import record_alignment
+from pipeline.usage import record_alignment, unbilled_plans
 
 #: The tasks that look at what a period comes to.
 _OF_PERIODS = frozenset({"stripe.plan-meter-pushes", "periods.close-due"})
@@ -51,7 +51,11 @@ select distinct evidence ->> 'customer' from drifts
 where business_id = %s and kind = 'second-customer' and resolved_at is null
 """
 
-_SET_PLAN = "update businesses set plan_id = %(plan_id)s where id = %(business_id)s and plan_id <> %(plan_id)s"
+_SET_PLAN = """
+update businesses set plan_id = %(plan_id)s
+where id = %(business_id)s and plan_id <> %(plan_id)s
+  and (%(told)s or coalesce(billed_elsewhere_until <= %(now)s, true))
+"""
 
 
 def follow_subscription(
@@ -80,10 +84,11 @@ def follow_subscription(
                 "none",
                 {"price": price_id, "subscription": stripe_id},
             )
-    if _choose_plan(connection, business_id, free_plan_id):
+    if _choose_plan(connection, business_id, free_plan_id, now):
         consequences.another_plan(business_id)
     _report_doubles(connection, business_id, consequences)
     record_alignment.align_records(connection, business_id, now)
+    unbilled_plans.check_billing(connection, [business_id], now)
     consequences.service(
         business_id, Matter.SUBSCRIPTION, stripe_id, f"subscription {stripe_id} is {subscription.status}"
     )
@@ -137,17 +142,15 @@ def follow_invoice(
     consequences.service(business_id, Matter.INVOICE, invoice.id, f"invoice {invoice.id} is {invoice.status}")
 
 
-def _choose_plan(connection: Connection, business_id: int, free_plan_id: int) -> bool:
+def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, now: datetime) -> bool:
     """The business's plan by its living subscriptions: Free without any, as it was where none tells.
 
-    Returns whether it is another one now.
+    Who is invoiced by hand keeps its plan without any. Returns whether it is another one now.
     """
     living = connection.exec_driver_sql(_LIVING, _living_of(business_id)).all()
     plan_id = next((row.plan_id for row in living if row.plan_id is not None), None if living else free_plan_id)
-    return (
-        plan_id is not None
-        and connection.exec_driver_sql(_SET_PLAN, {"plan_id": plan_id, "business_id": business_id}).rowcount > 0
-    )
+    about = {"plan_id": plan_id, "business_id": business_id, "told": bool(living), "now": now}
+    return plan_id is not None and connection.exec_driver_sql(_SET_PLAN, about).rowcount > 0
 
 
 def _report_doubles(connection: Connection, business_id: int, consequences: Consequences) -> None:

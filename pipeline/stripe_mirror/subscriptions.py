@@ -15,12 +15,12 @@ _REPLACE = """
 insert into subscriptions as s
   (stripe_id, business_id, stripe_customer_id, status, plan_id, metered_item_id, metered_price_id, metered_since,
    period_start, period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, cancel_at, canceled_at,
-   ended_at, pause_collection, currency, api_version, snapshot_at)
+   ended_at, pause_collection, currency, minutes_ended_at, api_version, snapshot_at)
 values
   (%(stripe_id)s, %(business_id)s, %(customer_id)s, %(status)s, %(plan_id)s, %(metered_item_id)s,
    %(metered_price_id)s, %(metered_since)s, %(period_start)s, %(period_end)s, %(anchor)s, %(started_at)s, %(trial_end)s,
    %(cancel_at_period_end)s, %(cancel_at)s, %(canceled_at)s, %(ended_at)s, %(pause_collection)s::jsonb,
-   %(currency)s, %(api_version)s, %(snapshot_at)s)
+   %(currency)s, %(minutes_ended_at)s, %(api_version)s, %(snapshot_at)s)
 on conflict (stripe_id) do update
 set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excluded.metered_item_id,
     metered_price_id = excluded.metered_price_id, metered_since = excluded.metered_since,
@@ -31,7 +31,8 @@ set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excl
     cancel_at_period_end = excluded.cancel_at_period_end, cancel_at = excluded.cancel_at,
     canceled_at = excluded.canceled_at,
     ended_at = excluded.ended_at, pause_collection = excluded.pause_collection,
-    currency = coalesce(excluded.currency, s.currency), api_version = excluded.api_version,
+    currency = coalesce(excluded.currency, s.currency), minutes_ended_at = excluded.minutes_ended_at,
+    api_version = excluded.api_version,
     snapshot_at = excluded.snapshot_at
 returning id
 """
@@ -46,7 +47,10 @@ from unnest(%(ids)s::text[], %(price_ids)s::text[], %(roles)s::text[], %(quantit
 on conflict do nothing
 """
 
-_STORED = "select metered_price_id, metered_since, period_start from subscriptions where stripe_id = %s"
+_STORED = """
+select metered_item_id, metered_price_id, metered_since, minutes_ended_at, period_start
+from subscriptions where stripe_id = %s
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,11 @@ def store_subscription(
         period = next((item.period for item in others if item.period is not None), None)
     stored = connection.exec_driver_sql(_STORED, (subscription.stripe_id,)).first()
     since = _metered_since(subscription, stored, metered, period, snapshot_at)
+    price_id, removed_at = metered.price.id if metered else None, None
+    if metered is None and stored is not None:
+        removed_at = stored.minutes_ended_at or (snapshot_at if stored.metered_item_id is not None else None)
+        if removed_at is not None:  # what had been counted by then is billed by its price, until then
+            price_id, since = stored.metered_price_id, stored.metered_since
     subscription_id = connection.exec_driver_sql(
         _REPLACE,
         {
@@ -88,7 +97,7 @@ def store_subscription(
             "status": subscription.status,
             "plan_id": ours.plan_id,
             "metered_item_id": metered.id if metered else None,
-            "metered_price_id": metered.price.id if metered else None,
+            "metered_price_id": price_id,
             "metered_since": since,
             "period_start": period[0] if period else None,
             "period_end": period[1] if period else None,
@@ -101,6 +110,7 @@ def store_subscription(
             "ended_at": subscription.ended_at,
             "pause_collection": subscription.pause_collection,
             "currency": subscription.currency,
+            "minutes_ended_at": removed_at,
             "api_version": api_version,
             "snapshot_at": snapshot_at,
         },

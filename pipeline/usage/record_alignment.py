@@ -37,13 +37,16 @@ order by exists (select from meter_pushes p where p.usage_record_id = r.id) desc
 _HOMELESS = """
 select r.id, r.period_start from usage_records r join subscriptions s on s.id = r.subscription_id
 where r.business_id = %(business_id)s and r.state <> 'closed'
-  and (s.status in ('incomplete', 'incomplete_expired') or s.metered_item_id is null or s.ended_at <= r.period_start)
+  and (s.status in ('incomplete', 'incomplete_expired')
+       or s.metered_item_id is null and s.minutes_ended_at is null
+       or least(s.ended_at, s.minutes_ended_at) <= r.period_start)
 union
 select r.id, r.period_start from usage_records r join subscriptions s on s.business_id = r.business_id
 where r.business_id = %(business_id)s and r.state <> 'closed' and r.subscription_id is null
-  and s.status not in ('incomplete', 'incomplete_expired') and s.metered_item_id is not null
+  and s.status not in ('incomplete', 'incomplete_expired')
+  and (s.metered_item_id is not null or s.minutes_ended_at is not null)
   and s.period_start is not null and s.started_at <= r.period_start
-  and (s.ended_at is null or r.period_start < s.ended_at)
+  and coalesce(r.period_start < least(s.ended_at, s.minutes_ended_at), true)
 order by 2
 """
 
@@ -80,7 +83,9 @@ def align_records(connection: Connection, business_id: int, now: datetime) -> No
         # The periods from there on may be on no object of Stripe's any more.
         changed |= end_record(connection, business_id, subscription.started_at, None, free=True)
         if subscription.ended_at is not None:
-            changed |= end_record(connection, business_id, subscription.ended_at, subscription.id)
+            changed |= end_record(
+                connection, business_id, subscription.ended_at, subscription.id, cut=subscription.removed
+            )
     for span in known_spans(connection, subscriptions):
         changed |= _confirm(connection, business_id, span)
     changed |= _rehome(connection, business_id)

@@ -18,7 +18,7 @@ from pipeline.usage.stripe_spans import MeteredSubscription, Span, known_spans, 
 
 _TIME_ZONES = "select id, time_zone from businesses where id = any(%s::bigint[])"
 
-# Without a subscription: Free, unless the business never had one; then what it was added with.
+# Without a subscription: Free, or what the business has.
 _FREE = "select id from subscription_plans where code = 'free'"
 
 #: Joins ``tariff``, what the price that ``made`` names gives in its subscription's currency; nulls where none does.
@@ -141,7 +141,9 @@ class NewRecords:
         subscription = next((each for each in subscriptions if each.covers(instant)), None)
         if subscription is None:
             month = instant.astimezone(ZoneInfo(self._time_zones[business_id])).date().replace(day=1)
-            plan_id = self._free_plan_id if subscriptions else None
+            # After all of them what the business has; before one, and between two, it was on Free.
+            over = all(each.ended_at is not None and each.ended_at <= instant for each in subscriptions)
+            plan_id = None if over else self._free_plan_id
             record = NewRecord(
                 business_id, None, plan_id, self._calendar_period(business_id, instant, subscriptions), False, month
             )

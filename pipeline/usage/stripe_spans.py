@@ -10,14 +10,16 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-# A subscription counts by its metered item, from its start until its end; not while its first payment is missing.
+# A subscription counts by its metered item, from its start until its end or the item's; not while its first payment is
+# missing.
 _METERED_SUBSCRIPTIONS = """
-select id, stripe_id, business_id, plan_id, started_at, ended_at, period_start, period_end,
-       coalesce(billing_cycle_anchor, period_end) as anchor, metered_since, metered_price_id
+select id, stripe_id, business_id, plan_id, started_at, least(ended_at, minutes_ended_at) as ended_at, period_start,
+       period_end, coalesce(billing_cycle_anchor, period_end) as anchor, metered_since, metered_price_id,
+       coalesce(minutes_ended_at < ended_at, minutes_ended_at is not null) as removed
 from subscriptions
-where business_id = any(%(ids)s::bigint[]) and metered_item_id is not null and period_start is not null
-  and status not in ('incomplete', 'incomplete_expired')
-order by business_id, ended_at nulls first, started_at desc, id desc
+where business_id = any(%(ids)s::bigint[]) and (metered_item_id is not null or minutes_ended_at is not null)
+  and period_start is not null and status not in ('incomplete', 'incomplete_expired')
+order by business_id, least(ended_at, minutes_ended_at) nulls first, started_at desc, id desc
 """
 
 # Of a void invoice nothing is billed; another one takes its place, or a person decides.
@@ -45,6 +47,8 @@ class MeteredSubscription:
     anchor: datetime
     metered_since: datetime | None
     metered_price_id: str | None
+    removed: bool
+    """Its minutes item was removed at ``ended_at``, and it may live on."""
 
     def covers(self, instant: datetime) -> bool:
         return self.started_at <= instant and (self.ended_at is None or instant < self.ended_at)
@@ -60,7 +64,8 @@ def metered_subscriptions(connection: Connection, business_ids: Collection[int])
 class Span:
     """``[start, end)`` of a subscription's metered price.
 
-    ``mid_period``: the price came in place of another; ``cut``: another came in its place. Both inside Stripe's period.
+    ``mid_period``: the price came in place of another; ``cut``: another came in its place, or its item went. Both
+    inside Stripe's period.
     """
 
     subscription_id: int
@@ -94,5 +99,6 @@ def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscript
             current = Span(each.id, each.plan_id, each.metered_price_id, start, end, mid_period)
             spans.setdefault((each.id, start), current)
     swaps = {(span.subscription_id, span.start) for span in spans.values() if span.mid_period}
-    told = [replace(span, cut=(span.subscription_id, span.end) in swaps) for span in spans.values()]
+    cuts = swaps | {(each.id, each.ended_at) for each in subscriptions if each.removed}
+    told = [replace(span, cut=(span.subscription_id, span.end) in cuts) for span in spans.values()]
     return sorted(told, key=lambda span: (span.start, span.end))

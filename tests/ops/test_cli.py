@@ -563,3 +563,23 @@ def test_a_difference_is_shown_and_resolved_with_a_note(altiora, world):
     assert (shown["note"], shown["resolved_at"]) == ("billed by hand", "2026-11-20T12:00:00+00:00")
     assert "was resolved on 2026-11-20 12:00:00 UTC" in altiora("drifts", "resolve", "1", "--note", "x", status=1)
     assert "there is no difference 2;" in altiora("drifts", "show", "2", status=1)
+
+
+# How a business is billed
+
+
+def test_64_a_business_is_shown_and_said_to_be_billed_elsewhere(altiora, world):
+    added = altiora.json("business", "add", "Bakery", "--plan", "starter", "--time-zone", "UTC")["id"]
+    shown = altiora.json("business", "show", "Bakery")
+    assert (shown["plan"], shown["service_status"], shown["stripe_customer"]) == ("starter", "active", None)
+    assert "paid-plan-unbilled: none: 0 minutes" in altiora("business", "show", str(added))
+    said = altiora(
+        "business", "set", "Bakery", "--billed-elsewhere", "--until", "2027-06-01", "--reason", "Ann writes invoices"
+    )
+    assert "is billed elsewhere until 2027-06-01 00:00:00 UTC" in said
+    shown = altiora("business", "show", "Bakery")
+    assert "billed elsewhere reason: Ann writes invoices" in shown
+    assert "paid-plan-unbilled" not in shown
+    said = altiora("business", "set", "Bakery", "--billed-elsewhere", "--until", "2026-01-01", "--reason", "over")
+    assert "is not billed elsewhere any more" in said
+    assert "paid-plan-unbilled" in altiora("business", "show", "Bakery")

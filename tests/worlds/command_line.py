@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 
+import structlog
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -13,6 +15,7 @@ def use_environment(monkeypatch, environment):
     kept = {"PATH": os.environ["PATH"], "COLUMNS": "80"}
     monkeypatch.setattr(os, "environ", kept | environment)
     monkeypatch.setattr("pipeline.shared.logs.configure", lambda _: None)  # the test process has handlers of its own
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
 
 
 class Altiora:

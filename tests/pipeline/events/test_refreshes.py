@@ -318,7 +318,8 @@ def test_a_price_is_mapped_by_its_products_metadata(shop):
     for _ in range(3):  # the price, then the subscriptions that have it
         shop.refresh()
     assert shop.rows("select plan_id from businesses") == [(PLAN_IDS["enterprise"],)]
-    assert shop.rows("select kind from drifts where resolved_at is null") == []
+    # It has the fee only: nothing bills its minutes.
+    assert shop.rows("select kind from drifts where resolved_at is null") == [("paid-plan-unbilled",)]
 
     shop.stripe.client.v1.products.update(product.id, {"metadata": {"altiora_plan": "professional"}})
     shop.deliver()

@@ -181,7 +181,7 @@ class History:
         for business_id in self.subscriptions:
             *closed, running = self.ledger.rows(
                 "select r.*, s.stripe_customer_id, (select coalesce(sum(a.minutes), 0) from usage_adjustments a"
-                " where a.origin_record_id = r.id and a.call_sid is null) as carried_out from usage_records r"
+                " where a.settlement_record_id = r.id) as carried_out from usage_records r"
                 " join subscriptions s on s.id = r.subscription_id where r.business_id = %s order by period_start",
                 business_id,
             )

@@ -43,6 +43,7 @@ def read(engine, tmp_path):
     )
     ledger.run("update subscriptions set pause_collection = '{}'")
     ledger.run("insert into stripe_customers (id, balance, snapshot_at) values ('cus_1', 5, now())")
+    ledger.run("insert into former_customers values ('cus_1', %s, now())", world.b)
     ledger.invoice(record.id)
     ledger.push(record.id, 2, at("20 Nov 12:00"), state="failed")
     ledger.insert(
