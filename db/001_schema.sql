@@ -1202,5 +1202,15 @@ COMMENT ON COLUMN subscriptions.minutes_ended_at IS 'when its minutes item was r
 
 UPDATE alembic_version SET version_num='0013' WHERE alembic_version.version_num = '0012';
 
+-- Running upgrade 0013 -> 0014
+
+set local lock_timeout = '5s';
+
+ALTER TABLE meter_pushes ADD COLUMN accepted_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN meter_pushes.accepted_at IS 'business clock: Stripe''s answer came then; in a draft''s last moment it may be on no invoice';
+
+UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0013';
+
 COMMIT;
 

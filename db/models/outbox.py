@@ -72,6 +72,9 @@ class MeterPush(Base):
     )
     looked_at: Mapped[datetime | None] = mapped_column(comment="machine clock: Stripe's sum was last asked for then")
     created_at: Mapped[Instant]
+    accepted_at: Mapped[datetime | None] = mapped_column(
+        comment="business clock: Stripe's answer came then; in a draft's last moment it may be on no invoice"
+    )
 
 
 class StripeSum(Base):

@@ -62,8 +62,8 @@ DUE = f"""
 select r.business_id {_UNSETTLED} union select p.business_id {_UNKNOWN} union select r.business_id {_DISPUTED}
 """
 
-# Uncertain: minutes of pushes that may be on the invoice although they are not counted as arrived, and of those that
-# are, and that Stripe may not have been able to use.
+# Uncertain: minutes of pushes that may be on the invoice although they are not counted as arrived; and of those that
+# are, and that Stripe may not have been able to use, or got when the invoice was final: it bills them nowhere then.
 _UNCERTAIN = """
 array(select p.minutes from meter_pushes p
       where p.business_id = r.business_id and p.timestamp >= r.period_start and p.timestamp < r.period_end
@@ -71,7 +71,10 @@ array(select p.minutes from meter_pushes p
       union all
       select -p.minutes from meter_pushes p
       where p.business_id = r.business_id and p.timestamp >= r.period_start and p.timestamp < r.period_end
-        and p.state = 'sent' and p.doubt is not null) as uncertain
+        and p.state = 'sent'
+        and (p.doubt is not null or p.accepted_at >= (
+          select coalesce(i.finalized_at, i.automatically_finalizes_at) - interval '2 minutes'
+          from stripe_invoices i where i.id = {invoice_id}))) as uncertain
 """
 
 _FINAL = f"""
@@ -79,14 +82,15 @@ select r.id, r.business_id, r.minutes, r.pushed_minutes, r.period_start, r.perio
        invoice.id as invoice_id, invoice.status, coalesce(invoice.metered_quantity, 0) as metered_quantity,
        coalesce(swap.dropped, false) as dropped,
        (select coalesce(sum(minutes), 0)::int from usage_adjustments where settlement_record_id = r.id) as settled,
-       exists (select from usage_adjustments where usage_record_id = r.id) as carries, {_UNCERTAIN}
+       exists (select from usage_adjustments where usage_record_id = r.id) as carries,
+       {_UNCERTAIN.format(invoice_id="invoice.id")}
 {_UNSETTLED} and r.business_id = any(%s::bigint[])
 order by r.business_id, r.period_start
 """  # noqa: S608 - put together from fragments of ours
 
 _STILL_DISPUTED = f"""
 select a.id as adjustment_id, a.kind, a.minutes as difference, r.id, r.business_id, r.pushed_minutes,
-       r.invoiced_minutes as metered_quantity, {_UNCERTAIN}
+       r.invoiced_minutes as metered_quantity, {_UNCERTAIN.format(invoice_id="r.invoice_id")}
 {_DISPUTED} and r.business_id = any(%s::bigint[])
 order by a.id
 """

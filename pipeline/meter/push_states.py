@@ -134,7 +134,7 @@ returning {PUSH_COLUMNS}
 
 # Sent, whoever says so: a worker that lost its lease knows no less that Stripe has it.
 _SENT = """
-update meter_pushes set state = 'sent', answer = %(words)s, settled_at = clock_timestamp()
+update meter_pushes set state = 'sent', answer = %(words)s, settled_at = clock_timestamp(), accepted_at = %(now)s
 where id = %(id)s and state in ('planned', 'sending', 'unknown')
 """
 
@@ -220,9 +220,9 @@ def take_due_pushes(connection: Connection, now: datetime, *, limit: int, lease_
     return [push_of(row) for row in connection.exec_driver_sql(_TAKE, about)]
 
 
-def set_sent(connection: Connection, push_id: int, words: str) -> bool:
+def set_sent(connection: Connection, push_id: int, words: str, now: datetime) -> bool:
     """PLANNED, SENDING or UNKNOWN → SENT; whether it was one of these. Its minutes are to be counted then."""
-    return connection.exec_driver_sql(_SENT, {"id": push_id, "words": words}).rowcount == 1
+    return connection.exec_driver_sql(_SENT, {"id": push_id, "words": words, "now": now}).rowcount == 1
 
 
 def set_refused(connection: Connection, push: Push, words: str) -> PushState | None:

@@ -10,12 +10,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from pipeline.providers.stripe_api import Limited, Refused, ServerError, Unreachable
+from pipeline.providers.stripe_api import AccountFault, Limited, Refused, ServerError, Unreachable
+from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 
 LEASE_SECONDS = 120
 #: After these no call is begun; the last one may take its 20 s and still end before the task's soft limit.
@@ -23,6 +26,11 @@ SECONDS = 25.0
 THREADS = 8
 LONGEST_BACKOFF_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 2.0
+#: When rows that were refused for the account's fault are tried again.
+ACCOUNT_WAIT_SECONDS = 30.0
+
+#: What the drift is about while the account or the key refuses everything.
+ACCOUNT_SUBJECT = "account:stripe"
 
 Row = TypeVar("Row")
 
@@ -32,6 +40,7 @@ class AnswerKind(Enum):
 
     DONE = "done"
     REFUSED = "refused"  # for good
+    ACCOUNT = "account"  # not done, whatever was asked: the key or the account is at fault
     LIMITED = "limited"  # not done, and costs no attempt
     SERVER_ERROR = "server-error"  # perhaps done; stored under its idempotency key
     UNREACHABLE = "unreachable"  # perhaps done
@@ -84,6 +93,7 @@ def send_due(
     claim: Callable[[Connection], Claimed[Row]],
     attempt: Callable[[Row], str],
     settle: Callable[[Connection, Row, SendAnswer], None],
+    now: datetime,
     *,
     seconds: float = SECONDS,
 ) -> Counter[str]:
@@ -92,37 +102,65 @@ def send_due(
     ``claim`` takes due rows for LEASE_SECONDS, in a transaction that ends before anything is sent. ``attempt`` does
     the calls of one row, outside any transaction, and returns what to note, or raises one of the four StripeApiErrors.
     ``settle`` writes down what became of one row, in a transaction of its own; what it raises is raised here when the
-    others of its batch are settled.
+    others of its batch are settled. An answer for the account's fault stops it, with one alarm; the next run tries
+    again.
     """
     until = time.monotonic() + seconds
     counts: Counter[str] = Counter()
+    faults: list[str] = []
 
     def settle_one(row: Row, answer: SendAnswer) -> None:
         with engine.begin() as connection:
             settle(connection, row, answer)
         counts[answer.kind.value] += 1
+        if answer.kind is AnswerKind.ACCOUNT:
+            faults.append(answer.words)
 
-    while time.monotonic() < until:
+    while time.monotonic() < until and not faults:
         with engine.begin() as connection:
             claimed = claim(connection)
-        _send_all(claimed.rows, attempt, settle_one, until=until)
+        _send_all(claimed.rows, attempt, settle_one, until=until, stopped=faults)
         if not claimed.more:
             break
+    if faults or counts[AnswerKind.DONE.value]:
+        with engine.begin() as connection:
+            if faults:
+                report_account(connection, faults[0], now)
+            else:
+                drifts.resolve(connection, DriftKind.ACCOUNT_REFUSED, ACCOUNT_SUBJECT, now)
     return counts
 
 
+def report_account(connection: Connection, words: str, now: datetime) -> None:
+    """Say that nothing can be sent, for a fault of the key or of the account; it ends when something is taken."""
+    drifts.report(
+        connection,
+        DriftKind.ACCOUNT_REFUSED,
+        ACCOUNT_SUBJECT,
+        expected="Stripe takes what is sent with our key",
+        actual=words,
+        now=now,
+    )
+
+
 def _send_all(
-    rows: Sequence[Row], attempt: Callable[[Row], str], settle: Callable[[Row, SendAnswer], None], *, until: float
+    rows: Sequence[Row],
+    attempt: Callable[[Row], str],
+    settle: Callable[[Row, SendAnswer], None],
+    *,
+    until: float,
+    stopped: Sequence[str],
 ) -> None:
     """Attempt every row in a few threads and settle each answer at once; rows past ``until`` are not tried.
 
-    What ``settle`` raises is raised here when all the others are done. ``until`` is of time.monotonic().
+    Nor those after ``stopped`` has something in it. What ``settle`` raises is raised here when all the others are done.
+    ``until`` is of time.monotonic().
     """
     pace = _Pace()
 
     def one(row: Row) -> None:
         pace.wait()
-        if time.monotonic() > until:
+        if stopped or time.monotonic() > until:
             settle(row, SendAnswer(AnswerKind.NOT_TRIED, ""))
             return
         answer = _answer(attempt, row)
@@ -138,6 +176,8 @@ def _send_all(
 def _answer(attempt: Callable[[Row], str], row: Row) -> SendAnswer:
     try:
         return SendAnswer(AnswerKind.DONE, attempt(row))
+    except AccountFault as fault:
+        return SendAnswer(AnswerKind.ACCOUNT, str(fault))
     except Refused as refused:
         return SendAnswer(AnswerKind.REFUSED, str(refused))
     except Limited as limited:

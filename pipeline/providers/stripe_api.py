@@ -46,6 +46,10 @@ class Refused(StripeApiError):  # noqa: N818 - the four read as what Stripe answ
         return f"{self.status} {self.code or ''}: {self.words}".replace(" :", ":")
 
 
+class AccountFault(Refused):  # a case of its own: nothing that is sent will fare better until somebody has repaired it
+    """Refused for the key or the account, whatever was asked: 401, 403, or no active meter."""
+
+
 class Limited(StripeApiError):  # noqa: N818 - as above
     """Not now: 429, or 409 while another request with this key is being worked on. The same key later."""
 
@@ -61,7 +65,7 @@ class Unreachable(StripeApiError):  # noqa: N818 - as above
 class StripeApi:
     """The calls we make, each with plain dicts in and out. No retries: the outboxes and the refreshes retry.
 
-    Every call may raise one of the four StripeApiErrors. May be shared by threads.
+    Every call may raise one of the StripeApiErrors. May be shared by threads.
     """
 
     def __init__(self, settings: StripeSettings) -> None:
@@ -257,5 +261,6 @@ def _own_error(error: stripe.StripeError) -> StripeApiError:
         return ServerError(words)
     if status < 400:
         return Unreachable(f"the answer can't be read: {words}")
+    kind = AccountFault if status in {401, 403} else Refused
     # error.code is empty for some classes; error.error.code is not when Stripe gave one, and absent when not.
-    return Refused(status, getattr(error.error, "code", None), words)
+    return kind(status, getattr(error.error, "code", None), words)

@@ -28,6 +28,11 @@ class DriftKind(StrEnum):
         return kind
 
     PUSH_REFUSED = "push-refused", "push", "repair what Stripe names, then `altiora pushes release ID`"
+    ACCOUNT_REFUSED = (
+        "account-refused",
+        "account",
+        "repair the key, its rights or the meter, as `altiora doctor` says; sending goes on by itself then",
+    )
     UNKNOWN_PUSH = (
         "unknown-push",
         "push",

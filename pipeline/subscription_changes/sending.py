@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.events import fetch_requests
 from pipeline.providers.outbox_sender import (
+    ACCOUNT_WAIT_SECONDS,
     LEASE_SECONDS,
     SECONDS,
     AnswerKind,
@@ -60,7 +61,7 @@ def send_due_changes(
     def settle(connection: Connection, change: Change, answer: SendAnswer) -> None:
         _settle(connection, change, answer, now)
 
-    return send_due(engine, claim, attempt, settle, seconds=seconds)
+    return send_due(engine, claim, attempt, settle, now, seconds=seconds)
 
 
 def claim_changes(connection: Connection, now: datetime) -> Sequence[Change]:
@@ -102,8 +103,9 @@ def _settle(connection: Connection, change: Change, answer: SendAnswer, now: dat
                 actual=answer.words,
                 now=now,
             )
-        case AnswerKind.LIMITED | AnswerKind.NOT_TRIED:
-            wait = backoff_seconds(1) if answer.kind is AnswerKind.LIMITED else 0.0
+        case AnswerKind.LIMITED | AnswerKind.NOT_TRIED | AnswerKind.ACCOUNT:
+            waits = {AnswerKind.LIMITED: backoff_seconds(1), AnswerKind.ACCOUNT: ACCOUNT_WAIT_SECONDS}
+            wait = waits.get(answer.kind, 0.0)
             change_states.plan_again(connection, change, answer.words, wait, given_back=True, server_error=False)
         case AnswerKind.SERVER_ERROR | AnswerKind.UNREACHABLE:
             change_states.plan_again(

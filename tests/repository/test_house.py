@@ -274,7 +274,7 @@ WRITERS = {
         "plan": ("pipeline/meter/push_planning.py", "insert"),
         "state": (
             "pipeline/meter/push_states.py",
-            "state answer attempts doubt due_at first_sent_at last_sent_at server_errors settled_at",
+            "state answer attempts doubt due_at first_sent_at last_sent_at server_errors settled_at accepted_at",
         ),
         "asked about": ("pipeline/meter/unknown_pushes.py", "looked_at"),
         "merge of two records": ("pipeline/usage/record_bounds.py", "usage_record_id"),

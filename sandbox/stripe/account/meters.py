@@ -98,6 +98,8 @@ class Meters:
             )
         now = self._state.now
         at = now if at is None else at
+        if all((each["event_name"], each["status"]) != (event_name, "active") for each in self._state.meters.values()):
+            raise invalid("event_name", f"No active meter found for event name {event_name}.")
         try:
             event = self._checked(event_name, payload, identifier, at)
         except _InvalidEventError as fault:
@@ -118,17 +120,15 @@ class Meters:
         }
 
     def _checked(self, event_name: str, payload: dict[str, str], identifier: str, at: int) -> MeterEvent:
-        meter = next((each for each in self._state.meters.values() if each["event_name"] == event_name), None)
-        if meter is None:
-            raise _InvalidEventError(
-                None, "no_meter", f"No meter was found matching event_name {event_name}.", identifier
-            )
+        meter = next(
+            each
+            for each in self._state.meters.values()
+            if (each["event_name"], each["status"]) == (event_name, "active")
+        )
 
         def wrong(code: str, message: str) -> _InvalidEventError:
             return _InvalidEventError(meter, code, message, identifier)
 
-        if meter["status"] != "active":
-            raise wrong("archived_meter", f"The meter {meter['id']} is archived.")
         customer_key = meter["customer_mapping"]["event_payload_key"]
         if not payload.get(customer_key):
             raise wrong("meter_event_no_customer_defined", f"Customer mapping key {customer_key} not found in payload.")

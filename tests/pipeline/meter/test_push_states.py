@@ -45,7 +45,7 @@ def take(ledger: Ledger, limit: int = 100) -> list[Push]:
 
 #: Each way: how it is gone, the states that it may leave, and the state that it leads to (None: the same).
 WAYS: dict[str, tuple[Callable[[Connection, Push], object], set[PushState], PushState | None]] = {
-    "set_sent": (lambda c, p: push_states.set_sent(c, p.id, "yes"), UNSETTLED, PushState.SENT),
+    "set_sent": (lambda c, p: push_states.set_sent(c, p.id, "yes", NOON), UNSETTLED, PushState.SENT),
     "set_refused": (lambda c, p: push_states.set_refused(c, p, "no"), {PushState.SENDING}, PushState.FAILED),
     "give_back": (lambda c, p: push_states.give_back(c, p, "slower", 1.0), {PushState.SENDING}, PushState.PLANNED),
     "set_planned_again": (
@@ -113,7 +113,7 @@ def test_what_is_not_in_the_state_is_told_so(ledger):
     push_id = push_in(ledger, PushState.RELEASED)
     with ledger.engine.begin() as connection:
         push = read(connection, push_id)
-        assert push_states.set_sent(connection, push_id, "yes") is False
+        assert push_states.set_sent(connection, push_id, "yes", NOON) is False
         assert push_states.set_refused(connection, push, "no") is None
         assert push_states.set_by_a_person(connection, push_id, PushVerdict.SENT) is None
         assert push_states.set_failed(connection, push.identifier, "invalid") is None
@@ -209,8 +209,8 @@ def test_a_worker_that_lost_its_lease_changes_nothing_by_a_failure(ledger, claim
 def test_a_worker_that_lost_its_lease_can_say_that_stripe_has_it_once(ledger, claimed_twice):
     late, present = claimed_twice
     with ledger.engine.begin() as connection:
-        assert push_states.set_sent(connection, late.id, "the late one's word")
-        assert not push_states.set_sent(connection, present.id, "the present one's word")
+        assert push_states.set_sent(connection, late.id, "the late one's word", NOON)
+        assert not push_states.set_sent(connection, present.id, "the present one's word", NOON)
     assert (ledger.the_push().state, ledger.the_push().answer) == ("sent", "the late one's word")
 
 

@@ -146,13 +146,20 @@ def test_refused_for_good_is_shown_in_stripes_words_and_blocks_nothing_else(worl
     assert world.ledger.plan() == 0, "not before an operator releases it"
 
 
-def test_a_wrong_key_fails_a_push_that_was_never_sent_before(world):
+class Refusing(RecordingApi):
+    """Stripe as it answers what it will never take."""
+
+    def create_meter_event(self, **_):
+        raise Refused(400, "invalid_request_error", "Invalid payload")
+
+
+def test_a_push_that_was_never_sent_before_fails_by_a_refusal(world):
     world.paying(5)
-    world.api = RecordingApi(world.it.url, "sk_live_wrong")
+    world.api = Refusing(world.it.url)
     world.ledger.plan()
     assert world.send() == {"refused": 1}
     assert world.ledger.the_push().state == "failed"
-    assert "Invalid API Key" in world.ledger.the_push().answer
+    assert "Invalid payload" in world.ledger.the_push().answer
 
 
 def test_refused_after_a_lost_answer_is_unknown_since_stripe_may_have_it(world):
@@ -160,7 +167,7 @@ def test_refused_after_a_lost_answer_is_unknown_since_stripe_may_have_it(world):
     world.fail("lose_answer")
     world.ledger.plan()
     world.send()
-    right, world.api = world.api, RecordingApi(world.it.url, "sk_live_wrong")
+    right, world.api = world.api, Refusing(world.it.url)
     world.ledger.make_due()
     assert world.send() == {"refused": 1}
     assert world.ledger.the_push().state == "unknown"
@@ -169,6 +176,20 @@ def test_refused_after_a_lost_answer_is_unknown_since_stripe_may_have_it(world):
     world.ledger.make_due()
     assert world.send() == {}, "never sent again"
     assert world.ledger.plan() == 0
+
+
+def test_92_a_wrong_key_after_a_lost_answer_leaves_the_push_as_it_is(world):
+    record_id = world.paying(5)
+    world.fail("lose_answer")
+    world.ledger.plan()
+    world.send()
+    right, world.api = world.api, RecordingApi(world.it.url, "sk_live_wrong")
+    world.ledger.make_due()
+    assert world.send() == {"account": 1}
+    assert (world.ledger.the_push().state, world.ledger.the_push().attempts) == ("planned", 1)
+    world.api = right
+    world.send_until_quiet()
+    assert (world.summed(record_id), world.ledger.drifts()) == (5, [])
 
 
 def test_a_duplicate_that_is_not_of_an_identifier_is_a_refusal(world):
@@ -215,3 +236,64 @@ def test_what_there_was_no_time_for_is_given_back(world):
             push_sending._settle(connection, push, not_tried, NOON)
     assert {(push.state, push.attempts, push.first_sent_at) for push in world.ledger.pushes()} == {("planned", 0, None)}
     assert world.send() == {"done": 3}
+
+
+# 92: the account's fault, not the push's
+
+
+def told(world):
+    return [
+        row.actual
+        for row in world.ledger.rows(
+            "select actual from drifts where kind = 'account-refused' and resolved_at is null order by id"
+        )
+    ]
+
+
+def test_92_a_key_that_is_refused_stops_sending_and_costs_no_push_anything(world):
+    records = [world.paying(7 + number) for number in range(30)]
+    world.ledger.plan()
+    good, world.api = world.api, RecordingApi(world.it.url, "sk_live_of_another_account")
+    for _ in range(3):
+        world.ledger.make_due()
+        counts = world.send()
+        assert counts["account"] <= 8, "those that were under way, and no other"
+    (actual,) = told(world)
+    assert actual.startswith("401")
+    assert {(push.state, push.attempts, push.first_sent_at) for push in world.ledger.pushes()} == {("planned", 0, None)}
+    world.api = good
+    world.send_until_quiet()
+    assert {push.state for push in world.ledger.pushes()} == {"sent"}
+    assert [world.summed(record) for record in records] == [7 + number for number in range(30)]
+    assert world.ledger.drifts() == []
+
+
+def test_92_so_does_a_meter_that_is_not_there(world):
+    record_id = world.paying(7)
+    world.ledger.plan()
+    world.it.client.v1.billing.meters.deactivate(world.it.meter)
+    assert world.send() == {"account": 1}
+    (actual,) = told(world)
+    assert "No active meter found for event name call_minutes" in actual
+    world.it.client.v1.billing.meters.reactivate(world.it.meter)
+    world.send_until_quiet()
+    assert (world.summed(record_id), world.ledger.drifts()) == (7, [])
+
+
+@pytest.mark.parametrize(
+    ("column", "words"), [("active", "is not active"), ("sums_by_our_keys", "does not sum by our")]
+)
+def test_92_a_meter_that_would_lose_what_it_is_told_is_told_nothing(world, column, words):
+    record_id = world.paying(7)
+    world.ledger.plan()
+    world.ledger.run("insert into stripe_meters values ('mtr_1', 'call_minutes', true, true, now())")
+    world.ledger.run(f"update stripe_meters set {column} = false")
+    for _ in range(3):
+        assert world.send() == {}
+    (actual,) = told(world)
+    assert words in actual
+    assert world.api.asked == []
+    assert world.ledger.rows("select kind, object_id from refreshes where mark > fetched_mark") == [("meter", "mtr_1")]
+    world.ledger.run(f"update stripe_meters set {column} = true")
+    world.send_until_quiet()
+    assert (world.summed(record_id), world.ledger.drifts()) == (7, [])

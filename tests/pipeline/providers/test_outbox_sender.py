@@ -9,11 +9,12 @@ from sqlalchemy import Connection, Engine
 from pipeline.providers import outbox_sender
 from pipeline.providers.outbox_sender import AnswerKind, Claimed, SendAnswer, send_due
 from pipeline.providers.stripe_api import Limited, Refused, ServerError, Unreachable
+from tests.worlds.ledger import NOON
 
 
 def run(rows: Iterable[int], attempt: Callable[[int], str], until: float | None = None) -> dict[int, SendAnswer]:
     answers: dict[int, SendAnswer] = {}
-    outbox_sender._send_all(list(rows), attempt, answers.__setitem__, until=until or time.monotonic() + 60)
+    outbox_sender._send_all(list(rows), attempt, answers.__setitem__, until=until or time.monotonic() + 60, stopped=[])
     return answers
 
 
@@ -56,7 +57,7 @@ def test_a_row_that_can_not_be_settled_is_told_and_keeps_no_other_from_it():
         settled.append(row)
 
     with pytest.raises(RuntimeError, match="the database is away"):
-        outbox_sender._send_all(range(20), lambda _: "accepted", settle, until=time.monotonic() + 60)
+        outbox_sender._send_all(range(20), lambda _: "accepted", settle, until=time.monotonic() + 60, stopped=[])
     assert sorted(settled) == list(range(1, 20))
 
 
@@ -122,7 +123,7 @@ class Outbox:
         connection.exec_driver_sql("update letters set state = %s where id = %s and state = 'sending'", about)
 
     def send(self, seconds: float = 60) -> dict[str, int]:
-        return dict(send_due(self.engine, self.claim, self.attempt, self.settle, seconds=seconds))
+        return dict(send_due(self.engine, self.claim, self.attempt, self.settle, NOON, seconds=seconds))
 
 
 def test_what_is_claimed_is_sent_outside_any_transaction_and_settled(engine):
@@ -135,7 +136,7 @@ def test_what_is_claimed_is_sent_outside_any_transaction_and_settled(engine):
 def test_batches_are_claimed_until_a_claim_says_that_there_is_no_more(engine):
     outbox = Outbox(engine, rows=7, batch=3)
     assert outbox.send() == {"done": 6, "unreachable": 1}
-    once = send_due(engine, lambda _: Claimed([1], more=False), lambda _: "", lambda *_: None)
+    once = send_due(engine, lambda _: Claimed([1], more=False), lambda _: "", lambda *_: None, NOON)
     assert once == {"done": 1}, "and not again"
 
 
@@ -147,7 +148,7 @@ def test_a_claim_without_rows_may_be_followed_by_one_with_rows(engine):
         sent.append(row)
         return ""
 
-    send_due(engine, lambda _: claims.pop(0), attempt, lambda *_: None)
+    send_due(engine, lambda _: claims.pop(0), attempt, lambda *_: None, NOON)
     assert sent == [5]
 
 

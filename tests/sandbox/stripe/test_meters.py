@@ -173,19 +173,12 @@ def test_the_bounds_of_the_timestamp_are_inside(it, late):
     assert len(it.look("meter_events")) == 1
 
 
-def test_an_unknown_meter_is_reported_without_related_object(it):
-    sent(it, event_name="minutes_of_talk")
-    (report,) = error_reports(it)
-    assert report.type == "v1.billing.meter.no_meter_found"
-    assert report.to_dict()["related_object"] is None
-    assert report.to_dict()["data"]["reason"]["error_types"][0]["code"] == "no_meter"
-
-
-def test_an_archived_meter_is_reported(it):
+def test_a_name_that_no_active_meter_has_is_refused(it):
+    with pytest.raises(stripe.InvalidRequestError, match="No active meter found for event name minutes_of_talk"):
+        sent(it, event_name="minutes_of_talk")
     it.client.v1.billing.meters.deactivate(it.meter)
-    sent(it)
-    (report,) = error_reports(it)
-    assert report.to_dict()["data"]["reason"]["error_types"][0]["code"] == "archived_meter"
+    with pytest.raises(stripe.InvalidRequestError, match="No active meter found for event name call_minutes"):
+        sent(it)
     assert it.client.v1.billing.meters.list({"status": "active"}).data == []
 
 
