@@ -1212,5 +1212,20 @@ COMMENT ON COLUMN meter_pushes.accepted_at IS 'business clock: Stripe''s answer 
 
 UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0013';
 
+-- Running upgrade 0014 -> 0015
+
+set local lock_timeout = '5s';
+
+ALTER TABLE subscriptions ADD COLUMN billing_mode TEXT;
+
+COMMENT ON COLUMN subscriptions.billing_mode IS 'classic or flexible; null: not told yet';
+
+insert into refreshes (kind, object_id, reason, due_at)
+select 'subscription', stripe_id, 'billing-mode', now() from subscriptions where ended_at is null
+on conflict (kind, object_id) do update
+set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
+
+UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
+
 COMMIT;
 

@@ -68,6 +68,7 @@ class Subscription(Base):
     minutes_ended_at: Mapped[datetime | None] = mapped_column(
         comment="when its minutes item was removed, while it lives on"
     )
+    billing_mode: Mapped[str | None] = mapped_column(comment="classic or flexible; null: not told yet")
 
 
 class SubscriptionItem(Base):

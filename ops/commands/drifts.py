@@ -1,9 +1,11 @@
 """`altiora drifts`: differences that were found, what is proposed, and how a person resolves one."""
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from sqlalchemy import Connection
@@ -17,8 +19,15 @@ from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import business_clock
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, waiting_minutes
+from pipeline.usage.late_minutes import AdjustmentKind
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+#: What a settlement gave up, by the difference that tells of it.
+_GIVEN_UP: Mapping[str, Literal[AdjustmentKind.UNBILLABLE, AdjustmentKind.UNDER_BILLED]] = {
+    DriftKind.LOST_USAGE: AdjustmentKind.UNBILLABLE,
+    DriftKind.UNDER_BILLED: AdjustmentKind.UNDER_BILLED,
+}
 
 _Id = Annotated[int, typer.Argument(metavar="ID")]
 
@@ -75,7 +84,11 @@ def resolve(
     drift_id: _Id,
     note: Annotated[str, typer.Option("--note", help="What was found out and done; it is kept with the difference.")],
     carry: Annotated[
-        bool, typer.Option("--carry", help="Of late-minutes: bill what is held in the open period, not write it off.")
+        bool,
+        typer.Option(
+            "--carry",
+            help="Of late-minutes, lost-usage, under-billed: bill the minutes in the open period, not write them off.",
+        ),
     ] = False,
 ) -> None:
     """Resolve a difference by hand; held late minutes, and those that no invoice bills, are written off so.
@@ -88,8 +101,11 @@ def resolve(
         drift = _find(connection, drift_id)
         if drift.resolved_at is not None:
             raise WrongError(f"difference {drift_id} was resolved on {shown(drift.resolved_at)} UTC already")
-        if carry and drift.kind != DriftKind.LATE_MINUTES:
-            raise WrongError(f"difference {drift_id} is {drift.kind}: only late-minutes can be carried")
+        if carry and not _can_be_carried(drift):
+            raise WrongError(
+                f"difference {drift_id} is {drift.kind} of {drift.subject}: only late-minutes, lost-usage and"
+                " under-billed of a record can be carried"
+            )
         if drift.business_id is not None:
             lock_businesses(connection, [drift.business_id])
             _follow(connection, drift, carry=carry, now=now, note=note)
@@ -100,19 +116,32 @@ def resolve(
 def _follow(connection: Connection, drift: KeptDrift, *, carry: bool, now: datetime, note: str) -> None:
     """What a person's word means for the minutes that the difference is about; the business's lock is held."""
     assert drift.business_id is not None
-    if drift.kind == DriftKind.LATE_MINUTES:
+    record_id = int(drift.subject.split(":")[1]) if drift.subject.startswith("record:") else 0
+    given_up = _GIVEN_UP.get(drift.kind)
+    if carry and given_up is not None:
+        with _no_record():
+            late_minutes.charge_given_up(connection, record_id, given_up, now)
+    elif drift.kind == DriftKind.LATE_MINUTES:
         for held in late_minutes.held_minutes(connection, drift.business_id):
             if f"record:{held.origin_record_id}" == drift.subject:
-                _decide(connection, held, carry=carry, now=now, note=note)
+                with _no_record():
+                    late_minutes.decide_held(connection, held, "carry" if carry else "write-off", now, note)
     elif drift.kind == DriftKind.UNBILLABLE:
         waiting_minutes.give_up_waiting(connection, drift.business_id, drift.subject)
     elif drift.kind in {DriftKind.UNUSABLE_INVOICE, DriftKind.NO_INVOICE}:
-        invoice_settlement.give_up(connection, int(drift.subject.removeprefix("record:")), now)
+        invoice_settlement.give_up(connection, record_id, now)
 
 
-def _decide(connection: Connection, held: late_minutes.HeldMinutes, *, carry: bool, now: datetime, note: str) -> None:
+def _can_be_carried(drift: KeptDrift) -> bool:
+    """What a comparison of money says (``:carried``) has no minutes of its own."""
+    of_record = drift.subject.count(":") == 1
+    return drift.kind == DriftKind.LATE_MINUTES or (drift.kind in _GIVEN_UP and of_record)
+
+
+@contextlib.contextmanager
+def _no_record() -> Iterator[None]:
     try:
-        late_minutes.decide_held(connection, held, "carry" if carry else "write-off", now, note)
+        yield
     except ValueError as error:
         raise WrongError(str(error)) from error
 

@@ -9,6 +9,7 @@ from ops.commands import subscription_preview
 from ops.commands.business_argument import BusinessArgument, find
 from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from pipeline.providers.stripe_words import CLASSIC_MODE
 from pipeline.reading.subscriptions import (
     MirroredSubscription,
     cents_dearer,
@@ -81,6 +82,8 @@ def _subscription(each: MirroredSubscription) -> dict[str, Any]:
         remarks.append("ends with this period")
     elif each.cancel_at:
         remarks.append(f"ends {shown(each.cancel_at)}")
+    if each.billing_mode == CLASSIC_MODE:
+        remarks.append("classic billing")
     if each.pause_collection:
         remarks.append("collection paused")
     if each.trial_end:
@@ -127,9 +130,21 @@ def pause(business: BusinessArgument, dry_run: DryRun = False) -> None:
 
 
 @app.command()
-def upgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False) -> None:
-    """Change to a dearer plan now: a new period begins, and what was used is billed at once."""
-    _change(choose_settings(), business, [ChangeKind.UPGRADE], plan=plan.lower(), dry_run=dry_run)
+def upgrade(
+    business: BusinessArgument,
+    plan: PlanArgument,
+    migrate: Annotated[
+        bool,
+        typer.Option("--migrate", help="Put a subscription of classic billing mode into the flexible one, for good."),
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Change to a dearer plan now: a new period begins, and what was used is billed at once.
+
+    In classic billing mode it is refused where Stripe would drop what was used: --migrate.
+    """
+    chosen = choose_settings()
+    _change(chosen, business, [ChangeKind.UPGRADE], plan=plan.lower(), migrate=migrate, dry_run=dry_run)
 
 
 @app.command()
@@ -138,14 +153,22 @@ def downgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = 
     _change(choose_settings(), business, [ChangeKind.DOWNGRADE], plan=plan.lower(), dry_run=dry_run)
 
 
-def _change(chosen: Chosen, business: str, kinds: list[ChangeKind], *, plan: str | None = None, dry_run: bool) -> None:
+def _change(
+    chosen: Chosen,
+    business: str,
+    kinds: list[ChangeKind],
+    *,
+    plan: str | None = None,
+    migrate: bool = False,
+    dry_run: bool,
+) -> None:
     try:
         with transaction(chosen) as connection:
             business_id = find(connection, business)
             lock_businesses(connection, [business_id])
             if plan is not None:
                 _see_that_it_fits(connection, business_id, kinds[0], plan)
-            intents = [planning.intend(connection, business_id, kind, plan) for kind in kinds]
+            intents = [planning.intend(connection, business_id, kind, plan, migrate=migrate) for kind in kinds]
             if not dry_run:
                 for intent in intents:
                     planning.plan_change(

@@ -8,7 +8,7 @@ from ops.commands.output import WrongError, print_table, say
 from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.prices.money import money
 from pipeline.shared.settings import StripeSettings, load
-from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
+from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, UsageLostError
 from pipeline.subscription_changes.planning import Intent
 from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
 
@@ -34,12 +34,17 @@ def show(intent: Intent, chosen: Chosen) -> None:
         if behaviour.after_last_push:
             say("  after Stripe has confirmed the last minutes of the present period")
         details = behaviour.preview(look, intent.params)
+        if look.classic and intent.params.get("migrate"):
+            say("Stripe can't show beforehand what this comes to: its billing mode is migrated first.")
+            return
         if details is None:
             say("Stripe can't show beforehand what this comes to, while a schedule or a set end stands.")
             return
         invoice = stripe.preview_invoice(intent.stripe_id, details)
     except UnknownItemError as error:
         raise WrongError(f"{error}: try again when a worker has fetched it") from error
+    except UsageLostError as error:
+        raise WrongError(str(error)) from error
     except Refused as refused:
         if refused.code == "invoice_upcoming_none":
             say("  no invoice follows")

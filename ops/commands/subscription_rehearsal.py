@@ -28,6 +28,15 @@ class Rehearsal(StripePort):
     def modify_subscription(self, subscription: str, params: Mapping[str, Any], idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
         return self._note("POST", f"/v1/subscriptions/{subscription}", params)
 
+    def migrate_subscription(self, subscription: str, idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
+        return self._note("POST", f"/v1/subscriptions/{subscription}/migrate", {"billing_mode": {"type": "flexible"}})
+
+    def preview_invoice(self, subscription: str, details: Mapping[str, Any]) -> Json | None:
+        """Read, unless it is to be migrated first: of what that comes to nobody can say anything before it is done."""
+        if any(path.endswith("/migrate") for _, path, _ in self.sent):
+            return None
+        return self._stripe.preview_invoice(subscription, details)
+
     def cancel_subscription(self, subscription: str) -> Json:
         return self._note("DELETE", f"/v1/subscriptions/{subscription}", {"invoice_now": "true", "prorate": "false"})
 

@@ -15,6 +15,12 @@ from pipeline.events import heartbeats
 from pipeline.shared.clock import ClockError, business_clock
 from pipeline.shared.settings import BrokerSettings, load
 
+_UNSETTLING = """
+select (select count(*) from subscriptions where ended_at is null and billing_mode = 'classic'),
+       (select count(*) from drifts
+        where kind = 'paid-plan-unbilled' and starts_with(subject, 'business:') and resolved_at is null)
+"""
+
 #: PostgreSQL's, as it counts itself, and that of Redis' protocol.
 _OLDEST_POSTGRES = 150_000
 _OLDEST_REDIS = (6, 2)
@@ -46,6 +52,7 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield fail(f"its tables are at {_names(present)}, this version needs {_names(wanted)}: run `altiora migrate`")
         return
     yield ok(f"its tables are up to date ({_names(present)})")
+    yield from _unsettling(connection)
     columns = list(PLANS[0])
     rows = connection.exec_driver_sql(f"select {', '.join(columns)} from subscription_plans").mappings()  # noqa: S608 - our own names
     plans = {row["code"]: dict(row) for row in rows}
@@ -54,6 +61,25 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield fail(f"plans differ from this version's ({', '.join(different)}): run `altiora seed`")
     else:
         yield ok("the four plans are there")
+
+
+def _unsettling(connection: Connection) -> Iterator[Finding]:
+    """What a subscription may have that works, and can cost minutes or money."""
+    classic, unbilled = connection.exec_driver_sql(_UNSETTLING).one()
+    if classic:
+        yield warn(
+            f"{_many(classic, 'subscription')} in classic billing mode: a change of price in Stripe's dashboard gives"
+            " its usage away; change plans by `altiora subscription`, or migrate them there"
+        )
+    if unbilled:
+        yield warn(
+            f"{_many(unbilled, 'business', 'businesses')} on a paid plan that nothing bills:"
+            " `altiora drifts list` names them"
+        )
+
+
+def _many(count: int, one: str, many: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _names(revisions: set[str]) -> str:

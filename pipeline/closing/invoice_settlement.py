@@ -15,7 +15,7 @@ from pipeline.closing import carried_worth
 from pipeline.meter import push_states
 from pipeline.meter.push_sending import mark_sent
 from pipeline.meter.push_states import PUSH_COLUMNS, push_of
-from pipeline.providers.stripe_words import InvoiceStatus
+from pipeline.providers.stripe_words import CLASSIC_MODE, InvoiceStatus
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, record_figures, waiting_minutes
@@ -24,13 +24,16 @@ from pipeline.usage.minutes_worth import price_of
 from pipeline.usage.record_invoice import INVOICE
 
 # Final: its invoice is no draft. One that was cut by another price, or by the removal of its item, and is on no
-# invoice, was dropped when an invoice that bills a later time is final: that was done without proration.
+# invoice, was dropped when an invoice that bills a later time is final: that was done without proration. In classic
+# billing mode Stripe drops it at once.
 _UNSETTLED = f"""
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
 {INVOICE}
 left join lateral (
-  select true as dropped from stripe_invoices i
+  select true as dropped where r.cut and invoice.id is null and s.billing_mode = 'classic'
+  union all
+  select true from stripe_invoices i
   where r.cut and invoice.id is null and i.stripe_subscription_id = s.stripe_id and i.status not in ('draft', 'void')
     and (i.billing_reason = 'subscription_cycle' and i.created_at >= r.period_end
          or exists (select from stripe_invoice_lines l where l.invoice_id = i.id and l.period_start >= r.period_end))
@@ -80,7 +83,7 @@ array(select p.minutes from meter_pushes p
 _FINAL = f"""
 select r.id, r.business_id, r.minutes, r.pushed_minutes, r.period_start, r.period_end, r.tiers, r.currency, r.trial,
        invoice.id as invoice_id, invoice.status, coalesce(invoice.metered_quantity, 0) as metered_quantity,
-       coalesce(swap.dropped, false) as dropped,
+       coalesce(swap.dropped, false) as dropped, s.billing_mode,
        (select coalesce(sum(minutes), 0)::int from usage_adjustments where settlement_record_id = r.id) as settled,
        exists (select from usage_adjustments where usage_record_id = r.id) as carries,
        {_UNCERTAIN.format(invoice_id="invoice.id")}
@@ -247,7 +250,9 @@ def _report_lost(connection: Connection, record: Any, now: datetime) -> None:
         f"record:{record.id}",
         business_id=record.business_id,
         expected=f"{lost} billed for {record.period_start.isoformat()} to {record.period_end.isoformat()}",
-        actual="none: the metered price was swapped without proration, which gives its usage away",
+        actual="none: the metered price was swapped "
+        + ("in classic billing mode" if record.billing_mode == CLASSIC_MODE else "without proration")
+        + ", which gives its usage away",
         evidence=lost.evidence,
         now=now,
     )

@@ -107,6 +107,11 @@ class StripeApi:
         """Change a subscription; an empty string unsets a parameter, None would be dropped unseen."""
         return self._request("post", f"/v1/subscriptions/{_path(subscription)}", params, idempotency_key)
 
+    def migrate_subscription(self, subscription: str, idempotency_key: str) -> Json:
+        """Put it into flexible billing mode. There is no way back, and Stripe may refuse."""
+        path = f"/v1/subscriptions/{_path(subscription)}/migrate"
+        return self._request("post", path, {"billing_mode": {"type": "flexible"}}, idempotency_key)
+
     def cancel_subscription(self, subscription: str) -> Json:
         """End it now, with its open usage on a last invoice; without ``invoice_now`` that would be given away."""
         path = f"/v1/subscriptions/{_path(subscription)}"

@@ -296,6 +296,8 @@ class Subscription:
     ended_at: datetime | None
     pause_collection: str | None
     currency: str | None = None
+    billing_mode: str | None = None
+    """``classic`` or ``flexible``; None in shapes that don't say."""
     swaps: Mapping[str, datetime] | None = None
     """When each metered price came that did so inside its period, by price; None: only a fetch can tell."""
 
@@ -328,6 +330,7 @@ def read_subscription(subscription: Any) -> Subscription | None:
         ended_at=ended_at,
         pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,
         currency=word(subscription.get("currency")),
+        billing_mode=word(below(subscription, "billing_mode", "type")),
     )
 
 

@@ -45,5 +45,8 @@ class UsageType(StrEnum):
 #: ``status`` of a meter that takes events; the other is "inactive".
 ACTIVE_METER: Final = "active"
 
+#: ``billing_mode`` of a subscription in which usage under a price that goes is dropped; the other is "flexible".
+CLASSIC_MODE: Final = "classic"
+
 #: ``billing_reason`` of an invoice that renews a subscription.
 RENEWAL: Final = "subscription_cycle"

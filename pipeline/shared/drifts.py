@@ -74,7 +74,7 @@ class DriftKind(StrEnum):
     UNDER_BILLED = (
         "under-billed",
         "record",
-        "find out why the invoice has less; decide whether to bill the difference by hand, and resolve it",
+        "find out why the invoice has less; `altiora drifts resolve ID --carry` bills the minutes in the open period",
     )
     CREDIT_DUE = "credit-due", "record", "give the amount back, and resolve it"
     LATE_MINUTES = (
@@ -82,7 +82,11 @@ class DriftKind(StrEnum):
         "record",
         "`altiora drifts resolve ID --carry` bills them in the open period, without it writes them off",
     )
-    LOST_USAGE = "lost-usage", "record", "decide whether to bill these minutes by hand"
+    LOST_USAGE = (
+        "lost-usage",
+        "record",
+        "`altiora drifts resolve ID --carry` bills them in the open period, without it they stay written off",
+    )
     CHANGE_REFUSED = "change-refused", "change", "make the change in Stripe's dashboard"
     GONE_AT_STRIPE = (
         "gone-at-stripe",

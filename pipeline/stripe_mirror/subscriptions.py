@@ -15,12 +15,12 @@ _REPLACE = """
 insert into subscriptions as s
   (stripe_id, business_id, stripe_customer_id, status, plan_id, metered_item_id, metered_price_id, metered_since,
    period_start, period_end, billing_cycle_anchor, started_at, trial_end, cancel_at_period_end, cancel_at, canceled_at,
-   ended_at, pause_collection, currency, minutes_ended_at, api_version, snapshot_at)
+   ended_at, pause_collection, currency, minutes_ended_at, billing_mode, api_version, snapshot_at)
 values
   (%(stripe_id)s, %(business_id)s, %(customer_id)s, %(status)s, %(plan_id)s, %(metered_item_id)s,
    %(metered_price_id)s, %(metered_since)s, %(period_start)s, %(period_end)s, %(anchor)s, %(started_at)s, %(trial_end)s,
    %(cancel_at_period_end)s, %(cancel_at)s, %(canceled_at)s, %(ended_at)s, %(pause_collection)s::jsonb,
-   %(currency)s, %(minutes_ended_at)s, %(api_version)s, %(snapshot_at)s)
+   %(currency)s, %(minutes_ended_at)s, %(billing_mode)s, %(api_version)s, %(snapshot_at)s)
 on conflict (stripe_id) do update
 set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excluded.metered_item_id,
     metered_price_id = excluded.metered_price_id, metered_since = excluded.metered_since,
@@ -32,7 +32,7 @@ set status = excluded.status, plan_id = excluded.plan_id, metered_item_id = excl
     canceled_at = excluded.canceled_at,
     ended_at = excluded.ended_at, pause_collection = excluded.pause_collection,
     currency = coalesce(excluded.currency, s.currency), minutes_ended_at = excluded.minutes_ended_at,
-    api_version = excluded.api_version,
+    billing_mode = coalesce(excluded.billing_mode, s.billing_mode), api_version = excluded.api_version,
     snapshot_at = excluded.snapshot_at
 returning id
 """
@@ -111,6 +111,7 @@ def store_subscription(
             "pause_collection": subscription.pause_collection,
             "currency": subscription.currency,
             "minutes_ended_at": removed_at,
+            "billing_mode": subscription.billing_mode,
             "api_version": api_version,
             "snapshot_at": snapshot_at,
         },

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from pipeline.providers.stripe_fields import Item
+from pipeline.providers.stripe_fields import Item, read_line, rows
 from pipeline.providers.stripe_words import SubscriptionStatus, UsageType
 from pipeline.subscription_changes.stripe_port import StripePort
 from pipeline.subscription_changes.subscription_look import SubscriptionLook as Look
@@ -35,11 +35,15 @@ class ChangeKind(StrEnum):
     """What Altiora knows, for whoever looks at the subscription in Stripe's dashboard."""
 
 
+class UsageLostError(Exception):
+    """The change would give minutes away that Stripe has; the message says how many, and what can be done instead."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChangeBehaviour:
     """What one kind does. ``wanted`` is the change's own ``params``; ``look`` the subscription as Stripe shows it now.
 
-    Each may raise UnknownItemError.
+    Each may raise UnknownItemError; ``ask`` UsageLostError.
     """
 
     in_effect: Callable[[StripePort, Look, Json], bool]
@@ -137,9 +141,33 @@ _FROM_NOW: Final = {"billing_cycle_anchor": {"type": "now"}, "proration_behavior
 
 
 def _upgrade(api: StripePort, look: Look, wanted: Json, key: str) -> None:
-    items = _swapped(look, wanted)
-    _leave_schedule(api, look.it, key)
-    api.modify_subscription(look.it["id"], {"items": items, **_FROM_NOW}, key)
+    it, details = look.it, {"items": _swapped(look, wanted), **_FROM_NOW}
+    _leave_schedule(api, it, key)
+    if look.classic:
+        if wanted.get("migrate"):
+            api.migrate_subscription(it["id"], f"{key}-migrate")
+        _see_that_all_is_billed(api, look, details)
+    api.modify_subscription(it["id"], details, key)
+
+
+def _see_that_all_is_billed(api: StripePort, look: Look, details: dict[str, Any]) -> None:
+    """Raises UsageLostError unless Stripe's preview bills every minute that it has of the period.
+
+    In classic mode it drops them (docs.stripe.com/billing/subscriptions/billing-mode/compare); after a migration nobody
+    says what becomes of what was reported before.
+    """
+    counting = look.ours.minutes_item
+    preview = api.preview_invoice(look.it["id"], details)
+    if preview is None or counting is None:
+        return
+    lines = [line for row in rows(preview.get("lines")) if (line := read_line(row)) is not None]
+    billed = sum(line.quantity for line in lines if line.price_id == counting.price.id)
+    if billed < look.confirmed_minutes:
+        raise UsageLostError(
+            f"Stripe's preview bills {billed} of {look.confirmed_minutes} minutes: the subscription is in classic"
+            " billing mode, which drops usage when its price goes. `altiora subscription upgrade --migrate` puts it"
+            " into flexible mode first, for good; a downgrade at the period's end bills everything"
+        )
 
 
 def _downgraded(api: StripePort, look: Look, wanted: Json) -> bool:

@@ -42,8 +42,12 @@ class Intent:
     params: dict[str, Any]
 
 
-def intend(connection: Connection, business_id: int, kind: ChangeKind, plan: str | None = None) -> Intent:
+def intend(
+    connection: Connection, business_id: int, kind: ChangeKind, plan: str | None = None, *, migrate: bool = False
+) -> Intent:
     """What ``kind`` comes to for this business; ``plan`` is the code of the plan wanted.
+
+    ``migrate``: a subscription in classic billing mode is put into the flexible one first.
 
     Raises ChangeError when the business has no living subscription, or nothing tells which prices of the plan to take.
     """
@@ -55,6 +59,8 @@ def intend(connection: Connection, business_id: int, kind: ChangeKind, plan: str
     params: dict[str, Any] = {}
     if plan is not None:
         params = {"plan": plan, "prices": target_prices(connection, found.id, plan)}
+    if migrate:
+        params["migrate"] = True
     return Intent(found.id, found.stripe_id, kind, params)
 
 

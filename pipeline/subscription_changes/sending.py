@@ -22,12 +22,12 @@ from pipeline.providers.outbox_sender import (
     backoff_seconds,
     send_due,
 )
-from pipeline.providers.stripe_api import Limited
+from pipeline.providers.stripe_api import Limited, Refused
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.shared.settings import METER_EVENT_NAME
 from pipeline.subscription_changes import change_states
-from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS
+from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, UsageLostError
 from pipeline.subscription_changes.change_states import Change, ChangeState
 from pipeline.subscription_changes.stripe_port import StripePort
 from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
@@ -83,6 +83,8 @@ def _attempt(engine: Engine, api: StripePort, change: Change, event_name: str) -
         with engine.begin() as connection:
             fetch_requests.request_fetch(connection, "subscription", change.stripe_id, "unknown-price")
         raise Limited(str(error)) from error
+    except UsageLostError as error:
+        raise Refused(400, "usage_lost", str(error)) from error
     return "accepted"
 
 

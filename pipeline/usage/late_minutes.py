@@ -69,6 +69,19 @@ returning minutes
 """
 
 
+# What a settlement gave up, and a person has charged after all.
+_GIVEN_UP = """
+select origin.business_id, origin.currency, coalesce(sum(a.minutes), 0)::int as minutes
+from usage_records origin left join usage_adjustments a on a.settlement_record_id = origin.id and a.kind = %(kind)s
+where origin.id = %(record_id)s
+group by 1, 2
+"""
+
+_CHARGE = """
+update usage_adjustments set kind = 'carried', usage_record_id = %(target_id)s
+where settlement_record_id = %(record_id)s and kind = %(kind)s
+"""
+
 _CURRENCY = "select currency from usage_records where id = %s"
 
 
@@ -240,3 +253,25 @@ def decide_held(
         record_figures.add_carried(connection, target.id, minutes)
     drifts.resolve(connection, DriftKind.LATE_MINUTES, f"record:{what.origin_record_id}", now, note=note)
     return minutes
+
+
+def charge_given_up(
+    connection: Connection,
+    record_id: int,
+    kind: Literal[AdjustmentKind.UNBILLABLE, AdjustmentKind.UNDER_BILLED],
+    now: datetime,
+) -> int:
+    """Carry what settling a record gave up into the open record; returns how many minutes. The business must be locked.
+
+    Raises ValueError when nothing charges the business now.
+    """
+    what = connection.exec_driver_sql(_GIVEN_UP, {"record_id": record_id, "kind": kind}).one()
+    target = waiting_minutes.charging_record(connection, what.business_id, what.currency, now)
+    if target is None:
+        raise ValueError(
+            f"business {what.business_id} has no metered subscription to carry {what.minutes} minutes into:"
+            " bill them by hand"
+        )
+    connection.exec_driver_sql(_CHARGE, {"record_id": record_id, "kind": kind, "target_id": target.id})
+    record_figures.add_carried(connection, target.id, what.minutes)
+    return int(what.minutes)

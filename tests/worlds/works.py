@@ -63,10 +63,10 @@ class Works(Books):
             for table in ("meter_pushes", "subscription_changes"):
                 connection.exec_driver_sql(f"update {table} set due_at = now() where state in ('planned', 'sending')")
 
-    def change(self, kind: str, plan: str | None = None) -> None:
+    def change(self, kind: str, plan: str | None = None, *, migrate: bool = False) -> None:
         """What `altiora subscription` plans."""
         with self.engine.begin() as connection:
-            intent = planning.intend(connection, self.business_id, ChangeKind(kind), plan)
+            intent = planning.intend(connection, self.business_id, ChangeKind(kind), plan, migrate=migrate)
             planning.plan_change(connection, self.business_id, intent, "a test", self.clock.now())
 
     def status(self) -> list[tuple[str, str, str]]:

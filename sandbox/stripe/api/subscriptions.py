@@ -49,6 +49,7 @@ class SubscriptionsApi:
             door.route("GET", "/v1/subscriptions/{id}", self.get_subscription),
             door.route("POST", "/v1/subscriptions/{id}", self.update_subscription),
             door.route("DELETE", "/v1/subscriptions/{id}", self.cancel_subscription),
+            door.route("POST", "/v1/subscriptions/{id}/migrate", self.migrate_subscription),
             door.route("GET", "/v1/subscription_items", self.list_items),
         ]
 
@@ -167,6 +168,24 @@ class SubscriptionsApi:
             self._subscriptions.set_cancel_at(subscription, until)
         if clears or pause is not None:
             self._subscriptions.set_pause_collection(subscription, behavior, resumes_at)
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+        return subscription
+
+    async def migrate_subscription(self, call: Call) -> Object:
+        """Into flexible billing mode; there is no way back."""
+        subscription = self._subscription(call)
+        if _billing_mode(call.params) != "flexible":
+            raise invalid("billing_mode[type]", "You can only migrate a subscription to flexible billing mode.")
+        call.params.refuse_unread()
+        refuse_if_ended(subscription)
+        if subscription["billing_mode"]["type"] == "flexible":
+            raise invalid("billing_mode[type]", "This subscription already uses flexible billing mode.")
+        before = copy.deepcopy(subscription)
+        subscription["billing_mode"] = {
+            "flexible": {"proration_discounts": "included"},
+            "type": "flexible",
+            "updated_at": self._state.now,
+        }
         self._events.emit_change("customer.subscription.updated", before, subscription)
         return subscription
 
