@@ -753,7 +753,11 @@ begin
 end $$;
 create trigger frozen before update on subscription_changes for each row execute function frozen_change();;
 
-INSERT INTO subscription_plans (id, code, name, price_cents, included_minutes, agents, numbers, bills_overage) VALUES (1, 'free', 'Free', 0, 50, 1, 1, false), (2, 'starter', 'Starter', 4900, 500, 3, 2, true), (3, 'professional', 'Professional', 14900, 2000, 10, 5, true), (4, 'enterprise', 'Enterprise', 49900, 10000, 50, 20, true) ON CONFLICT (id) DO UPDATE SET code = excluded.code, name = excluded.name, price_cents = excluded.price_cents, included_minutes = excluded.included_minutes, agents = excluded.agents, numbers = excluded.numbers, bills_overage = excluded.bills_overage;
+insert into subscription_plans (id, code, name, price_cents, included_minutes, agents, numbers, bills_overage)
+values (1, 'free', 'Free', 0, 50, 1, 1, false),
+       (2, 'starter', 'Starter', 4900, 500, 3, 2, true),
+       (3, 'professional', 'Professional', 14900, 2000, 10, 5, true),
+       (4, 'enterprise', 'Enterprise', 49900, 10000, 50, 20, true);
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
 
@@ -1226,6 +1230,22 @@ on conflict (kind, object_id) do update
 set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
 
 UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
+
+-- Running upgrade 0015 -> 0016
+
+set local lock_timeout = '5s';
+
+ALTER TABLE subscription_plans ADD COLUMN retired_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN subscription_plans.retired_at IS 'not for sale since; who has it keeps it';
+
+ALTER TABLE usage_records ADD COLUMN plan_minutes INTEGER;
+
+COMMENT ON COLUMN usage_records.plan_minutes IS 'that its plan included when it was made';
+
+update usage_records r set plan_minutes = p.included_minutes from subscription_plans p where p.id = r.plan_id;
+
+UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0015';
 
 COMMIT;
 

@@ -29,6 +29,7 @@ _COMMANDS = {
     "flower": "ops.commands.run:flower",
     "sandbox": "ops.commands.sandbox:sandbox",
     "business": "ops.commands.businesses:app",
+    "plans": "ops.commands.plans:app",
     "backlog": "ops.commands.backlog:backlog",
     "events": "ops.commands.events:app",
     "usage": "ops.commands.usage:usage",

@@ -1,5 +1,6 @@
 """What is sold, and the Stripe prices that stand for it."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, SmallInteger, text
@@ -41,6 +42,7 @@ class SubscriptionPlan(Base):
     late_limit_minutes: Mapped[int] = mapped_column(
         server_default=text("3000"), comment="late minutes of one period beyond this are held, for a person to decide"
     )
+    retired_at: Mapped[datetime | None] = mapped_column(comment="not for sale since; who has it keeps it")
 
 
 class StripeMeter(Base):

@@ -97,6 +97,7 @@ class UsageRecord(Base):
         server_default=text("false"), comment="of a trial: its included minutes are free, and more are not for sale"
     )
     invoice_id: Mapped[str | None] = mapped_column(comment="that settled it; null: none did")
+    plan_minutes: Mapped[int | None] = mapped_column(comment="that its plan included when it was made")
 
 
 UsageRecord.__table__.append_constraint(  # type: ignore[attr-defined]  # __table__ is typed as its base class

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urldefrag
 
-from db.seed import PLANS
 from ops.commands.database import Chosen, reading
 from ops.commands.output import WrongError, age
 from ops.doctor.findings import Finding, fail, ok, warn
@@ -14,6 +13,7 @@ from pipeline.providers.stripe_api import StripeApi, StripeApiError, Unreachable
 from pipeline.providers.stripe_fields import read_price
 from pipeline.providers.stripe_words import ACTIVE_METER, UsageType
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
+from pipeline.reading.plans import ListedPlan, list_plans
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import PublicSettings, StripeSettings, TwilioSettings, load
 
@@ -60,7 +60,7 @@ def stripe(chosen: Chosen) -> Iterator[Finding]:
             )
         else:
             yield from _meter(meter)
-            yield from _prices(meter["id"], api.list_prices())
+            yield from _prices(meter["id"], api.list_prices(), _sold(chosen))
         yield from _endpoint(load(PublicSettings, chosen).public_url + STRIPE_PATH, api.webhook_endpoints())
     except Unreachable:
         yield fail(f"{settings.stripe_api_base} can't be reached: may this machine call it? ALTIORA_STRIPE_API_BASE")
@@ -99,19 +99,26 @@ def _meter(meter: Json) -> Iterator[Finding]:
         yield ok(f"meter {name} sums what it is told")
 
 
-def _prices(meter_id: str, prices: Sequence[Json]) -> Iterator[Finding]:
-    """Whether each plan that bills overage has a price for it, whose free minutes are the plan's."""
-    for plan in PLANS:
-        if not plan["bills_overage"]:
-            continue
-        found = [each for each in prices if _counts(each, meter_id) and _plan_of(each) == plan["code"]]
+def _sold(chosen: Chosen) -> list[ListedPlan]:
+    """The plans that are sold and bill overage; none where the database can't tell, which its own look has said."""
+    try:
+        with reading(chosen) as connection:
+            return [plan for plan in list_plans(connection) if plan.bills_overage and plan.retired_at is None]
+    except WrongError:
+        return []
+
+
+def _prices(meter_id: str, prices: Sequence[Json], plans: Sequence[ListedPlan]) -> Iterator[Finding]:
+    """Whether each of these plans has a price for its minutes, whose free ones are the plan's."""
+    for plan in plans:
+        found = [each for each in prices if _counts(each, meter_id) and _plan_of(each) == plan.code]
         if not found:
             yield fail(
-                f"no metered price stands for plan {plan['name']}: create a graduated one on the meter, monthly, with"
-                f" metadata altiora_plan={plan['code']}"
+                f"no metered price stands for plan {plan.name}: create a graduated one on the meter, monthly, with"
+                f" metadata altiora_plan={plan.code}"
             )
         for price in found:
-            yield _price(price, str(plan["name"]), int(str(plan["included_minutes"])))
+            yield _price(price, plan.name, plan.included_minutes)
 
 
 def _counts(price: Json, meter_id: str) -> bool:

@@ -93,7 +93,8 @@ def add_business(
         ZoneInfo(time_zone)
     except (KeyError, ValueError, OSError):
         raise BusinessError(f"{time_zone} is no IANA time zone; write one as America/New_York") from None
-    plans: dict[str, int] = dict(connection.exec_driver_sql("select code, id from subscription_plans").all())
+    sold = connection.exec_driver_sql("select code, id from subscription_plans where retired_at is null order by id")
+    plans: dict[str, int] = dict(sold.all())
     if plan.lower() not in plans:
         known = ", ".join(plans) or "none: run `altiora seed`"
         raise BusinessError(f"there is no plan {plan}; the plans are {known}")

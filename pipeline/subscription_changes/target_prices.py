@@ -32,6 +32,8 @@ where plan.code = %(plan)s and price.active
 order by price.usage_type, price.id
 """
 
+_RETIRED = "select 1 from subscription_plans where code = %s and retired_at is not null"
+
 _FEE = """
 select p.currency, p.billing_interval, p.interval_count
 from subscription_items i join stripe_prices p on p.id = i.price_id
@@ -51,6 +53,8 @@ def target_prices(connection: Connection, subscription_id: int, plan: str) -> di
 
     Raises ChangeError when there is none, or several that nothing tells apart.
     """
+    if connection.exec_driver_sql(_RETIRED, (plan,)).first() is not None:
+        raise ChangeError(f"plan {plan} is retired: `altiora plans list` shows what is sold")
     about = {"subscription_id": subscription_id, "plan": plan}
     found: dict[str, list[Mapping[str, Any]]] = {}
     for row in connection.exec_driver_sql(_CANDIDATES, about).mappings():

@@ -13,7 +13,9 @@ _SHARE = """
 update usage_records r set included_minutes = shared.included
 from (
   select of_month.id,
-         greatest(0, p.included_minutes - coalesce(sum(of_month.minutes - of_month.adjustment_minutes) over (
+         greatest(0, first_value(coalesce(of_month.plan_minutes, p.included_minutes)) over (
+           partition by of_month.business_id, of_month.allowance_month order by of_month.period_start)
+         - coalesce(sum(of_month.minutes - of_month.adjustment_minutes) over (
            partition by of_month.business_id, of_month.allowance_month order by of_month.period_start
            rows between unbounded preceding and 1 preceding), 0))::int as included
   from usage_records of_month

@@ -42,15 +42,18 @@ _PLACE = f"""
 update usage_records r
 set period_start = %(start)s, period_end = %(end)s, subscription_id = %(subscription_id)s,
     provisional = %(provisional)s, allowance_month = %(allowance_month)s, cut = %(cut)s, plan_id = p.id,
-    included_minutes = coalesce(tariff.included, p.included_minutes), price_id = made.price_id,
+    included_minutes = coalesce(tariff.included, made.plan_minutes), plan_minutes = made.plan_minutes,
+    price_id = made.price_id,
     currency = tariff.currency, tiers = tariff.tiers, trial = {TRIAL},
     increment_seconds = case when p.id = r.plan_id or r.calls > 0 then r.increment_seconds else p.increment_seconds end,
     late_policy = case when p.id = r.plan_id then r.late_policy else p.late_policy end,
     late_limit_minutes = case when p.id = r.plan_id then r.late_limit_minutes else p.late_limit_minutes end
 from subscription_plans p
-join (
+join lateral (
   select %(subscription_id)s::bigint as subscription_id, %(end)s::timestamptz as period_end,
-         coalesce(%(price_id)s, case when subscription_id = %(subscription_id)s then price_id end) as price_id
+         coalesce(%(price_id)s, case when subscription_id = %(subscription_id)s then price_id end) as price_id,
+         case when plan_id = p.id then coalesce(plan_minutes, p.included_minutes) else p.included_minutes end
+           as plan_minutes
   from usage_records where id = %(id)s
 ) made on true
 {TARIFF}
@@ -60,7 +63,7 @@ where r.id = %(id)s and r.state <> 'closed'
   and (r.period_start, r.period_end, r.subscription_id, r.provisional, r.allowance_month, r.cut, r.plan_id,
        r.included_minutes, r.price_id, r.currency, r.tiers, r.trial)
       is distinct from (%(start)s, %(end)s, %(subscription_id)s, %(provisional)s, %(allowance_month)s,
-                        %(cut)s, p.id, coalesce(tariff.included, p.included_minutes), made.price_id,
+                        %(cut)s, p.id, coalesce(tariff.included, made.plan_minutes), made.price_id,
                         tariff.currency, tariff.tiers, {TRIAL})
 returning r.id
 """  # noqa: S608 - put together from fragments of ours

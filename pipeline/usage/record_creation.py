@@ -42,10 +42,12 @@ coalesce((select s.trial_end >= made.period_end from subscriptions s where s.id 
 _CREATE = f"""
 insert into usage_records
   (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
-   included_minutes, increment_seconds, late_policy, late_limit_minutes, price_id, currency, tiers, trial, opened_at)
+   included_minutes, increment_seconds, late_policy, late_limit_minutes, price_id, currency, tiers, trial, plan_minutes,
+   opened_at)
 select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
        made.cut, coalesce(tariff.included, p.included_minutes), p.increment_seconds, p.late_policy,
-       p.late_limit_minutes, made.price_id, tariff.currency, tariff.tiers, {TRIAL}, %(now)s
+       p.late_limit_minutes, made.price_id, tariff.currency, tariff.tiers, {TRIAL},
+       p.included_minutes, %(now)s
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
             %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
             %(allowance_months)s::date[], %(cut)s::boolean[], %(price_ids)s::text[])

@@ -444,7 +444,7 @@ def test_migrate_makes_the_tables_and_seed_the_plans(altiora, empty_database_url
     os.environ["ALTIORA_DATABASE_URL"] = empty_database_url
     assert "run `altiora migrate`" in altiora("business", "list", status=1)
     assert altiora("migrate") == "The database is up to date.\n"
-    assert altiora("seed") == "The plans are there: Free, Starter, Professional, Enterprise.\n"
+    assert altiora("seed").startswith("The plans are there: Free, Starter, Professional, Enterprise. Figures:")
     assert altiora.json("business", "list") == []
 
 
@@ -583,3 +583,21 @@ def test_64_a_business_is_shown_and_said_to_be_billed_elsewhere(altiora, world):
     said = altiora("business", "set", "Bakery", "--billed-elsewhere", "--until", "2026-01-01", "--reason", "over")
     assert "is not billed elsewhere any more" in said
     assert "paid-plan-unbilled" in altiora("business", "show", "Bakery")
+
+
+# Plans
+
+
+def test_plans_are_listed_changed_added_and_retired(altiora, world):
+    assert [plan["code"] for plan in altiora.json("plans", "list")] == ["free", "starter", "professional", "enterprise"]
+    assert "periods that have begun keep" in altiora("plans", "set", "starter", "--included-minutes", "600")
+    assert altiora.json("plans", "list")[1]["included_minutes"] == 600
+    figures = ("--price-cents", "9900", "--included-minutes", "1000", "--agents", "5", "--numbers", "3")
+    assert "metadata altiora_plan=gold" in altiora("plans", "add", "gold", "--name", "Gold", *figures)
+    assert "Plan gold is retired; 0 businesses keep it." in altiora("plans", "retire", "gold")
+    listed = altiora("plans", "list")
+    assert re.search(r"starter +49.00 +600 +3 +2 +60 s steps +carry +1", listed)
+    assert re.search(r"gold +99.00", listed)
+    assert "retired" in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    assert "there is no plan silver" in altiora("plans", "set", "silver", "--agents", "1", status=1)

@@ -126,8 +126,11 @@ def test_what_cannot_be_reached_or_is_not_set_hides_nothing_else(altiora):
 
 def test_a_database_that_is_not_ready(altiora, world, empty_database_url):
     with world.engine.begin() as connection:
-        connection.exec_driver_sql("update subscription_plans set included_minutes = 51 where code = 'free'")
-    assert "database: plans differ from this version's (free): run `altiora seed`" in findings(altiora, "fail", 1)
+        connection.exec_driver_sql("update subscription_plans set payment_grace_days = 9 where code = 'free'")
+        connection.exec_driver_sql("delete from subscription_plans where code = 'enterprise'")
+    assert "database: plans are missing (enterprise): run `altiora seed`" in findings(altiora, "fail", 1)
+    altiora("seed")
+    assert not [words for words in findings(altiora, "fail", 1) if words.startswith("database")]
     with world.engine.begin() as connection:
         connection.exec_driver_sql("update alembic_version set version_num = '0000'")
     assert any("its tables are at 0000, this version" in words for words in findings(altiora, "fail", 1))

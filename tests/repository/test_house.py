@@ -261,7 +261,7 @@ WRITERS = {
         ),
         "terms": (
             "pipeline/usage/record_bounds.py",
-            "increment_seconds late_policy late_limit_minutes price_id currency tiers trial",
+            "increment_seconds late_policy late_limit_minutes price_id currency tiers trial plan_minutes",
         ),
         "what a month has left": ("pipeline/usage/monthly_allowance.py", "included_minutes"),
         "figures": (
