@@ -17,6 +17,7 @@ from pipeline.meter.push_states import PushVerdict
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import under_locks
 from pipeline.shared.drifts import DriftKind
+from pipeline.subscription_changes.change_requests import AFTER_LAST_PUSH
 from pipeline.usage import record_figures
 from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
 from pipeline.usage.periods import minute_ceil, minute_floor
@@ -50,6 +51,9 @@ _DUE = f"select distinct r.business_id {_PLANNABLE} order by 1"
 # The sum is taken anew, not from pushed_minutes: what is wrong there must not be billed.
 _CANDIDATES = f"""
 select r.business_id, r.id, s.stripe_customer_id, r.period_start, r.period_end,
+       exists (select from subscription_changes c
+               where c.subscription_id = r.subscription_id and c.state in ('planned', 'sending')
+                 and c.kind = any(%(ending)s::text[])) as ends_soon,
        greatest(r.minutes, 0) - coalesce((
          select sum(p.minutes) from meter_pushes p
          where p.business_id = r.business_id and p.timestamp >= r.period_start and p.timestamp < r.period_end
@@ -73,14 +77,19 @@ where p.id = %s
 """
 
 
-def push_timestamp(period_start: datetime, period_end: datetime, now: datetime) -> datetime | None:
+def push_timestamp(
+    period_start: datetime, period_end: datetime, now: datetime, *, ends_soon: bool = False
+) -> datetime | None:
     """The whole minute inside ``[period_start, period_end)`` that is closest to ``now``.
 
-    Stripe sums usage by whole minutes, so only minutes that lie in the period as a whole are safe. None when the
-    period holds none, or Stripe would not take it: older than 35 days, or more than 5 minutes ahead.
+    Stripe sums usage by whole minutes, so only minutes that lie in the period as a whole are safe. ``ends_soon``: a
+    change waits that may end the period at any moment, so only minutes that are over are (76). None when the period
+    holds none, or Stripe would not take it: older than 35 days, or more than 5 minutes ahead.
     """
     first = minute_ceil(period_start)
     last = minute_floor(period_end) - timedelta(minutes=1)
+    if ends_soon:
+        last = min(last, minute_floor(now) - timedelta(minutes=1))
     closest = min(max(minute_floor(now), first), last)
     if last < first or not now - OLDEST <= closest <= now + timedelta(minutes=5):
         return None
@@ -98,12 +107,11 @@ def plan_due_pushes(engine: Engine, event_name: str, now: datetime) -> Counter[s
 
 def plan_pushes(connection: Connection, business_ids: Sequence[int], event_name: str, now: datetime) -> int:
     """Plan what these businesses, whose locks are held, have not pushed: each one's oldest period first."""
-    found = connection.exec_driver_sql(
-        _CANDIDATES, {"ids": list(business_ids), "now": now, "deadline": billing_deadline(now)}
-    )
+    about = {"ids": list(business_ids), "now": now, "deadline": billing_deadline(now), "ending": list(AFTER_LAST_PUSH)}
+    found = connection.exec_driver_sql(_CANDIDATES, about)
     planned = {}
     for row in found:
-        timestamp = push_timestamp(row.period_start, row.period_end, now)
+        timestamp = push_timestamp(row.period_start, row.period_end, now, ends_soon=row.ends_soon)
         if row.missing and timestamp is not None and row.business_id not in planned:
             planned[row.business_id] = (row, timestamp)
     if planned:

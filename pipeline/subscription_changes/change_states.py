@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Row
 
@@ -60,6 +60,9 @@ def _change_of(row: Row[tuple[object, ...]]) -> Change:
     )
 
 
+#: So long a change waits for the last push: calls may never end, or a push may be in doubt. What comes later is late.
+WAITS_FOR_PUSHES_HOURS: Final = 2
+
 # Unpushed: what Stripe does not have yet of the periods that it can still bill.
 _UNPUSHED = """
 (exists (select from meter_pushes p
@@ -78,7 +81,8 @@ with due as (
       select from subscription_changes earlier
       where earlier.subscription_id = c.subscription_id and earlier.id < c.id
         and earlier.state in ('planned', 'sending'))
-    and not (c.kind = any(%(after_last_push)s::text[]) and {_UNPUSHED})
+    and not (c.kind = any(%(after_last_push)s::text[]) and {_UNPUSHED}
+             and c.created_at > %(now)s - interval '{WAITS_FOR_PUSHES_HOURS} hours')
   order by c.due_at limit %(limit)s for update of c skip locked
 )
 update subscription_changes c

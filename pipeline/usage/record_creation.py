@@ -38,16 +38,17 @@ TRIAL = """
 coalesce((select s.trial_end >= made.period_end from subscriptions s where s.id = made.subscription_id), false)
 """
 
+# What Stripe has of its time, by the pushes' timestamps: it may be told of a period after minutes of that were pushed.
 # No conflict target: with one, the exclusion constraint raises instead of standing aside.
 _CREATE = f"""
 insert into usage_records
   (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
    included_minutes, increment_seconds, late_policy, late_limit_minutes, price_id, currency, tiers, trial, plan_minutes,
-   opened_at)
+   pushed_minutes, opened_at)
 select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
        made.cut, coalesce(tariff.included, p.included_minutes), p.increment_seconds, p.late_policy,
        p.late_limit_minutes, made.price_id, tariff.currency, tariff.tiers, {TRIAL},
-       p.included_minutes, %(now)s
+       p.included_minutes, pushed.minutes, %(now)s
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
             %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
             %(allowance_months)s::date[], %(cut)s::boolean[], %(price_ids)s::text[])
@@ -56,6 +57,10 @@ from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_i
 join businesses b on b.id = made.business_id
 join subscription_plans p on p.id = coalesce(made.plan_id, b.plan_id)
 {TARIFF}
+cross join lateral (
+  select coalesce(sum(push.minutes), 0)::int as minutes from meter_pushes push
+  where push.business_id = b.id and push.timestamp >= made.period_start and push.timestamp < made.period_end
+    and push.state = 'sent') pushed
 order by b.id, made.period_start
 on conflict do nothing
 """  # noqa: S608 - put together from fragments of ours

@@ -81,7 +81,8 @@ def test_the_seed_names_every_column_of_a_plan(world):
 def test_a_plan_is_added_and_the_prices_that_name_it_are_asked_for(world):
     with world.engine.begin() as connection:
         connection.exec_driver_sql(
-            "insert into stripe_prices (id, usage_type, active, snapshot_at) values ('price_gold', 'metered', true, now())"
+            "insert into stripe_prices (id, usage_type, active, snapshot_at)"
+            " values ('price_gold', 'metered', true, now())"
         )
         plan_catalogue.add_plan(connection, "gold", GOLD)
         registration.add_business(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.meter import push_planning
 from pipeline.shared import drifts
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import record_figures
+from pipeline.usage import record_figures, records
 from tests.worlds.ledger import EVENT_NAME, NOON, PERIOD_END, PERIOD_START, Ledger
 
 MINUTE = timedelta(minutes=1)
@@ -49,6 +50,17 @@ def test_a_timestamp_is_a_whole_minute_inside_the_period_that_stripe_takes(since
         assert timedelta(0) <= now - timestamp < MINUTE
 
 
+@given(since=st.timedeltas(timedelta(0), timedelta(days=40)), offset=st.timedeltas(timedelta(0), timedelta(minutes=10)))
+def test_76_while_a_change_waits_only_minutes_that_are_over_are_stamped(since, offset):
+    start, now = NEW_YEAR + since, NEW_YEAR + since + offset
+    timestamp = push_planning.push_timestamp(start, start + timedelta(days=30), now, ends_soon=True)
+    if timestamp is None:
+        assert offset < 3 * MINUTE, "it waits for a whole minute, and not for ever"
+    else:
+        assert start <= timestamp
+        assert timestamp + MINUTE <= now, "whenever the change comes, the minute lies before it as a whole"
+
+
 def test_timestamps_at_the_bounds():
     def at(now: datetime) -> datetime | None:
         return push_planning.push_timestamp(PERIOD_START, PERIOD_END, now)
@@ -62,6 +74,17 @@ def test_timestamps_at_the_bounds():
 
 
 # What is planned
+
+
+def test_76_a_record_that_is_made_late_counts_what_was_pushed_in_its_time(ledger):
+    first = ledger.paying(9, period_end=NOON)
+    ledger.sent(first, 9, NOON.replace(second=0) + MINUTE)
+    business_id = ledger.row("usage_records", first).business_id
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        records.record_for(connection, business_id, NOON + timedelta(hours=1), NOON + timedelta(hours=1))
+    made = ledger.rows("select pushed_minutes from usage_records order by period_start")[1]
+    assert made.pushed_minutes == 9
 
 
 def test_all_minutes_are_planned_the_included_ones_too_and_frozen(ledger):
