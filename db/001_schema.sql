@@ -1247,5 +1247,36 @@ update usage_records r set plan_minutes = p.included_minutes from subscription_p
 
 UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0015';
 
+-- Running upgrade 0016 -> 0017
+
+set local lock_timeout = '5s';
+
+ALTER TABLE stripe_invoices ADD COLUMN total_cents BIGINT;
+
+COMMENT ON COLUMN stripe_invoices.total_cents IS 'of its lines, less discounts, with taxes; null: not told yet';
+
+ALTER TABLE stripe_invoices ADD COLUMN tax_cents BIGINT;
+
+COMMENT ON COLUMN stripe_invoices.tax_cents IS 'that is added to its lines; what they include already is not in it';
+
+ALTER TABLE stripe_invoices ADD COLUMN discount_cents BIGINT;
+
+COMMENT ON COLUMN stripe_invoices.discount_cents IS 'that is taken from its lines';
+
+ALTER TABLE stripe_invoices ADD COLUMN number TEXT;
+
+COMMENT ON COLUMN stripe_invoices.number IS 'as customers know it';
+
+ALTER TABLE stripe_invoices ADD COLUMN charges JSONB;
+
+COMMENT ON COLUMN stripe_invoices.charges IS 'its lines: for what, price, quantity, amount, whether a proration; the first 250';
+
+insert into refreshes (kind, object_id, reason, due_at)
+select 'invoice', id, 'invoice-money', now() from stripe_invoices where status <> 'void'
+on conflict (kind, object_id) do update
+set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
+
+UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
+
 COMMIT;
 

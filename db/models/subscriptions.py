@@ -107,6 +107,18 @@ class StripeInvoice(Base):
     amount_due_cents: Mapped[int] = mapped_column(BigInteger)
     currency: Mapped[str]
     snapshot_at: Mapped[Instant]
+    total_cents: Mapped[int | None] = mapped_column(
+        BigInteger, comment="of its lines, less discounts, with taxes; null: not told yet"
+    )
+    tax_cents: Mapped[int | None] = mapped_column(
+        BigInteger, comment="that is added to its lines; what they include already is not in it"
+    )
+    discount_cents: Mapped[int | None] = mapped_column(BigInteger, comment="that is taken from its lines")
+    number: Mapped[str | None] = mapped_column(comment="as customers know it")
+    charges: Mapped[list[Any] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="its lines: for what, price, quantity, amount, whether a proration; the first 250",
+    )
 
 
 class StripeInvoiceLine(Base):

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import typer
 
+from ops.commands import period_costs
 from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
@@ -65,6 +66,8 @@ def _as_json(told: Explanation) -> dict[str, object]:
         document["calls"] = {**_fields(told.calls), "groups": groups}
     if told.pushes is not None:
         document |= {"pushes": told.pushes, "invoice": told.invoice}
+    if told.money is not None:
+        document["money"] = told.money
     if told.alerts is not None:
         document["alerts"] = told.alerts
     sums = [{**_fields(each), "adds_up": each.adds_up} for each in told.sums]
@@ -79,6 +82,8 @@ def _lines(told: Explanation) -> Iterator[str]:
     yield from _of_record(told)
     yield ""
     yield from (_sum(each) for each in told.sums)
+    if told.money is not None:
+        yield from ("", "money", *(f"  {name:12}{words}" for name, words in period_costs.lines(told.money)))
     if told.calls is not None:
         yield from ("", *_of_calls(told.calls))
     if told.adjustments is not None:
@@ -100,7 +105,7 @@ def _of_record(told: Explanation) -> Iterator[str]:
     above = "more is billed by Stripe" if plan.bills_overage else "more is unbilled, and limits the business"
     price = f", price {plan.metered_price}" if plan.metered_price else ""
     yield (
-        f"plan  {plan.code}: ${plan.price_cents / 100:,.2f} a month, {plan.included:,} minutes included,"
+        f"plan  {plan.code}: {money(plan.price_cents, 'usd')} a month, {plan.included:,} minutes included,"
         f" {above}; steps of {plan.increment_seconds} s{price}"
     )
     if plan.included != plan.included_by_the_plan_now:

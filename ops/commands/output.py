@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import typer
@@ -18,13 +19,15 @@ class WrongError(Exception):
 
 
 def print_json(data: object) -> None:
-    """Print ``data`` as JSON; instants as ISO 8601 in UTC, what was read as an object of its fields."""
+    """Print ``data`` as JSON; instants as ISO 8601 in UTC, decimals as strings, what was read as its fields."""
     typer.echo(json.dumps(data, indent=2, default=_encode))
 
 
 def _encode(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Decimal):
+        return str(value)
     if not isinstance(value, datetime):
         raise TypeError(f"{type(value).__name__} has no JSON form here")
     return value.astimezone(UTC).isoformat()

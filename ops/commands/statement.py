@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
+from ops.commands import period_costs
 from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.closing.statement import Statement
 from pipeline.reading import statement_check
+from pipeline.reading.period_money import PeriodMoney, period_money
 from pipeline.reading.statement_check import Verification
 from pipeline.shared.clock import business_clock
 
@@ -44,23 +46,25 @@ def statement(
                 f"this period is {record.state}: its statement is frozen when it closes;"
                 f" `altiora explain` tells what is known until then"
             )
+        costs = period_money(connection, [record.id])[0]
         if verify:
             verified = statement_check.verify_statement(connection, record.id, frozen["calls_sha256"])
         elif html is not None:
-            _write(html, connection, record.id, frozen)
+            _write(html, connection, record.id, frozen, costs)
     if verify:
         _tell_verified(record.id, verified, as_json=as_json)
     elif as_json:
-        print_json(frozen)
+        print_json({**frozen, "money": costs})
     elif html is None:
-        _tell(frozen)
+        _tell(frozen, costs)
 
 
-def _write(file: Path, connection: Connection, record_id: int, frozen: Statement) -> None:
+def _write(file: Path, connection: Connection, record_id: int, frozen: Statement, costs: PeriodMoney) -> None:
     from ops.commands.statement_page import Breakdown, page  # noqa: PLC0415 - the template is read by who writes a page
 
     days = statement_check.calls_by_day(connection, record_id, frozen["business"]["time_zone"])
-    made = page(record_id, frozen, Breakdown(days, statement_check.calls_by_number(connection, record_id)))
+    numbers = statement_check.calls_by_number(connection, record_id)
+    made = page(record_id, frozen, Breakdown(days, numbers), costs)
     if file == _STANDARD_OUTPUT:
         typer.echo(made)
         return
@@ -73,7 +77,7 @@ def _write(file: Path, connection: Connection, record_id: int, frozen: Statement
     say(f"Wrote {file}; a browser prints it on A4, or as a PDF.")
 
 
-def _tell(frozen: Statement) -> None:
+def _tell(frozen: Statement, costs: PeriodMoney) -> None:
     period = frozen["period"]
     say(f"{frozen['business']['name']}: {period['start']} to {period['end']}, closed {frozen['closed_at']}")
     figures = {
@@ -89,6 +93,8 @@ def _tell(frozen: Statement) -> None:
     }
     for name, value in figures.items():
         say(f"  {name:14}{shown(value)}")
+    for name, words in period_costs.lines(costs):
+        say(f"  {name:14}{words}")
     for each in frozen["each_adjustment"]:
         of = each["call"] or "the invoice"
         say(f"  {each['kind']} {each['minutes']:+,} of {of} ({each['reason']}), period from {each['period']['start']}")

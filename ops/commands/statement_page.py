@@ -11,7 +11,11 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ops.commands import period_costs
 from pipeline.closing.statement import StatedAdjustment, Statement
+from pipeline.prices.money import money
+from pipeline.providers.stripe_words import InvoiceStatus
+from pipeline.reading.period_money import PeriodInvoice, PeriodMoney
 from pipeline.reading.statement_check import DayOfCalls, NumbersCalls
 from pipeline.usage.late_minutes import AdjustmentKind
 
@@ -67,8 +71,8 @@ class _Meter:
     beyond: float
 
 
-def page(record_id: int, statement: Statement, breakdown: Breakdown) -> str:
-    """The page, as HTML. ``statement`` is the frozen one of the usage record."""
+def page(record_id: int, statement: Statement, breakdown: Breakdown, costs: PeriodMoney) -> str:
+    """The page, as HTML. ``statement`` is the frozen one of the usage record, ``costs`` what it comes to by now."""
     business = statement["business"]
     zone = ZoneInfo(business["time_zone"])
     start, end = _local(statement["period"]["start"], zone), _local(statement["period"]["end"], zone)
@@ -78,7 +82,7 @@ def page(record_id: int, statement: Statement, breakdown: Breakdown) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.filters |= {"count": _count, "talk": _talk}
+    environment.filters |= {"count": _count, "talk": _talk, "money": money}
     return environment.get_template("statement.html").render(
         it=statement,
         business=business["name"],
@@ -89,11 +93,20 @@ def page(record_id: int, statement: Statement, breakdown: Breakdown) -> str:
         inside=max(min(statement["minutes"], statement["included"]), 0),
         above=statement["overage"] or statement["unbilled"],
         meter=_meter(statement["minutes"], statement["included"]),
+        costs=costs,
+        invoice=_invoice_of(costs),
+        rates=[period_costs.rate(each, costs.currency) for each in costs.rates] if costs.currency else [],
         adjustments=[_adjustment(each, zone) for each in statement["each_adjustment"]],
         chart=_chart(days),
         numbers=breakdown.numbers,
         columns=[part for part in (with_calls[:half], with_calls[half:]) if part],  # read downwards
     )
+
+
+def _invoice_of(costs: PeriodMoney) -> PeriodInvoice | None:
+    """The invoice that bills the period, once it is one that a customer gets."""
+    final = costs.invoice is not None and costs.invoice.status not in {InvoiceStatus.DRAFT, InvoiceStatus.VOID}
+    return costs.invoice if final else None
 
 
 def _local(instant: str, zone: ZoneInfo) -> datetime:

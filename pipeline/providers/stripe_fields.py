@@ -370,6 +370,8 @@ class Line:
     start: datetime
     end: datetime
     amount_cents: int = 0
+    description: str = ""
+    proration: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -390,6 +392,11 @@ class Invoice:
     complete: bool
     amount_due_cents: int
     currency: str
+    number: str | None = None
+    total_cents: int | None = None
+    tax_cents: int = 0
+    """That is added to the lines; what they include already is not in it."""
+    discount_cents: int = 0
 
 
 def read_invoice(invoice: Any) -> Invoice | None:
@@ -418,7 +425,24 @@ def read_invoice(invoice: Any) -> Invoice | None:
         complete=not has_more(invoice.get("lines")),
         amount_due_cents=whole(invoice.get("amount_due")) or 0,
         currency=word(invoice.get("currency")) or "usd",
+        number=_text(invoice.get("number")),
+        total_cents=whole(invoice.get("total")),
+        tax_cents=_added_tax(invoice),
+        discount_cents=sum(whole(below(row, "amount")) or 0 for row in _list(invoice.get("total_discount_amounts"))),
     )
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _added_tax(invoice: Mapping[str, Any]) -> int:
+    """The taxes that come on top of the lines, in the shapes before and since 2025-03-31."""
+    if "total_taxes" in invoice:
+        taxes = [row for row in _list(invoice["total_taxes"]) if below(row, "tax_behavior") != "inclusive"]
+    else:
+        taxes = [row for row in _list(invoice.get("total_tax_amounts")) if below(row, "inclusive") is not True]
+    return sum(whole(below(row, "amount")) or 0 for row in taxes)
 
 
 def read_line(row: Mapping[str, Any]) -> Line | None:
@@ -435,7 +459,15 @@ def read_line(row: Mapping[str, Any]) -> Line | None:
         start=start,
         end=end,
         amount_cents=whole(row.get("amount")) or 0,
+        description=_text(row.get("description")) or "",
+        proration=row.get("proration") is True
+        or any(below(of, "proration") is True for of in _details(row.get("parent"))),
     )
+
+
+def _details(parent: Any) -> Iterator[Any]:
+    """What a line's parent says, whichever it is: an item of a subscription, or one of the invoice's own."""
+    yield from (below(parent, name) for name in ("subscription_item_details", "invoice_item_details"))
 
 
 def _quantity(row: Mapping[str, Any]) -> Decimal:

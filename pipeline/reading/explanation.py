@@ -23,6 +23,7 @@ from pipeline.reading.explanation_calls import (
     crossing_call,
     listed_calls,
 )
+from pipeline.reading.period_money import PeriodMoney, period_money
 from pipeline.shared.rows import typed_row, typed_rows
 from pipeline.usage.late_minutes import AdjustmentKind
 from pipeline.usage.record_invoice import INVOICE
@@ -242,6 +243,7 @@ class Explanation:
     adjustments: Sequence[ExplainedAdjustment] | None
     calls: ExplainedCalls | None
     pushes: Sequence[ExplainedPush] | None
+    money: PeriodMoney | None
     invoice: ExplainedInvoice | None
     """With the pushes; None also where no invoice is known."""
     alerts: Sequence[ExplainedAlert] | None
@@ -330,6 +332,7 @@ def explain(
         calls=calls,
         pushes=pushes,
         invoice=invoice if Figure.PUSH in wanted else None,
+        money=period_money(connection, [record.id])[0] if Figure.OVERAGE in wanted else None,
         alerts=alerts,
         sums=sums,
     )

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from pipeline.businesses.plan_limits import BILLS_OVERAGE
 from pipeline.businesses.service_rules import ServiceStatus, status_at
-from pipeline.shared.rows import typed_rows
+from pipeline.reading.period_money import period_money
 
 _BUSINESS = """
 select b.name, p.code as plan, b.limited_until, b.grace_until, b.suspended_at
@@ -18,7 +18,7 @@ where b.id = %s
 
 # What is above the included minutes is billed by Stripe or by nobody, as the record's own plan says.
 _RECORDS = f"""
-select r.period_start, r.period_end, r.state, r.calls, r.seconds, r.minutes, r.included_minutes as included,
+select r.id, r.period_start, r.period_end, r.state, r.calls, r.seconds, r.minutes, r.included_minutes as included,
        case when {BILLS_OVERAGE} then above else 0 end as overage,
        case when {BILLS_OVERAGE} then 0 else above end as unbilled,
        r.adjustment_minutes as adjustments, r.pushed_minutes as pushed
@@ -47,6 +47,11 @@ class UsedPeriod:
     """Above the included ones of a plan that bills none."""
     adjustments: int
     pushed: int
+    currency: str | None
+    fee: int | None
+    """Of the plan's fixed items a period, in the currency's smallest unit."""
+    minutes_amount: int | None
+    """What the minutes cost by the tiers of the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,5 +80,19 @@ def read_usage(connection: Connection, business_id: int, now: datetime) -> Usage
         service_status=status,
         limited_until=business.limited_until if status == ServiceStatus.LIMITED else None,
         grace_until=business.grace_until if status == ServiceStatus.ACTIVE else None,
-        records=typed_rows(UsedPeriod, connection.exec_driver_sql(_RECORDS, (business_id,))),
+        records=_periods(connection, business_id),
     )
+
+
+def _periods(connection: Connection, business_id: int) -> list[UsedPeriod]:
+    rows = connection.exec_driver_sql(_RECORDS, (business_id,)).mappings().all()
+    money = {each.record_id: each for each in period_money(connection, [row["id"] for row in rows])}
+    return [
+        UsedPeriod(
+            **{name: value for name, value in row.items() if name != "id"},
+            currency=money[row["id"]].currency,
+            fee=money[row["id"]].fee,
+            minutes_amount=money[row["id"]].minutes_amount,
+        )
+        for row in rows
+    ]

@@ -4,25 +4,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
+from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from pipeline.prices.price_roles import KnownPrice, PriceRole
-from pipeline.providers.stripe_fields import Invoice
+from pipeline.providers.stripe_fields import Invoice, Line
 from pipeline.providers.stripe_words import RENEWAL
+
+#: So many lines are kept to be shown; more are on no invoice that a person reads.
+MOST_CHARGES = 250
 
 _REPLACE = """
 insert into stripe_invoices
   (id, business_id, stripe_subscription_id, status, billing_reason, created_at, automatically_finalizes_at,
-   finalized_at, attempt_count, amount_due_cents, currency, snapshot_at)
+   finalized_at, attempt_count, amount_due_cents, currency, number, total_cents, tax_cents, discount_cents, charges,
+   snapshot_at)
 values
   (%(id)s, %(business_id)s, %(subscription_id)s, %(status)s, %(billing_reason)s, %(created_at)s, %(finalizes_at)s,
-   %(finalized_at)s, %(attempt_count)s, %(amount_due_cents)s, %(currency)s, %(snapshot_at)s)
+   %(finalized_at)s, %(attempt_count)s, %(amount_due_cents)s, %(currency)s, %(number)s, %(total_cents)s, %(tax_cents)s,
+   %(discount_cents)s, %(charges)s, %(snapshot_at)s)
 on conflict (id) do update
 set status = excluded.status, billing_reason = excluded.billing_reason, created_at = excluded.created_at,
     automatically_finalizes_at = excluded.automatically_finalizes_at, finalized_at = excluded.finalized_at,
     attempt_count = excluded.attempt_count, amount_due_cents = excluded.amount_due_cents,
-    currency = excluded.currency, snapshot_at = excluded.snapshot_at
+    currency = excluded.currency, number = excluded.number, total_cents = excluded.total_cents,
+    tax_cents = excluded.tax_cents, discount_cents = excluded.discount_cents, charges = excluded.charges,
+    snapshot_at = excluded.snapshot_at
 """
 
 _FORGET_LINES = "delete from stripe_invoice_lines where invoice_id = %s returning period_start, period_end"
@@ -77,11 +86,26 @@ def store_invoice(
             "attempt_count": invoice.attempt_count,
             "amount_due_cents": invoice.amount_due_cents,
             "currency": invoice.currency,
+            "number": invoice.number,
+            "total_cents": invoice.total_cents,
+            "tax_cents": invoice.tax_cents,
+            "discount_cents": invoice.discount_cents,
+            "charges": Jsonb([_charge(line) for line in invoice.lines[:MOST_CHARGES]]),
             "snapshot_at": snapshot_at,
         },
     )
     before, after = _replace_lines(connection, invoice, known)
     return StoredInvoice(before, after)
+
+
+def _charge(line: Line) -> dict[str, Any]:
+    return {
+        "for": line.description,
+        "price": line.price_id,
+        "quantity": f"{line.quantity.normalize():f}",
+        "amount": line.amount_cents,
+        "proration": line.proration,
+    }
 
 
 def _replace_lines(connection: Connection, invoice: Invoice, known: Mapping[str, KnownPrice]) -> tuple[Spans, Spans]:

@@ -189,6 +189,9 @@ def test_usage_bills_what_is_above_the_plan(altiora, world):
                 "unbilled": 0,
                 "adjustments": 0,
                 "pushed": 0,
+                "currency": None,
+                "fee": None,
+                "minutes_amount": None,
             }
         ],
     }

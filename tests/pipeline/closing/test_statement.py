@@ -10,6 +10,7 @@ import pytest
 from ops.commands import statement_page
 from ops.commands.statement_page import Breakdown
 from pipeline.closing import period_close
+from pipeline.reading.period_money import InvoiceCharge, PeriodInvoice, PeriodMoney
 from pipeline.reading.statement_check import NumbersCalls
 from tests.worlds.world import NUMBER_OF_F, World, at
 
@@ -144,9 +145,12 @@ def test_the_page_escapes_whatever_it_is_given(altiora, closed, tmp_path):
     frozen["each_adjustment"] = [
         {"kind": "carried", "minutes": -3, "call": evil, "reason": "correction", "period": frozen["period"]}
     ]
-    html = statement_page.page(1, frozen, Breakdown([], [NumbersCalls(evil, calls=1, seconds=1, minutes=1)]))
+    charges = [InvoiceCharge("add-on", evil, "1", 100)]
+    invoice = PeriodInvoice("in_1", evil, "paid", "usd", charges, 0, 0, 100, 100)
+    costs = PeriodMoney(1, "usd", 4900, [], 0, charged=True, invoice=invoice)
+    html = statement_page.page(1, frozen, Breakdown([], [NumbersCalls(evil, calls=1, seconds=1, minutes=1)]), costs)
     assert "<script" not in html
-    assert html.count("&lt;script&gt;") == 7
+    assert html.count("&lt;script&gt;") == 10
     assert "Correction of a call" in html
     assert ">−3<" in html  # noqa: RUF001 - a minus sign
 

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 import pipeline.reading
 from pipeline.reading import statement_check
@@ -44,7 +45,10 @@ def read(engine, tmp_path):
     ledger.run("update subscriptions set pause_collection = '{}'")
     ledger.run("insert into stripe_customers (id, balance, snapshot_at) values ('cus_1', 5, now())")
     ledger.run("insert into former_customers values ('cus_1', %s, now())", world.b)
-    ledger.invoice(record.id)
+    ledger.invoice(
+        record.id, charges=Jsonb([{"for": "x", "price": "p", "quantity": "1", "amount": 1, "proration": False}])
+    )
+    ledger.run("update usage_records set tiers = '[[null, \"1\", \"0\"]]', currency = 'usd'")
     ledger.push(record.id, 2, at("20 Nov 12:00"), state="failed")
     ledger.insert(
         "usage_adjustments",
@@ -86,6 +90,9 @@ def read(engine, tmp_path):
     about: dict[str, Any] = {
         "business_id": world.b,
         "record_id": record.id,
+        "record_ids": [record.id],
+        "start": at("1 Nov 0:00"),
+        "end": at("1 Dec 0:00"),
         "record": type("Record", (), {"id": record.id, "business_id": world.b, "increment_seconds": 60}),
         "now": world.now,
         "since": at("1 Nov 0:00"),
