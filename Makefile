@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export XDG_RUNTIME_DIR ?= $(CURDIR)/.altiora/run
 
-.PHONY: install demo test check format bench soak lock schema
+.PHONY: install demo test check format bench mutate soak lock schema
 
 install: .venv/installed
 
@@ -32,6 +32,9 @@ format: install
 
 bench: install
 	$(BIN)/python -m bench $(ARGS)
+
+mutate: install
+	$(BIN)/python -m tests.mutate $(ARGS)
 
 soak: install
 	$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)

@@ -13,6 +13,7 @@ from ops.commands.database import choose_settings
 from ops.processes import environment as running
 from pipeline.shared import drifts
 from pipeline.shared.settings import SettingsError, StripeSettings, load
+from tests.worlds.breaking import breaks
 from tests.worlds.ledger import Ledger
 from tests.worlds.world import NUMBER_OF_B, World, at
 
@@ -113,6 +114,11 @@ def test_add_number_from_a_time_is_utc_unless_it_has_an_offset(altiora, world):
     assert "Invalid value for '--from'" in altiora("business", "add-number", "B", NEW, "--from", "noon", status=2)
 
 
+@breaks(
+    "ops/commands/businesses.py",
+    "        found = StripeApi(settings).get_customer(customer)",
+    "        found: dict[str, object] = {}",
+)
 def test_61_link_stripe_asks_stripe_whether_there_is_such_a_customer(altiora, world, stripe):
     said = altiora("business", "link-stripe", "F", "cus_TYPO", status=1)
     assert said == "altiora: Stripe knows no such customer as cus_TYPO in the test account\n"

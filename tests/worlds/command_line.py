@@ -5,6 +5,7 @@ import os
 import sys
 
 import structlog
+from structlog import _config as structlog_config
 from typer.testing import CliRunner
 
 from ops.cli import app
@@ -15,7 +16,10 @@ def use_environment(monkeypatch, environment):
     kept = {"PATH": os.environ["PATH"], "COLUMNS": "80"}
     monkeypatch.setattr(os, "environ", kept | environment)
     monkeypatch.setattr("pipeline.shared.logs.configure", lambda _: None)  # the test process has handlers of its own
-    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+    # As it begins, but to standard error, whatever other tests of this process have configured.
+    begins = structlog_config._Configuration()
+    begins.logger_factory = lambda *_: structlog.PrintLogger(sys.stderr)
+    monkeypatch.setattr(structlog_config, "_CONFIG", begins)
 
 
 class Altiora:

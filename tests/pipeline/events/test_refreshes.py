@@ -19,6 +19,7 @@ from pipeline.providers.stripe_api import StripeApi
 from pipeline.shared.clock import Clock, move
 from pipeline.shared.settings import StripeSettings
 from pipeline.stripe_mirror.fetching import StripeFetcher
+from tests.worlds.breaking import breaks
 from tests.worlds.stripe_stand_in import START, StandIn
 from tests.worlds.world import ACCOUNT, PLAN_IDS
 
@@ -242,6 +243,11 @@ def test_an_event_with_the_content_of_a_fetch_is_a_tie_or_newer_and_ends_right(s
     assert shop.waiting() == set()
 
 
+@breaks(
+    "pipeline/stripe_mirror/fetching.py",
+    "self._api.answered_at or self._clock.now()",
+    "self._clock.now()",
+)
 def test_62_a_fetch_is_dated_by_stripes_clock_since_ours_may_be_slow(shop, tmp_path):
     subscription = shop.stripe.subscribe(shop.customer, shop.prices)
     shop.deliver()

@@ -8,6 +8,7 @@ import pytest
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.change_requests import ChangeKind
 from pipeline.subscription_changes.target_prices import ChangeError
+from tests.worlds.breaking import breaks
 from tests.worlds.lives import Life
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import Works
@@ -71,6 +72,11 @@ def test_49_what_can_not_be_sold_any_more_is_not_taken(account):
     assert account.targets() == account.first | {"licensed": new}
 
 
+@breaks(
+    "pipeline/subscription_changes/target_prices.py",
+    "        if len(chosen) == 1:",
+    "        if chosen:",
+)
 @pytest.mark.parametrize("kind", ["licensed", "metered"])
 def test_49_of_several_the_one_with_the_plans_lookup_key_else_a_refusal_that_names_them(account, kind):
     recurring = MONTHLY if kind == "licensed" else account.metered

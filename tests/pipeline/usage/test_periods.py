@@ -14,6 +14,7 @@ from pipeline.usage.periods import (
     minute_floor,
 )
 from pipeline.usage.rounding import billable_minutes
+from tests.worlds.breaking import breaks
 from tests.worlds.world import at
 
 ZONES = ["UTC", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "America/Sao_Paulo", "Pacific/Apia"]
@@ -37,6 +38,11 @@ def test_a_calendar_month_holds_its_instant_and_touches_its_neighbours(zone, ins
     assert timedelta(days=27) < month.end - month.start < timedelta(days=33)
 
 
+@breaks(
+    "pipeline/usage/periods.py",
+    "tzinfo=None, fold=0)",
+    "tzinfo=None)",
+)
 @pytest.mark.parametrize("minutes", [-1, 0, 30, 59, 60, 90, 119, 120])
 def test_78_a_month_whose_first_midnight_comes_twice_begins_at_the_first(minutes):
     """At 1:00 on 1 November 2026 the clocks of Havana go back to midnight: 04:00 and 05:00 UTC are both 0:00."""
