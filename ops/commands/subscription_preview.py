@@ -10,6 +10,7 @@ from pipeline.prices.money import money
 from pipeline.shared.settings import StripeSettings, load
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, UsageLostError
 from pipeline.subscription_changes.planning import Intent
+from pipeline.subscription_changes.schedule_phases import PhaseError
 from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
 
 
@@ -43,7 +44,7 @@ def show(intent: Intent, chosen: Chosen) -> None:
         invoice = stripe.preview_invoice(intent.stripe_id, details)
     except UnknownItemError as error:
         raise WrongError(f"{error}: try again when a worker has fetched it") from error
-    except UsageLostError as error:
+    except (UsageLostError, PhaseError) as error:
         raise WrongError(str(error)) from error
     except Refused as refused:
         if refused.code == "invoice_upcoming_none":

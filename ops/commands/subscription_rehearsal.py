@@ -43,11 +43,17 @@ class Rehearsal(StripePort):
     def create_schedule(self, subscription: str, idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature
         """Noted, and answered with what it would be: one phase, of what the subscription is now."""
         self._note("POST", "/v1/subscription_schedules", {"from_subscription": subscription})
-        items = self.get_subscription(subscription)["items"]["data"]
+        it = self.get_subscription(subscription)
+        items = it["items"]["data"]
+        kept = ("discounts", "tax_rates", "metadata")
         phase = {
-            "items": [{"price": item["price"]["id"], "quantity": item.get("quantity")} for item in items],
+            "items": [
+                {"price": item["price"]["id"], "quantity": item.get("quantity")}
+                | {name: item.get(name) for name in kept}
+                for item in items
+            ],
             "start_date": min(item["current_period_start"] for item in items),
-        }
+        } | {name: it.get(name) for name in ("discounts", "default_tax_rates", "trial_end")}
         return {"id": "the-new-schedule", "phases": [phase]}
 
     def update_schedule(self, schedule: str, params: Mapping[str, Any], idempotency_key: str) -> Json:  # noqa: ARG002 - the port's signature

@@ -11,6 +11,14 @@ from typing import Any, Final
 
 from pipeline.providers.stripe_fields import Item, read_line, rows
 from pipeline.providers.stripe_words import SubscriptionStatus, UsageType
+from pipeline.subscription_changes.schedule_phases import (
+    OURS,
+    current_phase,
+    customers_own,
+    kept_item,
+    see_that_it_is_ours,
+    sent_back,
+)
 from pipeline.subscription_changes.stripe_port import StripePort
 from pipeline.subscription_changes.subscription_look import SubscriptionLook as Look
 
@@ -43,7 +51,7 @@ class UsageLostError(Exception):
 class ChangeBehaviour:
     """What one kind does. ``wanted`` is the change's own ``params``; ``look`` the subscription as Stripe shows it now.
 
-    Each may raise UnknownItemError; ``ask`` UsageLostError.
+    Each may raise UnknownItemError; ``ask`` UsageLostError and PhaseError.
     """
 
     in_effect: Callable[[StripePort, Look, Json], bool]
@@ -180,24 +188,30 @@ def _downgraded(api: StripePort, look: Look, wanted: Json) -> bool:
 
 
 def _downgrade(api: StripePort, look: Look, wanted: Json, key: str) -> None:
-    it, replaced = look.it, {item.price.id for item in _plan_items(look).values() if item is not None}
+    it = look.it
     if it.get("schedule"):
         schedule = api.get_schedule(_id(it["schedule"]))
     else:
         schedule = api.create_schedule(it["id"], f"{key}-schedule")
-    present = schedule["phases"][0]
-    kept = [
-        {"price": _id(item["price"])} | ({} if item.get("quantity") is None else {"quantity": item["quantity"]})
-        for item in present["items"]
+    see_that_it_is_ours(schedule)
+    present, period_end = current_phase(schedule), _period_end(look)
+    swapped = {item.get("id"): item for item in _swapped(look, wanted)}
+    replaced = {
+        item.price.id: swapped.pop(item.id) for item in _plan_items(look).values() if item and item.id in swapped
+    }
+    after = []
+    for item in present["items"]:
+        other = replaced.pop(_id(item["price"]), None)
+        after.append(kept_item(item) if other is None else kept_item(item, other["price"], other.get("quantity")))
+    after += [
+        {name: of for name, of in item.items() if name != "id"} for item in (*replaced.values(), *swapped.values())
     ]
-    others = [item for item in kept if item["price"] not in replaced]
-    after = others + [{name: of for name, of in item.items() if name != "id"} for item in _swapped(look, wanted)]
-    period_end = _period_end(look)
     phases = [
-        {"items": kept, "start_date": present["start_date"], "end_date": period_end},
-        {"items": after, "start_date": period_end},
+        {**sent_back(present), "start_date": present["start_date"], "end_date": period_end},
+        {**customers_own(present), "items": after, "start_date": period_end},
     ]
-    api.update_schedule(schedule["id"], {"phases": phases, "end_behavior": "release"}, key)
+    planned = {"phases": phases, "end_behavior": "release", "metadata": {f"{OURS}plan": wanted["plan"]}}
+    api.update_schedule(schedule["id"], planned, key)
 
 
 def _period_end(look: Look) -> int:

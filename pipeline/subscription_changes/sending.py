@@ -29,6 +29,7 @@ from pipeline.shared.settings import METER_EVENT_NAME
 from pipeline.subscription_changes import change_states
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, UsageLostError
 from pipeline.subscription_changes.change_states import Change, ChangeState
+from pipeline.subscription_changes.schedule_phases import PhaseError
 from pipeline.subscription_changes.stripe_port import StripePort
 from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
 
@@ -83,8 +84,8 @@ def _attempt(engine: Engine, api: StripePort, change: Change, event_name: str) -
         with engine.begin() as connection:
             fetch_requests.request_fetch(connection, "subscription", change.stripe_id, "unknown-price")
         raise Limited(str(error)) from error
-    except UsageLostError as error:
-        raise Refused(400, "usage_lost", str(error)) from error
+    except (UsageLostError, PhaseError) as error:
+        raise Refused(400, None, str(error)) from error
     return "accepted"
 
 

@@ -41,14 +41,17 @@ def read_changes(state: State, rows: list[Params]) -> list[ItemChange]:
     return changes
 
 
-def read_priced(state: State, rows: list[Params]) -> list[Priced]:
-    """The ``items`` of a new subscription, or of a schedule's phase."""
+def read_priced(state: State, rows: list[Params], *, of_phase: bool = False) -> list[Priced]:
+    """The ``items`` of a new subscription, or of a schedule's phase, which say more that is read elsewhere."""
     if not rows:
         raise missing("items")
     priced = []
     for row in rows:
         price, quantity = price_of(state, row.required("price")), row.whole("quantity")
-        row.refuse_unread()
+        if not of_phase:
+            row.refuse_unread()
+        if quantity is not None and is_metered({"price": price}):
+            raise invalid("items", "Price is metered: you cannot specify a quantity for it.")
         priced.append((price, 1 if quantity is None else quantity))
     check_priced(priced)
     return priced

@@ -2,7 +2,8 @@
 
 import copy
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sandbox.stripe.account.changes import Changes
 from sandbox.stripe.account.charges import period
@@ -24,6 +25,10 @@ class NewPhase:
     start: int | None
     end: int | None
     proration: str
+    own: dict[str, Any] = field(default_factory=dict)
+    """What else the request says of the phase; what it leaves out is reset."""
+    items: list[dict[str, Any]] = field(default_factory=list)
+    """What else it says of each item, in their order."""
 
 
 class Schedules:
@@ -51,6 +56,11 @@ class Schedules:
             )
         priced = [(item["price"], item.get("quantity", 1)) for item in subscription["items"]["data"]]
         phase = new_phase(subscription, priced, *period(subscription), "create_prorations")
+        for item, shown in zip(subscription["items"]["data"], phase["items"], strict=True):
+            shown |= {"tax_rates": item["tax_rates"], "metadata": item["metadata"]}
+            shown["discounts"] = [
+                {"coupon": None, "discount": each, "promotion_code": None} for each in item["discounts"]
+            ]
         schedule = new_schedule(subscription, phase, metadata, self._state.now)
         if subscription["cancel_at_period_end"]:
             schedule["end_behavior"] = "cancel"
@@ -131,7 +141,11 @@ class Schedules:
             end = phase.end or int(next_boundary(anchor, instant(start)).timestamp())
             if end <= start or (place == 0 and end <= self._state.now):
                 raise StripeError(400, "The end date of a phase must be after its start, and ahead.", param="phases")
-            planned.append(new_phase(subscription, phase.priced, start, end, phase.proration))
+            made = new_phase(subscription, phase.priced, start, end, phase.proration)
+            made |= {"discounts": [], "default_tax_rates": [], "trial_end": None, **phase.own}
+            for item, own in zip(made["items"], phase.items, strict=True):
+                item.update(own)
+            planned.append(made)
             start = end
         return planned
 
@@ -182,6 +196,8 @@ class Schedules:
             self._changes.replace(subscription, changes, at)
         elif changes:
             self._changes.apply(subscription, changes, proration=phase["proration_behavior"], from_now=False)
+        subscription["discounts"] = [each["discount"] for each in phase["discounts"]]
+        subscription["default_tax_rates"] = copy.deepcopy(phase["default_tax_rates"])
         before = copy.deepcopy(schedule)
         schedule["current_phase"] = {"start_date": at, "end_date": phase["end_date"]}
         self._events.emit_change("subscription_schedule.updated", before, schedule)

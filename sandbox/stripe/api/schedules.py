@@ -16,6 +16,20 @@ UNSETTABLE = ("default_settings", "end_behavior", "pause_schedules", "phases", "
 """What a request can't set together with ``from_subscription``."""
 
 
+def _own(row: Params, rates: str) -> Object:
+    """Discounts by their ids, tax rates and metadata, of a phase or of one of its items."""
+    own: Object = {}
+    if row.raw("discounts") not in (None, ""):
+        discounts = [each.text("discount") for each in row.rows("discounts")]
+        if None in discounts:
+            raise invalid("discounts", "This stand-in takes discounts by their ids.")
+        own["discounts"] = [{"coupon": None, "discount": each, "promotion_code": None} for each in discounts]
+    if row.raw(rates) != "":
+        own[rates] = [{"id": each, "object": "tax_rate"} for each in row.texts(rates)]
+    own["metadata"] = row.metadata({})
+    return own
+
+
 class SchedulesApi:
     """Handlers; each reads its parameters, refuses what is wrong, and only then changes anything."""
 
@@ -67,13 +81,24 @@ class SchedulesApi:
         return schedule
 
     def _phase(self, row: Params) -> NewPhase:
+        """A phase of an update. What it leaves out is reset, and not kept as it was."""
+        items = row.rows("items")
+        own = _own(row, "default_tax_rates")
+        for name in ("collection_method", "default_payment_method", "description"):
+            if name in row:
+                own[name] = row.text(name)
+        if "trial_end" in row:
+            own["trial_end"] = row.whole("trial_end")
         phase = NewPhase(
-            read_priced(self._state, row.rows("items")),
+            read_priced(self._state, items, of_phase=True),
             row.whole("start_date"),
             row.whole("end_date"),
             row.choice("proration_behavior", *PRORATIONS) or "create_prorations",
+            own,
+            [_own(item, "tax_rates") for item in items],
         )
-        row.refuse_unread()
+        for each in (row, *items):
+            each.refuse_unread()
         return phase
 
     async def release_schedule(self, call: Call) -> Object:
