@@ -23,6 +23,8 @@ from pipeline.usage.late_minutes import AdjustmentKind, Late
 from pipeline.usage.minutes_worth import price_of
 from pipeline.usage.record_invoice import INVOICE
 
+_WHERE = "where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null"
+
 # Final: its invoice is no draft. One that was cut by another price, or by the removal of its item, and is on no
 # invoice, was dropped when an invoice that bills a later time is final: that was done without proration. In classic
 # billing mode Stripe drops it at once.
@@ -39,9 +41,19 @@ left join lateral (
          or exists (select from stripe_invoice_lines l where l.invoice_id = i.id and l.period_start >= r.period_end))
   limit 1
 ) swap on true
-where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null
+{_WHERE}
   and (invoice.status <> 'draft' or swap.dropped)
 """  # noqa: S608 - put together from fragments of ours
+
+# What has been billed of the period already, whenever a threshold was reached (52).
+_THRESHOLD = """
+left join lateral (
+  select sum(l.minutes)::int as minutes
+  from stripe_invoice_lines l join stripe_invoices i on i.id = l.invoice_id
+  where l.stripe_subscription_id = s.stripe_id and i.billing_reason = 'subscription_threshold'
+    and i.status not in ('draft', 'void') and l.period_start < r.period_end and l.period_end > r.period_start
+) threshold on true
+"""
 
 # An unknown push of a settled period: its minutes are on the invoice, or have been carried. Unsettled ones have a
 # partial index, which is used only where its whole condition stands.
@@ -82,12 +94,13 @@ array(select p.minutes from meter_pushes p
 
 _FINAL = f"""
 select r.id, r.business_id, r.minutes, r.pushed_minutes, r.period_start, r.period_end, r.tiers, r.currency, r.trial,
-       invoice.id as invoice_id, invoice.status, coalesce(invoice.metered_quantity, 0) as metered_quantity,
+       invoice.id as invoice_id, invoice.status, threshold.minutes is not null as threshold,
+       coalesce(invoice.metered_quantity, 0) + coalesce(threshold.minutes, 0) as metered_quantity,
        coalesce(swap.dropped, false) as dropped, s.billing_mode,
        (select coalesce(sum(minutes), 0)::int from usage_adjustments where settlement_record_id = r.id) as settled,
        exists (select from usage_adjustments where usage_record_id = r.id) as carries,
        {_UNCERTAIN.format(invoice_id="invoice.id")}
-{_UNSETTLED} and r.business_id = any(%s::bigint[])
+{_UNSETTLED.replace(_WHERE, _THRESHOLD + _WHERE)} and r.business_id = any(%s::bigint[])
 order by r.business_id, r.period_start
 """  # noqa: S608 - put together from fragments of ours
 
@@ -161,7 +174,8 @@ def settle_records(connection: Connection, business_ids: Sequence[int], now: dat
 def _settle(connection: Connection, record: Any, now: datetime) -> None:
     # Of a record that was settled before, by an invoice that is void: what was carried then and has been billed stays.
     missing = record.minutes - record.metered_quantity - record.settled
-    explained = _explained(record)
+    # Thresholds are not supported: no difference of such a record is carried without a person.
+    explained = not record.threshold and _explained(record)
     if missing:
         _account(connection, record, missing, explained=explained, now=now)
     if record.carries and not record.dropped:

@@ -298,6 +298,8 @@ class Subscription:
     currency: str | None = None
     billing_mode: str | None = None
     """``classic`` or ``flexible``; None in shapes that don't say."""
+    thresholds: bool = False
+    """It, or an item of it, is invoiced whenever a threshold is reached, too."""
     swaps: Mapping[str, datetime] | None = None
     """When each metered price came that did so inside its period, by price; None: only a fetch can tell."""
 
@@ -331,6 +333,8 @@ def read_subscription(subscription: Any) -> Subscription | None:
         pause_collection=_pause(pause) if isinstance(pause, Mapping) else None,
         currency=word(subscription.get("currency")),
         billing_mode=word(below(subscription, "billing_mode", "type")),
+        thresholds=bool(subscription.get("billing_thresholds"))
+        or any(bool(item.get("billing_thresholds")) for item in rows(subscription.get("items"))),
     )
 
 

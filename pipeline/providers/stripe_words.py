@@ -50,3 +50,9 @@ CLASSIC_MODE: Final = "classic"
 
 #: ``billing_reason`` of an invoice that renews a subscription.
 RENEWAL: Final = "subscription_cycle"
+
+#: ``billing_reason`` of an invoice that comes in the middle of a period, since a threshold was reached.
+THRESHOLD: Final = "subscription_threshold"
+
+#: ``behavior`` of ``pause_collection`` by which what is invoiced meanwhile is given away; "keep_as_draft" keeps it.
+GIVING_AWAY: Final = frozenset({"void", "mark_uncollectible"})

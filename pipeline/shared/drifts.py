@@ -49,6 +49,16 @@ class DriftKind(StrEnum):
     SECOND_METERED_SUBSCRIPTION = "second-metered-subscription", "business", "cancel all but one in Stripe"
     SECOND_MINUTES_ITEM = "second-minutes-item", "business", "remove all but one from the subscription in Stripe"
     SECOND_PLAN = "second-plan", "business", "remove all but one in Stripe, and give back what was charged twice"
+    BILLING_THRESHOLDS = (
+        "billing-thresholds",
+        "subscription",
+        "remove them in Stripe: minutes are reconciled by the period, and these bill in the middle of one",
+    )
+    COLLECTION_GIVEN_AWAY = (
+        "collection-given-away",
+        "subscription",
+        "resume collection in Stripe, or keep drafts: `altiora subscription resume`, then `pause`",
+    )
     SECOND_CUSTOMER = (
         "second-customer",
         "subscription",

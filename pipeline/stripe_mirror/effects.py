@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection
 
 from pipeline.businesses.consequences import Consequences
@@ -16,7 +17,7 @@ from pipeline.closing import invoice_settlement, period_close
 from pipeline.prices import plan_fees
 from pipeline.prices.price_roles import PriceRole
 from pipeline.providers.stripe_fields import Invoice, Subscription
-from pipeline.providers.stripe_words import NOT_LIVING, InvoiceStatus
+from pipeline.providers.stripe_words import GIVING_AWAY, NOT_LIVING, InvoiceStatus
 from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.customers import SecondCustomerError
 from pipeline.stripe_mirror.invoices import StoredInvoice
@@ -87,6 +88,7 @@ def follow_subscription(
     if _choose_plan(connection, business_id, free_plan_id, now):
         consequences.another_plan(business_id)
     _report_doubles(connection, business_id, consequences)
+    _report_terms(connection, subscription, business_id, consequences)
     record_alignment.align_records(connection, business_id, now)
     unbilled_plans.check_billing(connection, [business_id], now)
     consequences.service(
@@ -185,6 +187,38 @@ def _report_doubles(connection: Connection, business_id: int, consequences: Cons
             consequences.report(kind, subject, business_id, expected, actual, evidence)
         else:
             consequences.resolve(kind, subject)
+
+
+def _report_terms(
+    connection: Connection, subscription: Subscription, business_id: int, consequences: Consequences
+) -> None:
+    """What a subscription may have that is not supported, or that gives minutes away: one difference each."""
+    living = subscription.ended_at is None and subscription.status not in NOT_LIVING
+    subject, evidence = f"subscription:{subscription.stripe_id}", {"subscription": subscription.stripe_id}
+    if living and subscription.thresholds:
+        consequences.report(
+            DriftKind.BILLING_THRESHOLDS,
+            subject,
+            business_id,
+            "invoices by the period",
+            "billing thresholds: invoices in the middle of a period too",
+            evidence,
+        )
+    else:
+        consequences.resolve(DriftKind.BILLING_THRESHOLDS, subject)
+    behavior = orjson.loads(subscription.pause_collection or "{}").get("behavior")
+    if living and behavior in GIVING_AWAY:
+        fee = plan_fees.fixed_fee(connection, subscription.items, subscription.currency)
+        consequences.report(
+            DriftKind.COLLECTION_GIVEN_AWAY,
+            subject,
+            business_id,
+            "collection goes on, or drafts are kept",
+            f"paused with {behavior}: {fee or 'its fee'} a period and all minutes are given away meanwhile",
+            {**evidence, "behavior": behavior, "fee": fee},
+        )
+    else:
+        consequences.resolve(DriftKind.COLLECTION_GIVEN_AWAY, subject)
 
 
 def _named(items: Sequence[Mapping[str, Any]]) -> str:

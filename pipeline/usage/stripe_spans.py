@@ -22,13 +22,14 @@ where business_id = any(%(ids)s::bigint[]) and (metered_item_id is not null or m
 order by business_id, least(ended_at, minutes_ended_at) nulls first, started_at desc, id desc
 """
 
-# Of a void invoice nothing is billed; another one takes its place, or a person decides.
+# Of a void invoice nothing is billed; another one takes its place, or a person decides. A threshold ends no period.
 _INVOICED = """
 select distinct l.stripe_subscription_id, l.period_start, l.period_end, p.plan_id, l.price_id, l.mid_period
 from stripe_invoice_lines l
 join stripe_invoices i on i.id = l.invoice_id
 left join stripe_prices p on p.id = l.price_id
 where l.stripe_subscription_id = any(%s::text[]) and i.status <> 'void'
+  and i.billing_reason is distinct from 'subscription_threshold'
 """
 
 
