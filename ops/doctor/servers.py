@@ -13,13 +13,38 @@ from ops.commands.output import WrongError, age, shown
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.events import heartbeats
 from pipeline.shared.clock import ClockError, business_clock
+from pipeline.shared.drifts import DriftKind
 from pipeline.shared.settings import BrokerSettings, load
 
+# Of subscriptions that live: in classic mode; with an add-on whose period is another one than the minutes', which an
+# upgrade's new anchor would renew; and whose minutes are not billed by the month.
 _UNSETTLING = """
-select (select count(*) from subscriptions where ended_at is null and billing_mode = 'classic'),
-       (select count(*) from drifts
-        where kind = 'paid-plan-unbilled' and starts_with(subject, 'business:') and resolved_at is null)
+select (select count(*) from subscriptions where ended_at is null and billing_mode = 'classic') as classic,
+       (select count(distinct s.id) from subscriptions s
+        join subscription_items i on i.subscription_id = s.id and i.role = 'add-on'
+        join stripe_prices addon on addon.id = i.price_id
+        join stripe_prices minutes on minutes.id = s.metered_price_id
+        where s.ended_at is null and (addon.billing_interval, addon.interval_count)
+              <> (minutes.billing_interval, minutes.interval_count)) as other_intervals,
+       (select count(*) from subscriptions s join stripe_prices p on p.id = s.metered_price_id
+        where s.ended_at is null and (p.billing_interval, p.interval_count) <> ('month', 1)) as not_monthly,
+       (select coalesce(jsonb_object_agg(kind, number), '{}') from (
+         select kind, count(*) as number from drifts where resolved_at is null group by kind) by_kind) as differences
 """
+
+#: Differences that say how an account is set up, rather than what has happened.
+_SET_UP = (
+    DriftKind.PAID_PLAN_UNBILLED,
+    DriftKind.SECOND_CUSTOMER,
+    DriftKind.SECOND_METERED_SUBSCRIPTION,
+    DriftKind.SECOND_MINUTES_ITEM,
+    DriftKind.SECOND_PLAN,
+    DriftKind.UNMAPPED_PRICE,
+    DriftKind.VOLUME_TIERS,
+    DriftKind.BILLING_THRESHOLDS,
+    DriftKind.COLLECTION_GIVEN_AWAY,
+    DriftKind.ACCOUNT_REFUSED,
+)
 
 #: PostgreSQL's, as it counts itself, and that of Redis' protocol.
 _OLDEST_POSTGRES = 150_000
@@ -62,22 +87,30 @@ def _database(connection: Connection) -> Iterator[Finding]:
 
 
 def _unsettling(connection: Connection) -> Iterator[Finding]:
-    """What a subscription may have that works, and can cost minutes or money."""
-    classic, unbilled = connection.exec_driver_sql(_UNSETTLING).one()
-    if classic:
+    """What a subscription may have that works, and can cost minutes or money: one line each, and what to do."""
+    found = connection.exec_driver_sql(_UNSETTLING).one()
+    if found.classic:
         yield warn(
-            f"{_many(classic, 'subscription')} in classic billing mode: a change of price in Stripe's dashboard gives"
-            " its usage away; change plans by `altiora subscription`, or migrate them there"
+            f"{_many(found.classic, 'subscription')} in classic billing mode: a change of price in Stripe's dashboard"
+            " gives its usage away; change plans by `altiora subscription`, or migrate them there"
         )
-    if unbilled:
+    if found.other_intervals:
         yield warn(
-            f"{_many(unbilled, 'business', 'businesses')} on a paid plan that nothing bills:"
-            " `altiora drifts list` names them"
+            f"{_many(found.other_intervals, 'subscription')} with an add-on of another interval than its minutes: an"
+            " upgrade begins a new period and renews that too; look at `altiora subscription upgrade --dry-run` first"
         )
+    if found.not_monthly:
+        yield warn(
+            f"{_many(found.not_monthly, 'subscription')} whose minutes are not billed by the month: its own periods make"
+            " the records, and its price's minutes are for each of them; see that the price means that"
+        )
+    for kind in _SET_UP:
+        if kind in found.differences:
+            yield warn(f"{_many(found.differences[kind], 'difference')} {kind}: {kind.repair}; `altiora drifts list`")
 
 
-def _many(count: int, one: str, many: str | None = None) -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+def _many(count: int, one: str) -> str:
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def _names(revisions: set[str]) -> str:

@@ -8,6 +8,8 @@ import pytest
 from ops.doctor import accounts
 from ops.processes import recipes
 from ops.processes.supervisor import free_port
+from pipeline.shared import drifts
+from pipeline.shared.drifts import DriftKind
 from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.world import World
 
@@ -173,3 +175,37 @@ def test_a_broker_that_forgets_is_a_warning(altiora, world, monkeypatch):
 def test_a_number_tells_us_of_calls_by_post_to_our_address(callback, method, tells):
     number = {"status_callback": callback, "status_callback_method": method}
     assert accounts._tells(number, TWILIO_WEBHOOK) is tells
+
+
+def test_what_subscriptions_have_that_can_cost_minutes_or_money_is_a_line_each(altiora, world):
+    with world.engine.begin() as connection:
+        for price, interval in (("price_starter", "month"), ("price_yearly", "year")):
+            connection.exec_driver_sql(
+                "insert into stripe_prices (id, usage_type, active, billing_interval, interval_count, snapshot_at)"
+                " values (%s, 'metered', true, %s, 1, now())",
+                (price, interval),
+            )
+        connection.exec_driver_sql("update subscriptions set billing_mode = 'classic'")
+        connection.exec_driver_sql(
+            "insert into subscription_items (subscription_id, id, price_id, role)"
+            " values (%s, 'si_1', 'price_yearly', 'add-on')",
+            (world.subscription_of_b,),
+        )
+        kinds = (
+            DriftKind.VOLUME_TIERS,
+            DriftKind.BILLING_THRESHOLDS,
+            DriftKind.COLLECTION_GIVEN_AWAY,
+            DriftKind.SECOND_CUSTOMER,
+            DriftKind.PAID_PLAN_UNBILLED,
+        )
+        for kind in kinds:
+            drifts.report(connection, kind, f"{kind.about[0]}:x", expected="x", actual="y", now=world.now)
+    said = [words.removeprefix("database: ") for words in findings(altiora, "warn", 1) if words.startswith("database")]
+    assert len(said) == 2 + len(kinds)
+    assert said[0].startswith("1 subscription in classic billing mode: a change of price in Stripe's dashboard")
+    assert said[1].startswith("1 subscription with an add-on of another interval than its minutes")
+    for kind in kinds:
+        assert any(words.startswith(f"1 difference {kind}: {kind.repair}") for words in said), kind
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update subscriptions set metered_price_id = 'price_yearly'")
+    assert any("not billed by the month" in words for words in findings(altiora, "warn", 1))
