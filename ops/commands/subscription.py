@@ -1,5 +1,6 @@
 """`altiora subscription`: what Stripe says of a business's subscription, and changing it."""
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -43,7 +44,9 @@ def show(business: BusinessArgument, as_json: AsJson = False) -> None:
         told = {"subscriptions": found.subscriptions, "changes": found.changes, "service": found.service}
         print_json({"business": business_id, **told})
         return
-    print_table([_subscription(each) for each in found.subscriptions], nothing="Stripe has no subscription of it.")
+    now = business_clock(chosen).now()
+    rows = [_subscription(each, now) for each in found.subscriptions]
+    print_table(rows, nothing="Stripe has no subscription of it.")
     say("")
     print_table(
         [
@@ -74,8 +77,10 @@ def show(business: BusinessArgument, as_json: AsJson = False) -> None:
     )
 
 
-def _subscription(each: MirroredSubscription) -> dict[str, Any]:
+def _subscription(each: MirroredSubscription, now: datetime) -> dict[str, Any]:
     remarks = []
+    if each.started_at > now:
+        remarks.append(f"begins {shown(each.started_at)}")
     if each.ended_at:
         remarks.append(f"ended {shown(each.ended_at)}")
     elif each.cancel_at_period_end:

@@ -101,8 +101,8 @@ def _unsettling(connection: Connection) -> Iterator[Finding]:
         )
     if found.not_monthly:
         yield warn(
-            f"{_many(found.not_monthly, 'subscription')} whose minutes are not billed by the month: its own periods make"
-            " the records, and its price's minutes are for each of them; see that the price means that"
+            f"{_many(found.not_monthly, 'subscription')} whose minutes are not billed by the month: its own periods"
+            " make the records, and its price's minutes are for each of them; see that the price means that"
         )
     for kind in _SET_UP:
         if kind in found.differences:

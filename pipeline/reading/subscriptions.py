@@ -13,7 +13,7 @@ LATEST = 10
 
 _SUBSCRIPTIONS = """
 select s.stripe_id, s.status, p.code as plan, s.period_start, s.period_end, s.trial_end, s.cancel_at_period_end,
-       s.cancel_at, s.ended_at, s.pause_collection, s.billing_mode
+       s.cancel_at, s.ended_at, s.pause_collection, s.billing_mode, s.started_at
 from subscriptions s left join subscription_plans p on p.id = s.plan_id
 where s.business_id = %s order by s.started_at desc, s.id desc
 """
@@ -54,6 +54,7 @@ class MirroredSubscription:
     ended_at: datetime | None
     pause_collection: Mapping[str, str | None] | None
     billing_mode: str | None
+    started_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Its records are brought in line with each snapshot, one after the other: two cha
 cuts. The rest is collected, and settled once when the transaction ends.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -27,11 +28,13 @@ from pipeline.usage import record_alignment, unbilled_plans
 #: The tasks that look at what a period comes to.
 _OF_PERIODS = frozenset({"stripe.plan-meter-pushes", "periods.close-due"})
 
-# Living: the subscription that decides the business's plan comes first: one that counts minutes, then the latest.
+# Living, and begun (79): the subscription that decides the business's plan comes first: one that counts minutes, then
+# the latest.
 _LIVING = """
 select s.stripe_id, s.plan_id, s.metered_item_id is not null as counts_minutes
 from subscriptions s
 where s.business_id = %(business_id)s and s.ended_at is null and s.status <> all(%(not_living)s::text[])
+  and s.started_at <= %(now)s
 order by s.metered_item_id is null, s.plan_id is null, s.started_at desc, s.id desc
 """
 
@@ -75,6 +78,9 @@ def follow_subscription(
         consequences.fetch("subscription", stripe_id, "tiers-unknown")
     if stored.first_seen:  # what it was before is not known here: a fetch can tell since when its price counts
         consequences.fetch("subscription", stripe_id, "first-seen")
+    if subscription.started_at is not None and subscription.started_at > now:
+        begins_in = math.ceil((subscription.started_at - now).total_seconds())
+        consequences.fetch("subscription", stripe_id, "begins-later", due_in_seconds=begins_in)
     if subscription.status not in NOT_LIVING:
         for price_id in stored.unmapped:
             consequences.report(
@@ -149,7 +155,7 @@ def _choose_plan(connection: Connection, business_id: int, free_plan_id: int, no
 
     Who is invoiced by hand keeps its plan without any. Returns whether it is another one now.
     """
-    living = connection.exec_driver_sql(_LIVING, _living_of(business_id)).all()
+    living = connection.exec_driver_sql(_LIVING, {**_living_of(business_id), "now": now}).all()
     plan_id = next((row.plan_id for row in living if row.plan_id is not None), None if living else free_plan_id)
     about = {"plan_id": plan_id, "business_id": business_id, "told": bool(living), "now": now}
     return plan_id is not None and connection.exec_driver_sql(_SET_PLAN, about).rowcount > 0

@@ -1,4 +1,4 @@
-"""What a subscription may have that is not supported, or that gives minutes away: thresholds and pauses (52, 63)."""
+"""What else a subscription may have: thresholds, pauses that give minutes away, a start to come (52, 63, 79)."""
 
 import random
 from datetime import timedelta
@@ -99,3 +99,18 @@ def test_63_what_is_resumed_with_its_anchor_unchanged_loses_no_minute_that_strip
         assert "lost-usage" not in works.drifts()
         billed = sum(row[0] or 0 for row in works.rows("select invoiced_minutes from usage_records"))
         assert billed == 607
+
+
+@breaks("pipeline/stripe_mirror/effects.py", "  and s.started_at <= %(now)s\n", "")
+def test_79_until_a_subscription_begins_the_business_is_on_free(world):
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update businesses set plan_id = 1 where id = %s", (world.f,))
+    later = subscription("sub_later", customer="cus_F", metadata={"business_id": str(world.f)}, start=at("1 Dec"))
+    world.stripe_event("evt_later", "customer.subscription.created", later, at("20 Nov 10:00"))
+    world.drain()
+    assert world.rows("select plan_id from businesses where id = %s", world.f) == [(1,)]
+    assert world.wanted()["sub_later"] == "begins-later", "it is looked at when it begins: no event may tell of that"
+    world.now = at("1 Dec 00:01")
+    world.stripe_event("evt_begun", "customer.subscription.updated", later, at("1 Dec"))
+    world.drain()
+    assert world.rows("select plan_id from businesses where id = %s", world.f) == [(2,)]
