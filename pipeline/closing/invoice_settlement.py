@@ -222,16 +222,21 @@ def unsettle(connection: Connection, business_id: int, invoice_id: str, now: dat
     """
     unsettled = connection.exec_driver_sql(_SETTLED_BY, (business_id, invoice_id)).scalars().all()
     for record_id in unsettled:
-        for row in connection.exec_driver_sql(_UNDO, {"id": record_id}).all():
-            if row.usage_record_id is not None:
-                record_figures.add_carried(connection, row.usage_record_id, -row.minutes)
-        record_figures.set_unsettled(connection, record_id)
-        for kind in (DriftKind.OVER_BILLED, DriftKind.UNDER_BILLED, DriftKind.LOST_USAGE, DriftKind.LATE_MINUTES):
-            drifts.resolve(connection, kind, f"record:{record_id}", now)
-        for kind in (DriftKind.CREDIT_DUE, DriftKind.UNDER_BILLED):
-            drifts.resolve(connection, kind, carried_worth.subject_of(record_id), now)
-    if unsettled:
-        waiting_minutes.report_waiting(connection, business_id, now)
+        _undo(connection, record_id, business_id, now)
+
+
+def _undo(connection: Connection, record_id: int, business_id: int, now: datetime) -> None:
+    """Take back what settling a record made, and the differences that told of it; the record is unsettled."""
+    for row in connection.exec_driver_sql(_UNDO, {"id": record_id}).all():
+        if row.usage_record_id is not None:
+            record_figures.add_carried(connection, row.usage_record_id, -row.minutes)
+    record_figures.set_unsettled(connection, record_id)
+    for kind in (DriftKind.OVER_BILLED, DriftKind.UNDER_BILLED, DriftKind.LOST_USAGE):
+        drifts.resolve(connection, kind, f"record:{record_id}", now)
+    for kind in (DriftKind.CREDIT_DUE, DriftKind.UNDER_BILLED):
+        drifts.resolve(connection, kind, carried_worth.subject_of(record_id), now)
+    late_minutes.report_held(connection, record_id, now)
+    waiting_minutes.report_waiting(connection, business_id, now)
 
 
 def give_up(connection: Connection, record_id: int, now: datetime) -> None:
@@ -248,12 +253,13 @@ def give_up(connection: Connection, record_id: int, now: datetime) -> None:
     record_figures.set_invoiced(connection, record_id, 0, None, now)
 
 
-def reconsider(connection: Connection, business_id: int, subscription_id: str, ends: Collection[datetime]) -> None:
-    """A final invoice has come that bills periods which a person had given up: they are settled by it after all."""
+def reconsider(
+    connection: Connection, business_id: int, subscription_id: str, ends: Collection[datetime], now: datetime
+) -> None:
+    """A final invoice bills periods that had been given up, by a person or as lost: they are settled by it."""
     about = {"business_id": business_id, "subscription_id": subscription_id, "ends": sorted(ends)}
     for record_id in connection.exec_driver_sql(_GIVEN_UP, about).scalars().all():
-        connection.exec_driver_sql(_UNDO, {"id": record_id})
-        record_figures.set_unsettled(connection, record_id)
+        _undo(connection, record_id, business_id, now)
 
 
 def _report_lost(connection: Connection, record: Any, now: datetime) -> None:

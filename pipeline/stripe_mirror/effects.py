@@ -143,7 +143,7 @@ def follow_invoice(
         ends = {end for _, end in stored.after}
         period_close.begin_closing(connection, business_id, invoice.subscription_id, ends, now)
         if invoice.status not in {InvoiceStatus.DRAFT, InvoiceStatus.VOID}:
-            invoice_settlement.reconsider(connection, business_id, invoice.subscription_id, ends)
+            invoice_settlement.reconsider(connection, business_id, invoice.subscription_id, ends, now)
         consequences.follow_ups |= _OF_PERIODS
     if invoice.status == InvoiceStatus.VOID:
         invoice_settlement.unsettle(connection, business_id, invoice.id, now)

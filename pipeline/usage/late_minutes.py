@@ -62,6 +62,13 @@ where a.kind = 'held' and (%(business_id)s::bigint is null or a.business_id = %(
 group by 1, 2 order by 1
 """
 
+_HELD_OF_RECORD = """
+select r.business_id, r.late_limit_minutes, count(a.id)::int as rows, coalesce(sum(a.minutes), 0)::int as minutes
+from usage_records r left join usage_adjustments a on a.origin_record_id = r.id and a.kind = 'held'
+where r.id = %s
+group by r.id
+"""
+
 _DECIDE = """
 update usage_adjustments set kind = %(kind)s, usage_record_id = %(record_id)s
 where origin_record_id = %(origin_id)s and kind = 'held'
@@ -138,7 +145,7 @@ def carry_minutes(connection: Connection, late: Late, now: datetime) -> None:
         adjust(connection, late, AdjustmentKind.WRITTEN_OFF, origin.business_id, now)
     elif origin.holding or beyond:
         adjust(connection, late, AdjustmentKind.HELD, origin.business_id, now)
-        _report_held(connection, late.origin_record_id, origin.business_id, origin.late_limit_minutes, now)
+        report_held(connection, late.origin_record_id, now)
     else:
         target = waiting_minutes.charging_record(connection, origin.business_id, origin.currency, now)
         if target is not None:
@@ -188,19 +195,22 @@ def _take_back(connection: Connection, late: Late, business_id: int, now: dateti
     return late
 
 
-def _report_held(connection: Connection, origin_record_id: int, business_id: int, limit: int, now: datetime) -> None:
-    (minutes,) = (
-        each.minutes for each in held_minutes(connection, business_id) if each.origin_record_id == origin_record_id
-    )
-    held = worth(connection, origin_record_id, minutes)
+def report_held(connection: Connection, record_id: int, now: datetime) -> None:
+    """Tell of the minutes of this record's period that are held, or that none are any more."""
+    record = connection.exec_driver_sql(_HELD_OF_RECORD, (record_id,)).one()
+    subject = f"record:{record_id}"
+    if not record.rows:
+        drifts.resolve(connection, DriftKind.LATE_MINUTES, subject, now)
+        return
+    held = worth(connection, record_id, record.minutes)
     drifts.report(
         connection,
         DriftKind.LATE_MINUTES,
-        f"record:{origin_record_id}",
-        business_id=business_id,
-        expected=f"at most {limit} late minutes of one period",
+        subject,
+        business_id=record.business_id,
+        expected=f"at most {record.late_limit_minutes} late minutes of one period",
         actual=f"held above that, and billed to nobody: {held}",
-        evidence={"record": origin_record_id, **held.evidence},
+        evidence={"record": record_id, **held.evidence},
         now=now,
     )
 

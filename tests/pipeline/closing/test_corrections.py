@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.closing import period_close
+from pipeline.closing import invoice_settlement, period_close
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.usage import late_minutes
 from pipeline.usage.late_minutes import Late
@@ -273,6 +273,42 @@ def test_66_what_was_carried_and_billed_by_then_stays_a_line_of_its_own(ledger):
     close(ledger, LATER)
     assert adjusted(ledger) == [("carried", 10)]
     assert ledger.row("usage_records", record_id).invoiced_minutes == 590
+
+
+def void(ledger, record_id):
+    ledger.run("update stripe_invoices set status = 'void' where id = %s", f"in_{record_id}")
+    business_id = ledger.row("usage_records", record_id).business_id
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        invoice_settlement.unsettle(connection, business_id, f"in_{record_id}", LATER)
+
+
+def test_66_late_calls_that_are_held_stay_in_sight_when_the_invoice_is_voided(ledger):
+    record_id, _ = settled(ledger, 600)
+    ledger.run("update usage_records set late_limit_minutes = 10")
+    late(ledger, record_id, 30)
+    assert ("late-minutes", 30, 360) in told(ledger)
+    void(ledger, record_id)
+    assert ("late-minutes", 30, 360) in told(ledger), "they are a call's, and no settlement's"
+
+
+def test_56_what_was_carried_as_lost_is_taken_back_when_an_invoice_bills_it_after_all(ledger):
+    record_id, following = settled(ledger, 600, sent=600, invoiced=600)
+    ledger.run("update usage_records set invoiced_minutes = 0, invoice_id = null where id = %s", record_id)
+    business_id = ledger.row("usage_records", record_id).business_id
+    row = {"business_id": business_id, "origin_record_id": record_id, "settlement_record_id": record_id}
+    ledger.insert("usage_adjustments", **row, kind="unbillable", minutes=600, created_at=LATER)
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        late_minutes.charge_given_up(connection, record_id, late_minutes.AdjustmentKind.UNBILLABLE, LATER)
+    assert ledger.row("usage_records", following).minutes == 600
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        subscription = ledger.row("subscriptions", ledger.row("usage_records", record_id).subscription_id).stripe_id
+        invoice_settlement.reconsider(connection, business_id, subscription, {PERIOD_END}, LATER)
+    close(ledger, LATER)
+    assert ledger.row("usage_records", record_id).invoiced_minutes == 600
+    assert (ledger.row("usage_records", following).minutes, adjusted(ledger)) == (0, []), "nobody pays twice"
 
 
 @breaks(
