@@ -5,10 +5,12 @@ from starlette.applications import Starlette
 from sandbox.faults import Faults, FaultyDoor
 from sandbox.stripe.account.events import Deliver
 from sandbox.stripe.account.state import Rules
+from sandbox.stripe.api.credit_notes import CreditNotesApi
 from sandbox.stripe.api.door import INSIDE, Door, refuse, unknown
 from sandbox.stripe.api.invoices import InvoicesApi
 from sandbox.stripe.api.meters import MetersApi
 from sandbox.stripe.api.pauses import PausesApi
+from sandbox.stripe.api.reductions import ReductionsApi
 from sandbox.stripe.api.schedules import SchedulesApi
 from sandbox.stripe.by_hand import StripeAccount
 from sandbox.stripe.control import control_routes
@@ -32,6 +34,8 @@ class StripeSandbox(StripeAccount):
             PausesApi(self._billing),
             SchedulesApi(self._billing),
             InvoicesApi(self._billing),
+            CreditNotesApi(self._billing),
+            ReductionsApi(self.state),
         )
         routes = [*(route for api in apis for route in api.routes(self._door)), *control_routes(self, faults)]
         self.app = FaultyDoor(

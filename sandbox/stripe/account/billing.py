@@ -4,8 +4,10 @@ import copy
 from dataclasses import replace
 from datetime import datetime
 
+from sandbox.stripe.account.balances import Balances
 from sandbox.stripe.account.changes import Changes
 from sandbox.stripe.account.charges import Charges
+from sandbox.stripe.account.credit_notes import CreditNotes
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.invoices import Invoices
 from sandbox.stripe.account.lifecycle import Lifecycle
@@ -29,7 +31,9 @@ class Billing:
         self.charges = Charges(state, self.meters)
         self.lifecycle = Lifecycle(state, events)
         self.payments = Payments(state, events, self.lifecycle)
-        self.invoices = Invoices(state, events, self.lifecycle, self.payments)
+        self.balances = Balances(state, events)
+        self.invoices = Invoices(state, events, self.lifecycle, self.payments, self.balances)
+        self.credit_notes = CreditNotes(state, events, self.payments, self.balances)
         self.trials = Trials(state, events)
         self.subscriptions = Subscriptions(
             state, events, self.charges, self.invoices, self.lifecycle, self.payments, self.trials
@@ -66,6 +70,8 @@ def rehearsal(billing: Billing, subscription: Object) -> Billing:
         state,
         rules=replace(state.rules, webhook_api_version=API_VERSION),
         timeline=Standstill(state.timeline.now),
+        customers={each: copy.deepcopy(state.customers[each]) for each in (subscription["customer"],)},
+        balance_transactions={},
         subscriptions={subscription["id"]: copy.deepcopy(subscription)},
         schedules={} if schedule is None else {schedule["id"]: copy.deepcopy(schedule)},
         invoices={},

@@ -2,7 +2,7 @@
 
 import copy
 
-from sandbox.stripe.account.charges import Charge, Charges, Usage, in_advance, is_metered, period, rest
+from sandbox.stripe.account.charges import Charge, Charges, Usage, in_advance, is_metered, last_end, period, rest
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.invoices import Invoices
 from sandbox.stripe.account.items import ItemChange, check_changes
@@ -39,9 +39,7 @@ class Changes:
             )
         check_changes(subscription, changes)
         now, bounds = self._state.now, period(subscription)
-        costs = [
-            cost for change in changes for cost in self._change(subscription, change, bounds, now, renews=from_now)
-        ]
+        costs = [cost for change in changes for cost in self._change(subscription, change, now, renews=from_now)]
         if proration == "none" or idle:
             billed = idle and subscription["status"] == "trialing" and self._state.rules.trial_usage_billed
             costs = [cost for cost in costs if billed and proration != "none" and isinstance(cost, Usage)]
@@ -51,7 +49,7 @@ class Changes:
             if isinstance(cost, Usage):
                 cost.freeze()
         if from_now:
-            costs += self._restart(subscription, changes, bounds, gives_back=proration != "none")
+            costs += self._restart(subscription, changes, gives_back=proration != "none")
         elif proration == "always_invoice" and not idle:
             costs += self._charges.take_pending(subscription)
         else:
@@ -69,30 +67,26 @@ class Changes:
         """Change the items where a period ends, at ``at``: what the old ones used is on the renewal's invoice."""
         check_changes(subscription, changes)
         for change in changes:
-            self._change(subscription, change, period(subscription), at, renews=True)
+            self._change(subscription, change, at, renews=True)
 
-    def _restart(
-        self, subscription: Object, changes: list[ItemChange], bounds: tuple[int, int], *, gives_back: bool
-    ) -> list[Charge]:
+    def _restart(self, subscription: Object, changes: list[ItemChange], *, gives_back: bool) -> list[Charge]:
         """Begin a new period now: the unused time of what stays is given back, and the new period is charged."""
         now = self._state.now
         touched = {change.item for change in changes}
         costs: list[Charge] = [
-            rest(item, now, bounds, sign=-1)
+            rest(item, now, sign=-1)
             for item in subscription["items"]["data"]
             if gives_back and item["id"] not in touched and not is_metered(item)
         ]
         costs += self._charges.in_arrears(subscription, now)
         subscription["billing_cycle_anchor"] = now
-        self._subscriptions.move(subscription, now)
+        self._subscriptions.move(subscription, subscription["items"]["data"], now)
         self._subscriptions.renew_later(subscription)
         if subscription["cancel_at_period_end"]:
-            subscription["cancel_at"] = period(subscription)[1]
-        return costs + in_advance(subscription)
+            subscription["cancel_at"] = last_end(subscription)
+        return costs + in_advance(subscription["items"]["data"])
 
-    def _change(
-        self, subscription: Object, change: ItemChange, bounds: tuple[int, int], now: int, *, renews: bool
-    ) -> list[Charge]:
+    def _change(self, subscription: Object, change: ItemChange, now: int, *, renews: bool) -> list[Charge]:
         """Do one change and return what it costs: credits and open usage of the old, the rest of the new.
 
         Where the period ``renews``, the new price is charged in full by that.
@@ -100,26 +94,26 @@ class Changes:
         costs: list[Charge] = []
         if change.item is None:
             assert change.price is not None
-            item = self._subscriptions.add_item(subscription, change.price, change.quantity or 1, bounds)
+            item = self._subscriptions.add_item(subscription, change.price, change.quantity or 1)
         else:
             item = next(each for each in subscription["items"]["data"] if each["id"] == change.item)
             if not change.deleted and change.price is None and (change.quantity is None or is_metered(item)):
                 return []
-            costs.append(self._leaves(subscription, item, bounds, now))
+            costs.append(self._leaves(subscription, item, now))
         if change.deleted:
             subscription["items"]["data"].remove(item)
             return costs
         if change.price is not None:
-            item["price"] = change.price
+            self._subscriptions.reprice(subscription, item, change.price)
         if is_metered(item):
             item.pop("quantity", None)
             self._charges.book(subscription).open_since[item["id"]] = now
             return costs
         item["quantity"] = change.quantity or 1
-        return costs if renews else [*costs, rest(item, now, bounds)]
+        return costs if renews else [*costs, rest(item, now)]
 
-    def _leaves(self, subscription: Object, item: Object, bounds: tuple[int, int], now: int) -> Charge:
+    def _leaves(self, subscription: Object, item: Object, now: int) -> Charge:
         if not is_metered(item):
-            return rest(item, now, bounds, sign=-1)
+            return rest(item, now, sign=-1)
         since = self._charges.book(subscription).open_since[item["id"]]
         return self._charges.usage(subscription, item, since, now, proration=True)

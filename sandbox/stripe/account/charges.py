@@ -1,6 +1,7 @@
 """What an invoice's lines are made from: fixed charges in advance, and usage in arrears."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -117,10 +118,10 @@ class Charges:
         customer = subscription["customer"]
         return Usage(item["id"], price, tiers, customer, start, end, self._meters, formula, proration)
 
-    def open_usage(self, subscription: Object, until: int) -> list[Usage]:
-        """The open usage up to ``until``; from there on usage is open anew."""
+    def open_usage(self, subscription: Object, until: int, items: Sequence[Object] | None = None) -> list[Usage]:
+        """The open usage of these items, or of all, up to ``until``; from there on usage is open anew."""
         book, used = self.book(subscription), []
-        for item in subscription["items"]["data"]:
+        for item in subscription["items"]["data"] if items is None else items:
             if is_metered(item) and (since := book.open_since[item["id"]]) < until:
                 used.append(self.usage(subscription, item, since, until))
                 book.open_since[item["id"]] = until
@@ -132,30 +133,39 @@ class Charges:
         waited, book.pending = book.pending, []
         return waited
 
-    def in_arrears(self, subscription: Object, until: int) -> list[Charge]:
-        return [*self.take_pending(subscription), *self.open_usage(subscription, until)]
+    def in_arrears(self, subscription: Object, until: int, items: Sequence[Object] | None = None) -> list[Charge]:
+        return [*self.take_pending(subscription), *self.open_usage(subscription, until, items)]
 
 
-def in_advance(subscription: Object) -> list[Charge]:
-    """The fixed prices of the current period."""
-    start, end = period(subscription)
+def in_advance(items: Sequence[Object]) -> list[Charge]:
+    """The fixed prices of these items' current periods."""
     return [
-        Flat(item["id"], item["price"], item["quantity"], full_price(item["price"], item["quantity"]), start, end)
-        for item in subscription["items"]["data"]
+        Flat(item["id"], item["price"], item["quantity"], full_price(item["price"], item["quantity"]), *bounds_of(item))
+        for item in items
         if not is_metered(item)
     ]
 
 
-def rest(item: Object, since: int, bounds: tuple[int, int], *, sign: int = 1) -> Flat:
-    """The fixed price for the time from ``since`` to the end of the period; ``sign`` -1 gives it back."""
+def rest(item: Object, since: int, *, sign: int = 1) -> Flat:
+    """The fixed price for the time from ``since`` to the end of its period; ``sign`` -1 gives it back."""
+    bounds = bounds_of(item)
     cents = sign * unused(item["price"], item["quantity"], since, bounds)
     return Flat(item["id"], item["price"], item["quantity"], cents, since, bounds[1], proration=True)
 
 
-def period(subscription: Object) -> tuple[int, int]:
-    """The current period, which only the items carry."""
-    item = subscription["items"]["data"][0]
+def bounds_of(item: Object) -> tuple[int, int]:
+    """An item's current period."""
     return item["current_period_start"], item["current_period_end"]
+
+
+def period(subscription: Object) -> tuple[int, int]:
+    """The current period that ends first; only items carry one."""
+    return min((bounds_of(item) for item in subscription["items"]["data"]), key=lambda bounds: bounds[1])
+
+
+def last_end(subscription: Object) -> int:
+    """Where the current periods of all its items are over."""
+    return max(bounds_of(item)[1] for item in subscription["items"]["data"])
 
 
 def is_metered(item: Object) -> bool:

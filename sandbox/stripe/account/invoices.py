@@ -4,11 +4,13 @@ import copy
 import functools
 from collections.abc import Sequence
 
+from sandbox.stripe.account.balances import Balances
 from sandbox.stripe.account.charges import Charge, Usage
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.lifecycle import Lifecycle
 from sandbox.stripe.account.lines import Sources
 from sandbox.stripe.account.payments import Payments
+from sandbox.stripe.account.reductions import reduce_lines, total_of
 from sandbox.stripe.account.state import Object, State, instant
 from sandbox.stripe.api.errors import StripeError
 from sandbox.stripe.api.shapes import new_invoice
@@ -17,11 +19,14 @@ from sandbox.stripe.api.shapes import new_invoice
 class Invoices:
     """The invoices of the account."""
 
-    def __init__(self, state: State, events: Events, lifecycle: Lifecycle, payments: Payments) -> None:
+    def __init__(
+        self, state: State, events: Events, lifecycle: Lifecycle, payments: Payments, balances: Balances
+    ) -> None:
         self._state = state
         self._events = events
         self._lifecycle = lifecycle
         self._payments = payments
+        self._balances = balances
         self._sources: dict[str, Sources] = {}
 
     def draft(
@@ -60,9 +65,11 @@ class Invoices:
         """The invoice with its lines and totals of this moment: a draft shows the usage so far."""
         if invoice["status"] == "draft":
             lines = self._sources[invoice["id"]].lines(invoice, per_tier=self._state.rules.line_per_tier)
-            due = sum(line["amount"] for line in lines)
+            reduce_lines(self._state, invoice, lines)
+            total = total_of(lines)
             invoice["lines"]["data"] = lines
-            invoice.update(subtotal=due, total=due, amount_due=max(due, 0), amount_remaining=max(due, 0))
+            invoice.update(subtotal=sum(line["amount"] for line in lines), total=total)
+            invoice.update(amount_due=max(total, 0), amount_remaining=max(total, 0))
         return invoice
 
     def _finalise_after(self, invoice: Object, grace_seconds: int) -> None:
@@ -107,6 +114,8 @@ class Invoices:
             usage.freeze()
         invoice.update(status="open", number=f"ALT-{len(self._sources):06d}", effective_at=now)
         invoice.update(automatically_finalizes_at=None, auto_advance=collects)
+        self._balances.apply(invoice)
+        self._use_up(invoice)
         invoice["status_transitions"]["finalized_at"] = now
         self._events.emit("invoice.finalized", invoice)
         if behavior == "void":
@@ -115,6 +124,20 @@ class Invoices:
             self._end(invoice, "uncollectible", "marked_uncollectible_at", "invoice.marked_uncollectible")
         elif collects or not invoice["amount_due"]:
             self._payments.collect(invoice)
+
+    def _use_up(self, invoice: Object) -> None:
+        """End the discounts that are for one invoice."""
+        subscription = self._state.subscriptions[invoice["parent"]["subscription_details"]["subscription"]]
+        discounts = self._state.discounts
+        once = [
+            each
+            for each in invoice["discounts"]
+            if self._state.coupons[discounts[each]["source"]["coupon"]]["duration"] == "once"
+        ]
+        if set(once) & set(subscription["discounts"]):
+            before = copy.deepcopy(subscription)
+            subscription["discounts"] = [each for each in subscription["discounts"] if each not in once]
+            self._events.emit_change("customer.subscription.updated", before, subscription)
 
     def _end(self, invoice: Object, status: str, transition: str, kind: str) -> None:
         invoice.update(status=status, auto_advance=False, next_payment_attempt=None)

@@ -62,9 +62,6 @@ def check_priced(priced: list[Priced]) -> None:
         raise invalid("items", "You cannot add multiple subscription items with the same price.")
     if any(price["recurring"] is None or not price["active"] for price, _ in priced):
         raise invalid("items", "A subscription takes active recurring prices only.")
-    every = {(price["recurring"]["interval"], price["recurring"]["interval_count"]) for price, _ in priced}
-    if every - {("month", 1)}:
-        raise invalid("items", "This stand-in has subscriptions by the single month only.")
     if len({price["currency"] for price, _ in priced}) > 1:
         raise invalid("items", "All prices on a subscription must have the same `currency`.")
     if any(quantity < 1 for _, quantity in priced):

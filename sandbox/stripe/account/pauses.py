@@ -2,7 +2,7 @@
 
 import copy
 
-from sandbox.stripe.account.charges import Charge, Charges, in_advance, is_metered, period, rest
+from sandbox.stripe.account.charges import Charge, Charges, bounds_of, in_advance, is_metered, period, rest
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.invoices import Invoices
 from sandbox.stripe.account.lifecycle import Lifecycle
@@ -47,9 +47,10 @@ class Pauses:
             usage.freeze()
         costs: list[Charge] = [*used] if bills_usage else []
         if unused_from != "none":
-            since = now if unused_from == "now" else bounds[0]
             costs += [
-                rest(item, since, bounds, sign=-1) for item in subscription["items"]["data"] if not is_metered(item)
+                rest(item, now if unused_from == "now" else bounds_of(item)[0], sign=-1)
+                for item in subscription["items"]["data"]
+                if not is_metered(item)
             ]
         if invoices:
             costs = [*self._charges.take_pending(subscription), *costs]
@@ -71,21 +72,22 @@ class Pauses:
             )
         before, now = copy.deepcopy(subscription), self._state.now
         subscription.update(status="active", status_details=None)
-        for item in subscription["items"]["data"]:
+        items: list[Object] = subscription["items"]["data"]
+        for item in items:
             if is_metered(item):
                 self._charges.book(subscription).open_since[item["id"]] = now
         costs: list[Charge] = []
         if from_now:
             subscription["billing_cycle_anchor"] = now
-            self._subscriptions.move(subscription, now)
-            costs = in_advance(subscription)
+            self._subscriptions.move(subscription, items, now)
+            costs = in_advance(items)
         else:
             anchor = instant(subscription["billing_cycle_anchor"])
-            start, _ = period_at(anchor, instant(now))
-            self._subscriptions.move(subscription, int(start.timestamp()))
+            for item in items:
+                start, _ = period_at(anchor, instant(now), item["price"]["recurring"])
+                self._subscriptions.move(subscription, [item], int(start.timestamp()))
             if proration != "none":
-                bounds, items = period(subscription), subscription["items"]["data"]
-                costs = [rest(item, now, bounds) for item in items if not is_metered(item)]
+                costs = [rest(item, now) for item in items if not is_metered(item)]
         if from_now or (proration == "always_invoice"):
             costs = [*self._charges.take_pending(subscription), *costs]
             bounds = period(subscription)

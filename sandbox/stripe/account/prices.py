@@ -20,10 +20,11 @@ class Share:
     tier: int
     quantity: Decimal
     unit: Decimal
+    flat: Decimal = Decimal(0)
 
     @property
     def cents(self) -> int:
-        return int((self.quantity * self.unit).quantize(Decimal(1), ROUND_HALF_UP))
+        return sum(int(part.quantize(Decimal(1), ROUND_HALF_UP)) for part in (self.quantity * self.unit, self.flat))
 
 
 def shares(quantity: Decimal, price: Object, tiers: list[Object] | None) -> list[Share]:
@@ -36,7 +37,8 @@ def shares(quantity: Decimal, price: Object, tiers: list[Object] | None) -> list
         top = quantity if tier["up_to"] is None else min(quantity, Decimal(tier["up_to"]))
         if position > 1 and top <= below:
             break
-        parts.append(Share(position, top - below, Decimal(tier["unit_amount_decimal"])))
+        flat = Decimal(tier["flat_amount_decimal"] or 0)
+        parts.append(Share(position, top - below, Decimal(tier["unit_amount_decimal"] or 0), flat))
         below = top
     return parts
 
@@ -139,20 +141,25 @@ def read_tiers(params: Params) -> list[Object]:
         last = position == len(rows) - 1
         if (up_to == "inf") != last:
             raise invalid("tiers", "The last tier, and only that, must have up_to=inf.")
-        unit_amount, unit_amount_decimal = read_amount(row)
+        flat = row.whole("flat_amount")
+        unit_amount, unit_amount_decimal = (0, "0") if flat is not None and not _has_amount(row) else read_amount(row)
         end = None if last else row.whole("up_to")
         row.refuse_unread()
-        tiers.append(tier(end, unit_amount, unit_amount_decimal))
+        tiers.append(tier(end, unit_amount, unit_amount_decimal, flat))
     ends = [each["up_to"] for each in tiers[:-1]]
     if not tiers or ends != sorted(set(ends)) or any(end <= 0 for end in ends):
         raise invalid("tiers", "Tiers need rising ends above 0.")
     return tiers
 
 
-def tier(up_to: int | None, unit_amount: int | None, unit_amount_decimal: str) -> Object:
+def _has_amount(params: Params) -> bool:
+    return "unit_amount" in params or "unit_amount_decimal" in params
+
+
+def tier(up_to: int | None, unit_amount: int | None, unit_amount_decimal: str, flat: int | None = None) -> Object:
     return {
-        "flat_amount": None,
-        "flat_amount_decimal": None,
+        "flat_amount": flat,
+        "flat_amount_decimal": None if flat is None else str(flat),
         "unit_amount": unit_amount,
         "unit_amount_decimal": unit_amount_decimal,
         "up_to": up_to,

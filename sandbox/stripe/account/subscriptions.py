@@ -2,16 +2,27 @@
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sandbox.stripe.account.charges import Charge, Charges, Flat, in_advance, is_metered, period, unused
+from sandbox.stripe.account.charges import (
+    Charge,
+    Charges,
+    Flat,
+    bounds_of,
+    in_advance,
+    is_metered,
+    last_end,
+    period,
+    unused,
+)
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.invoices import Invoices
 from sandbox.stripe.account.items import Priced, twice
 from sandbox.stripe.account.lifecycle import ENDED, RENEWING, Lifecycle
 from sandbox.stripe.account.payments import Payments
-from sandbox.stripe.account.periods import boundary, next_boundary
+from sandbox.stripe.account.periods import boundary, next_boundary, period_at
+from sandbox.stripe.account.reductions import redeem
 from sandbox.stripe.account.state import Object, State, instant
 from sandbox.stripe.account.trials import Trials
 from sandbox.stripe.api.errors import no_such
@@ -39,6 +50,8 @@ class NewSubscription:
     missing_payment_method: str = "create_invoice"
     """What the trial's end does where there is no payment method: ``create_invoice``, ``cancel`` or ``pause``."""
     billing_mode: str = "flexible"
+    coupons: list[str] = field(default_factory=list)
+    tax_rates: list[Object] = field(default_factory=list)
 
 
 class Subscriptions:
@@ -69,14 +82,17 @@ class Subscriptions:
         subscription = new_subscription(new.customer, currency, new.metadata, new.start, self._state.now)
         if new.billing_mode == "classic":
             subscription["billing_mode"] = {"flexible": None, "type": "classic", "updated_at": None}
+        subscription["discounts"] = redeem(self._state, new.coupons, subscription)
+        subscription["default_tax_rates"] = copy.deepcopy(new.tax_rates)
         if new.anchor is not None:
             subscription["billing_cycle_anchor"] = new.anchor
         if new.trial_end is not None:
             self._trials.begin(subscription, new.trial_end)
         subscription["trial_settings"]["end_behavior"]["missing_payment_method"] = new.missing_payment_method
-        bounds = (new.start, new.trial_end or self._period_end(subscription, new.start))
         for price, quantity in new.priced:
-            self.add_item(subscription, price, quantity, bounds)
+            end = new.trial_end or self._period_end(subscription, price, new.start)
+            self._add(subscription, price, quantity, (new.start, end))
+        bounds = period(subscription)
         self._state.subscriptions[subscription["id"]] = subscription
         charges = self._first_charges(subscription, new)
         owes = sum(charge.cents for charge in charges if isinstance(charge, Flat)) > 0
@@ -105,25 +121,42 @@ class Subscriptions:
         if new.trial_end is not None:
             return self._trials.free_of_charge(subscription)
         if new.anchor is None:
-            return in_advance(subscription)
+            return in_advance(subscription["items"]["data"])
         if not new.prorates:
             return []
-        whole = (int(boundary(instant(new.anchor), -1).timestamp()), new.anchor)
-        return [
-            Flat(
-                item["id"],
-                item["price"],
-                item["quantity"],
-                unused(item["price"], item["quantity"], new.start, whole),
-                new.start,
-                new.anchor,
-                proration=True,
-            )
-            for item in subscription["items"]["data"]
-            if not is_metered(item)
-        ]
+        charges: list[Charge] = []
+        for item in subscription["items"]["data"]:
+            price, quantity, end = item["price"], item.get("quantity"), item["current_period_end"]
+            whole = (int(boundary(instant(end), -1, price["recurring"]).timestamp()), end)
+            if not is_metered(item):
+                cents = unused(price, quantity, new.start, whole)
+                charges.append(Flat(item["id"], price, quantity, cents, new.start, end, proration=True))
+        return charges
 
-    def add_item(self, subscription: Object, price: Object, quantity: int, bounds: tuple[int, int]) -> Object:
+    def add_item(self, subscription: Object, price: Object, quantity: int) -> Object:
+        """A new item in the period of those of its interval, or the one that the anchor gives it."""
+        return self._add(subscription, price, quantity, self._bounds(subscription, price))
+
+    def reprice(self, subscription: Object, item: Object, price: Object) -> None:
+        """Put a price on an item; one of another interval brings its own period."""
+        other = interval(item["price"]) != interval(price)
+        item["price"] = price
+        if other:
+            apart = {**subscription, "items": {"data": [it for it in subscription["items"]["data"] if it is not item]}}
+            start, end = self._bounds(apart, price)
+            item.update(current_period_start=start, current_period_end=end)
+
+    def _bounds(self, subscription: Object, price: Object) -> tuple[int, int]:
+        if subscription["status"] == "trialing":
+            return period(subscription)
+        for item in subscription["items"]["data"]:
+            if interval(item["price"]) == interval(price):
+                return bounds_of(item)
+        anchor = instant(subscription["billing_cycle_anchor"])
+        start, end = period_at(anchor, instant(self._state.now), price["recurring"])
+        return int(start.timestamp()), int(end.timestamp())
+
+    def _add(self, subscription: Object, price: Object, quantity: int, bounds: tuple[int, int]) -> Object:
         """A new item, whose usage, if it is metered, counts from the period's start."""
         if any(item["price"]["id"] == price["id"] for item in subscription["items"]["data"]):
             raise twice(price)
@@ -135,12 +168,12 @@ class Subscriptions:
         subscription["items"]["data"].append(item)
         return item
 
-    def _period_end(self, subscription: Object, start: int) -> int:
+    def _period_end(self, subscription: Object, price: Object, start: int) -> int:
         anchor = instant(subscription["billing_cycle_anchor"])
-        return int(next_boundary(anchor, instant(start)).timestamp())
+        return int(next_boundary(anchor, instant(start), price["recurring"]).timestamp())
 
     def renew_later(self, subscription: Object) -> None:
-        """Let the current period end on the timeline."""
+        """Let the current period that ends first end on the timeline."""
         end = period(subscription)[1]
         self._state.timeline.at(
             instant(end), functools.partial(self._renew_in_time, subscription["id"], end), stop=True
@@ -156,7 +189,8 @@ class Subscriptions:
         if subscription["status"] not in RENEWING or bounds[1] != end:
             return
         before = copy.deepcopy(subscription)
-        charges, grace = self._charges.in_arrears(subscription, end), self._invoices.grace(subscription)
+        ending = None if ends_by(subscription, end) else due(subscription, end)
+        charges, grace = self._charges.in_arrears(subscription, end, ending), self._invoices.grace(subscription)
         behavior = "create_invoice"
         if subscription["status"] == "trialing":
             self._trials.waive(charges)
@@ -170,16 +204,17 @@ class Subscriptions:
         if subscription["status"] == "trialing":
             subscription["status"] = "active"
         self.on_renewal(subscription, end)
-        self.move(subscription, end)
-        charges += in_advance(subscription)
+        renewed = due(subscription, end)
+        self.move(subscription, renewed, end)
+        charges += in_advance(renewed)
         self._invoices.draft(subscription, charges, reason="subscription_cycle", period=bounds, grace_seconds=grace)
         self._events.emit_change("customer.subscription.updated", before, subscription)
         self.renew_later(subscription)
 
-    def move(self, subscription: Object, start: int) -> None:
-        """Begin the period at ``start``, on all items."""
-        end = self._period_end(subscription, start)
-        for item in subscription["items"]["data"]:
+    def move(self, subscription: Object, items: Sequence[Object], start: int) -> None:
+        """Begin the period of these items at ``start``."""
+        for item in items:
+            end = self._period_end(subscription, item["price"], start)
             item.update(current_period_start=start, current_period_end=end)
 
     def cancel(self, subscription: Object, *, invoice_now: bool) -> None:
@@ -201,7 +236,7 @@ class Subscriptions:
             return
         subscription.update(
             cancel_at_period_end=cancels,
-            cancel_at=period(subscription)[1] if cancels else None,
+            cancel_at=last_end(subscription) if cancels else None,
             canceled_at=self._state.now if cancels else None,
         )
         subscription["cancellation_details"]["reason"] = "cancellation_requested" if cancels else None
@@ -216,7 +251,7 @@ class Subscriptions:
     def end_in_portal(self, subscription: Object) -> None:
         """As a customer's click on "Cancel": it ends when the latest of its items' periods does."""
         before = copy.deepcopy(subscription)
-        self.set_cancel_at(subscription, max(item["current_period_end"] for item in subscription["items"]["data"]))
+        self.set_cancel_at(subscription, last_end(subscription))
         self._events.emit_change("customer.subscription.updated", before, subscription)
 
     def schedule_end(self, subscription: Object) -> None:
@@ -245,7 +280,17 @@ class Subscriptions:
 def ends_by(subscription: Object, end: int) -> bool:
     """Whether it is to end with the period that ends at ``end``."""
     at = subscription["cancel_at"]
-    return bool(subscription["cancel_at_period_end"] or (at is not None and at <= end))
+    return at is not None and at <= end
+
+
+def due(subscription: Object, end: int) -> list[Object]:
+    """Its items whose period ends by then."""
+    return [item for item in subscription["items"]["data"] if item["current_period_end"] <= end]
+
+
+def interval(price: Object) -> tuple[str, int]:
+    """How long a price's periods are."""
+    return price["recurring"]["interval"], price["recurring"]["interval_count"]
 
 
 def _nothing(_: Object, __: int) -> None:

@@ -74,7 +74,17 @@ def _old_invoice(old: Object) -> None:
         subscription_details={"metadata": details["metadata"]},
         tax=None,
     )
-    old.pop("total_taxes")
+    old["total_tax_amounts"] = [_old_tax(tax) for tax in old.pop("total_taxes")]
+
+
+def _old_tax(tax: Object) -> Object:
+    return {
+        "amount": tax["amount"],
+        "inclusive": tax["tax_behavior"] == "inclusive",
+        "tax_rate": tax["tax_rate_details"]["tax_rate"],
+        "taxability_reason": tax["taxability_reason"],
+        "taxable_amount": tax["taxable_amount"],
+    }
 
 
 def _old_line(line: Object, day: str, prices: Mapping[str, Object]) -> None:
@@ -85,7 +95,7 @@ def _old_line(line: Object, day: str, prices: Mapping[str, Object]) -> None:
     details = line.pop("parent")["subscription_item_details"]
     price = prices[line.pop("pricing")["price_details"]["price"]]
     line.pop("subtotal")
-    line.pop("taxes")
+    taxes = [_old_tax(tax) for tax in line.pop("taxes")]
     line.update(
         plan=old_plan(price),
         price=price,
@@ -93,7 +103,7 @@ def _old_line(line: Object, day: str, prices: Mapping[str, Object]) -> None:
         proration_details=details["proration_details"],
         subscription=details["subscription"],
         subscription_item=details["subscription_item"],
-        tax_amounts=[],
+        tax_amounts=taxes,
         tax_rates=[],
         type="subscription",
     )

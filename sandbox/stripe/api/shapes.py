@@ -176,9 +176,9 @@ def new_invoice(subscription: Object, *, reason: str, period: tuple[int, int], n
         "created": now,
         "currency": subscription["currency"],
         "customer": subscription["customer"],
-        "default_tax_rates": [],
+        "default_tax_rates": copy.deepcopy(subscription["default_tax_rates"]),
         "description": None,
-        "discounts": [],
+        "discounts": list(subscription["discounts"]),
         "due_date": None,
         "effective_at": None,
         "ending_balance": None,
@@ -198,6 +198,9 @@ def new_invoice(subscription: Object, *, reason: str, period: tuple[int, int], n
         },
         "period_end": period[1],
         "period_start": period[0],
+        "post_payment_credit_notes_amount": 0,
+        "pre_payment_credit_notes_amount": 0,
+        "starting_balance": 0,
         "status": "draft",
         "status_details": {"uncollectible": None},
         "status_transitions": {
@@ -206,5 +209,6 @@ def new_invoice(subscription: Object, *, reason: str, period: tuple[int, int], n
             "paid_at": None,
             "voided_at": None,
         },
+        "total_discount_amounts": [],
         "total_taxes": [],
     }

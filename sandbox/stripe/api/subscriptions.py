@@ -8,9 +8,10 @@ from sandbox.stripe.account.billing import Billing
 from sandbox.stripe.account.items import check_priced, read_changes, read_priced
 from sandbox.stripe.account.lifecycle import ENDED, refuse_if_ended
 from sandbox.stripe.account.periods import boundary
+from sandbox.stripe.account.reductions import redeem
 from sandbox.stripe.account.schedules import refuse_direct_ending
 from sandbox.stripe.account.state import Object, instant
-from sandbox.stripe.account.subscriptions import NewSubscription
+from sandbox.stripe.account.subscriptions import NewSubscription, interval
 from sandbox.stripe.api.door import Call, Door
 from sandbox.stripe.api.errors import invalid, missing
 from sandbox.stripe.api.lists import check_customer, created_filter, found, paged
@@ -85,9 +86,17 @@ class SubscriptionsApi:
             self._trial_end(params),
             _missing_payment_method(params),
             _billing_mode(params),
+            _coupons(params) or [],
+            self._tax_rates(params) or [],
         )
         params.refuse_unread()
         return self.add(new)
+
+    def _tax_rates(self, params: Params) -> list[Object] | None:
+        if params.raw("default_tax_rates") == "":
+            return []
+        rates = params.texts("default_tax_rates")
+        return [found(self._state.tax_rates, "tax_rate", each, "default_tax_rates") for each in rates] or None
 
     def _trial_end(self, params: Params) -> int | None:
         """``trial_end`` or ``trial_period_days``; None: there is no trial."""
@@ -109,13 +118,18 @@ class SubscriptionsApi:
         """Check what concerns more than one parameter, and make it."""
         check_customer(self._state, new.customer)
         check_priced(new.priced)
+        intervals = {interval(price) for price, _ in new.priced}
+        if len(intervals) > 1 and new.billing_mode == "classic":
+            raise invalid("items", "Prices of several intervals need the billing mode `flexible`.")
         now = self._state.now
         if new.trial_end is not None and (new.anchor is not None or new.start != now):
             raise invalid("trial_end", "This stand-in starts a trial now, and the billing cycle with the trial's end.")
         if new.start > now:
             raise invalid("backdate_start_date", "backdate_start_date must be in the past.")
         if new.anchor is not None:
-            latest = int(boundary(instant(new.start), 1).timestamp())
+            latest = min(
+                int(boundary(instant(new.start), 1, price["recurring"]).timestamp()) for price, _ in new.priced
+            )
             if new.anchor <= now:
                 raise invalid("billing_cycle_anchor", "billing_cycle_anchor must be in the future.")
             if new.anchor > latest:
@@ -139,6 +153,7 @@ class SubscriptionsApi:
         changes = read_changes(self._state, params.rows("items"))
         proration = params.choice("proration_behavior", *PRORATIONS) or "create_prorations"
         from_now = read_from_now(params)
+        coupons, tax_rates = _coupons(params), self._tax_rates(params)
         clears = params.raw("pause_collection") == ""
         pause = None if clears else params.below("pause_collection")
         behavior = None if pause is None else pause.choice("behavior", *PAUSES)
@@ -149,7 +164,7 @@ class SubscriptionsApi:
             pause.refuse_unread()
         params.refuse_unread()
         ends = cancels is not None or cancel_at is not None
-        if changes or clears or pause or from_now or ends:
+        if changes or clears or pause or from_now or ends or coupons is not None or tax_rates is not None:
             refuse_if_ended(subscription)
         if ends:
             refuse_direct_ending(subscription)
@@ -159,6 +174,10 @@ class SubscriptionsApi:
         if from_now and subscription["cancel_at"] is not None and not subscription["cancel_at_period_end"]:
             raise invalid("billing_cycle_anchor", "This stand-in moves no period of what ends at an instant.")
         before = copy.deepcopy(subscription)
+        if coupons is not None:
+            subscription["discounts"] = redeem(self._state, coupons, subscription)
+        if tax_rates is not None:
+            subscription["default_tax_rates"] = copy.deepcopy(tax_rates)
         if changes or from_now:
             self._billing.changes.apply(subscription, changes, proration=proration, from_now=from_now)
         subscription["metadata"] = metadata
@@ -239,6 +258,17 @@ def _missing_payment_method(params: Params) -> str:
     if settings is not None:
         settings.refuse_unread()
     return chosen or "create_invoice"
+
+
+def _coupons(params: Params) -> list[str] | None:
+    """The coupons of ``discounts``; an empty string takes all discounts away. None: they stay as they are."""
+    if params.raw("discounts") == "":
+        return []
+    coupons = []
+    for row in params.rows("discounts"):
+        coupons.append(row.required("coupon"))
+        row.refuse_unread()
+    return coupons or None
 
 
 def _billing_mode(params: Params) -> str:

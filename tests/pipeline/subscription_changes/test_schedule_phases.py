@@ -15,8 +15,10 @@ def shop(engine, host, tmp_path):
     with host.fresh(tmp_path) as stripe:
         works, life = on_professional(engine, stripe, tmp_path / "our-clock")
         it = life.subscription
-        it["discounts"] = ["di_of_the_customer"]
-        it["default_tax_rates"] = [{"id": "txr_vat", "object": "tax_rate"}]
+        client = stripe.client.v1
+        coupon = client.coupons.create({"percent_off": 10, "duration": "forever"})
+        vat = client.tax_rates.create({"display_name": "VAT", "percentage": 19, "inclusive": False})
+        client.subscriptions.update(it["id"], {"discounts": [{"coupon": coupon.id}], "default_tax_rates": [vat.id]})
         flat = next(item for item in it["items"]["data"] if item["price"]["recurring"]["usage_type"] == "licensed")
         flat |= {"discounts": ["di_of_the_fee"], "tax_rates": [{"id": "txr_fee"}], "metadata": {"seat": "3"}}
         yield works, life
@@ -48,19 +50,22 @@ def test_58_a_downgrade_sends_the_present_phase_back_whole_and_keeps_what_is_the
     works.change("downgrade", "starter")
     works.follow(life)
     before, after = life.prices["professional"], life.prices["starter"]
+    (discount,), (vat,) = life.stripe.sandbox.state.discounts, life.stripe.sandbox.state.tax_rates
     for phase, prices in zip(phases(life), (before, after), strict=True):
         flat, metered = prices["flat"], prices["metered"]
         assert shown(phase) == (
-            ["di_of_the_customer"],
-            ["txr_vat"],
+            [discount],
+            [vat],
             {flat: ["di_of_the_fee"], metered: []},
             {flat: ["txr_fee"], metered: []},
             {flat: {"seat": "3"}, metered: {}},
         )
     life.stripe.advance(2026, 12, 5, 12, 0)
     works.follow(life)
-    assert life.subscription["discounts"] == ["di_of_the_customer"]
-    assert [each["id"] for each in life.subscription["default_tax_rates"]] == ["txr_vat"]
+    assert life.subscription["discounts"] == [discount]
+    assert [each["id"] for each in life.subscription["default_tax_rates"]] == [vat]
+    assert (invoice := life.stripe.look("invoices")[-1])["total_discount_amounts"][0]["discount"] == discount
+    assert invoice["total_taxes"][0]["tax_rate_details"]["tax_rate"] == vat
 
 
 def test_58_a_schedule_of_somebody_else_is_left_alone_and_named(shop):
