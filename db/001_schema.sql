@@ -1278,5 +1278,81 @@ set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded
 
 UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
 
+-- Running upgrade 0017 -> 0018
+
+set local lock_timeout = '5s';
+
+CREATE TABLE credits (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    business_id BIGINT NOT NULL, 
+    subject TEXT NOT NULL, 
+    invoice_id TEXT, 
+    amount BIGINT NOT NULL, 
+    currency TEXT NOT NULL, 
+    minutes INTEGER NOT NULL, 
+    identifier TEXT NOT NULL, 
+    state TEXT DEFAULT 'planned' NOT NULL, 
+    attempts INTEGER DEFAULT 0 NOT NULL, 
+    server_errors INTEGER DEFAULT 0 NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    answer TEXT, 
+    reason TEXT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    settled_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT credits_pkey PRIMARY KEY (id), 
+    CONSTRAINT credits_amount_check CHECK (amount > 0), 
+    CONSTRAINT credits_state_check CHECK (state in ('planned', 'sending', 'done', 'failed')), 
+    CONSTRAINT credits_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT credits_identifier_key UNIQUE (identifier)
+);
+
+COMMENT ON TABLE credits IS 'outbox: what is given back at Stripe, by a credit note or on a balance; frozen';
+
+COMMENT ON COLUMN credits.subject IS 'of the difference that it settles';
+
+COMMENT ON COLUMN credits.invoice_id IS 'that charged too much; null: none is known';
+
+COMMENT ON COLUMN credits.amount IS 'in the currency''s smallest unit, before discounts and taxes';
+
+COMMENT ON COLUMN credits.minutes IS 'that are given back so; 0: money alone';
+
+COMMENT ON COLUMN credits.identifier IS 'begins the idempotency keys, and stands at Stripe';
+
+COMMENT ON COLUMN credits.attempts IS '429 costs none';
+
+COMMENT ON COLUMN credits.server_errors IS '5xx answers: each makes the next idempotency key a new one';
+
+COMMENT ON COLUMN credits.due_at IS 'not before; while sending, the end of the lease';
+
+COMMENT ON COLUMN credits.reason IS 'what a person said who decided it';
+
+COMMENT ON COLUMN credits.settled_at IS 'machine clock';
+
+CREATE INDEX credits_business_id_idx ON credits (business_id);
+
+CREATE INDEX credits_invoice_id_idx ON credits (invoice_id);
+
+CREATE INDEX credits_due_idx ON credits (due_at) WHERE state in ('planned', 'sending');
+
+create function frozen_credit() returns trigger language plpgsql as $$
+begin
+  if (new.business_id, new.subject, new.invoice_id, new.amount, new.currency, new.minutes, new.identifier)
+     is distinct from
+     (old.business_id, old.subject, old.invoice_id, old.amount, old.currency, old.minutes, old.identifier) then
+    raise exception using message = 'credit ' || old.identifier || ' is frozen: make a new one instead';
+  end if;
+  if new.state <> old.state and old.state in ('done', 'failed') then
+    raise exception using message = 'credit ' || old.identifier || ' is ' || old.state || ' and stays so';
+  end if;
+  return new;
+end $$;
+create trigger frozen before update on credits for each row execute function frozen_credit();;
+
+ALTER TABLE stripe_invoices ADD COLUMN credit_notes JSONB;
+
+COMMENT ON COLUMN stripe_invoices.credit_notes IS 'what was given back of it: id, number, total, the part of its minutes'' lines, whose';
+
+UPDATE alembic_version SET version_num='0018' WHERE alembic_version.version_num = '0017';
+
 COMMIT;
 

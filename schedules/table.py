@@ -29,6 +29,7 @@ TABLE: Final = (
     Entry("stripe.plan-meter-pushes", _MINUTE, "stripe", 120, "few, larger deltas: one unsettled push per business"),
     Entry("stripe.send-meter-pushes", 10, "stripe", 20, "the last push of a period must reach Stripe within its grace"),
     Entry("stripe.send-subscription-changes", 10, "stripe", 20, "people wait for what they changed"),
+    Entry("stripe.send-credits", _MINUTE, "stripe", 120, "what a person has given back is at Stripe within minutes"),
     Entry(
         "stripe.verify-meter-pushes",
         5 * _MINUTE,

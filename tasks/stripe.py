@@ -4,6 +4,8 @@ from datetime import timedelta
 
 import structlog
 
+from pipeline.credits import credit_sending
+from pipeline.credits.credit_states import CreditState
 from pipeline.meter import push_planning, push_sending, sum_comparison, unknown_pushes
 from pipeline.meter.push_states import PushState
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
@@ -72,6 +74,16 @@ def send_subscription_changes() -> None:
     if counts:
         log.info("sent-subscription-changes", **counts)
     if counts[ChangeState.DONE]:
+        follow_ups.send({"stripe.refresh"})
+
+
+@app.task(name="stripe.send-credits")
+def send_credits() -> None:
+    """Send the credits that are due."""
+    counts = credit_sending.send_due_credits(engine(), StripeApi(load(StripeSettings)), business_clock().now())
+    if counts:
+        log.info("sent-credits", **counts)
+    if counts[CreditState.DONE]:
         follow_ups.send({"stripe.refresh"})
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -75,6 +75,46 @@ class MeterPush(Base):
     accepted_at: Mapped[datetime | None] = mapped_column(
         comment="business clock: Stripe's answer came then; in a draft's last moment it may be on no invoice"
     )
+
+
+class Credit(Base):
+    """One amount that is given back at Stripe. States:
+
+    planned   to be sent when due (way out: sending)
+    sending   handed to a worker until due_at (way out: done, failed, planned again)
+    done      Stripe has it, as ``answer`` says
+    failed    Stripe refused it for good; its words are in ``answer``
+    """
+
+    __tablename__ = "credits"
+    __table_args__ = (
+        CheckConstraint(one_of("state", "planned", "sending", "done", "failed"), name="state"),
+        CheckConstraint("amount > 0", name="amount"),
+        Index("credits_due_idx", "due_at", postgresql_where=text("state in ('planned', 'sending')")),
+        Index("credits_invoice_id_idx", "invoice_id"),
+        {"comment": "outbox: what is given back at Stripe, by a credit note or on a balance; frozen"},
+    )
+
+    id: Mapped[Id]
+    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    subject: Mapped[str] = mapped_column(comment="of the difference that it settles")
+    invoice_id: Mapped[str | None] = mapped_column(comment="that charged too much; null: none is known")
+    amount: Mapped[int] = mapped_column(
+        BigInteger, comment="in the currency's smallest unit, before discounts and taxes"
+    )
+    currency: Mapped[str]
+    minutes: Mapped[int] = mapped_column(comment="that are given back so; 0: money alone")
+    identifier: Mapped[str] = mapped_column(unique=True, comment="begins the idempotency keys, and stands at Stripe")
+    state: Mapped[str] = mapped_column(server_default=text("'planned'"))
+    attempts: Mapped[int] = mapped_column(server_default=text("0"), comment="429 costs none")
+    server_errors: Mapped[int] = mapped_column(
+        server_default=text("0"), comment="5xx answers: each makes the next idempotency key a new one"
+    )
+    due_at: Mapped[MachineInstant] = mapped_column(comment="not before; while sending, the end of the lease")
+    answer: Mapped[str | None]
+    reason: Mapped[str] = mapped_column(comment="what a person said who decided it")
+    created_at: Mapped[Instant]
+    settled_at: Mapped[datetime | None] = mapped_column(comment="machine clock")
 
 
 class StripeSum(Base):

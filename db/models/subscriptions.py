@@ -119,6 +119,10 @@ class StripeInvoice(Base):
         JSONB(none_as_null=True),
         comment="its lines: for what, price, quantity, amount, whether a proration; the first 250",
     )
+    credit_notes: Mapped[list[Any] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="what was given back of it: id, number, total, the part of its minutes' lines, whose",
+    )
 
 
 class StripeInvoiceLine(Base):

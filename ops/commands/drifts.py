@@ -13,6 +13,8 @@ from sqlalchemy import Connection
 from ops.commands.database import choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.closing import invoice_settlement
+from pipeline.credits import credit_requests
+from pipeline.credits.credit_requests import CREDITABLE
 from pipeline.reading.drifts import KeptDrift, open_drifts, read_drift
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
@@ -90,6 +92,14 @@ def resolve(
             help="Of late-minutes, lost-usage, under-billed: bill the minutes in the open period, not write them off.",
         ),
     ] = False,
+    credit: Annotated[
+        bool,
+        typer.Option(
+            "--credit",
+            help="Of credit-due, over-billed, and unbillable corrections: give the amount back at Stripe, by a credit"
+            " note or on the customer's balance.",
+        ),
+    ] = False,
 ) -> None:
     """Resolve a difference by hand; held late minutes, and those that no invoice bills, are written off so.
 
@@ -101,6 +111,12 @@ def resolve(
         drift = _find(connection, drift_id)
         if drift.resolved_at is not None:
             raise WrongError(f"difference {drift_id} was resolved on {shown(drift.resolved_at)} UTC already")
+        if carry and credit:
+            raise WrongError("--carry bills minutes, --credit gives money back: choose one")
+        if credit and (drift.kind not in CREDITABLE or drift.business_id is None):
+            raise WrongError(
+                f"difference {drift_id} is {drift.kind}: only {', '.join(sorted(CREDITABLE))} can be credited"
+            )
         if carry and not _can_be_carried(drift):
             raise WrongError(
                 f"difference {drift_id} is {drift.kind} of {drift.subject}: only late-minutes, lost-usage and"
@@ -108,7 +124,19 @@ def resolve(
             )
         if drift.business_id is not None:
             lock_businesses(connection, [drift.business_id])
-            _follow(connection, drift, carry=carry, now=now, note=note)
+            if credit:
+                with _no_record():
+                    credit_requests.request_credit(
+                        connection,
+                        drift.business_id,
+                        drift.kind,
+                        drift.subject,
+                        drift.evidence,
+                        note,
+                        now,
+                    )
+            else:
+                _follow(connection, drift, carry=carry, now=now, note=note)
         drifts.resolve_by_hand(connection, drift.id, now, note)
     say(f"Resolved difference {drift_id} ({drift.kind}, {drift.subject}).")
 

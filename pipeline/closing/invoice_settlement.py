@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from pipeline.closing import carried_worth
+from pipeline.credits import given_back
 from pipeline.meter import push_states
 from pipeline.meter.push_sending import mark_sent
 from pipeline.meter.push_states import PUSH_COLUMNS, push_of
@@ -182,6 +183,8 @@ def _settle(connection: Connection, record: Any, now: datetime) -> None:
         charged = record.metered_quantity if explained else record.minutes
         carried_worth.compare(connection, record.id, record.business_id, charged, record.invoice_id, now)
     record_figures.set_invoiced(connection, record.id, record.metered_quantity, record.invoice_id, now)
+    if record.invoice_id is not None:
+        given_back.lower_due(connection, record.business_id, record.invoice_id, now)
     for answered in (DriftKind.NO_INVOICE, DriftKind.UNUSABLE_INVOICE):
         drifts.resolve(connection, answered, f"record:{record.id}", now)
 

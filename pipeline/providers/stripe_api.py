@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import stripe
 
+from pipeline.providers.stripe_fields import credited_cents
 from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.shared.settings import StripeSettings
 
@@ -143,6 +144,27 @@ class StripeApi:
     def update_invoice(self, invoice: str, params: Mapping[str, Any], idempotency_key: str) -> Json:
         return self._request("post", f"/v1/invoices/{_path(invoice)}", params, idempotency_key)
 
+    def list_credit_notes(self, invoice: str) -> list[Json]:
+        """All credit notes of an invoice, void ones too, newest first."""
+        return list(self._pages("/v1/credit_notes", {"invoice": invoice}))
+
+    def preview_credit_note(self, wanted: Mapping[str, Any]) -> Json:
+        """What this credit note would come to, with taxes and discounts, and how much of it has been paid."""
+        return self._request("get", "/v1/credit_notes/preview", wanted)
+
+    def create_credit_note(self, wanted: Mapping[str, Any], idempotency_key: str) -> Json:
+        """Give lines of a final invoice back."""
+        return self._request("post", "/v1/credit_notes", wanted, idempotency_key)
+
+    def list_balance_transactions(self, customer: str) -> list[Json]:
+        """All that was booked on a customer's balance, newest first."""
+        return list(self._pages(f"/v1/customers/{_path(customer)}/balance_transactions", {}))
+
+    def create_balance_transaction(self, customer: str, wanted: Mapping[str, Any], idempotency_key: str) -> Json:
+        """Book on a customer's balance; an amount below zero lowers the next invoice."""
+        path = f"/v1/customers/{_path(customer)}/balance_transactions"
+        return self._request("post", path, wanted, idempotency_key)
+
     def list_drafts(self, subscription: str) -> list[Json]:
         return list(self._pages("/v1/invoices", {"subscription": subscription, "status": InvoiceStatus.DRAFT}))
 
@@ -169,13 +191,13 @@ class StripeApi:
         return self._request("get", f"/v1/customers/{_path(customer)}")
 
     def get_invoice(self, invoice: str) -> Json:
-        """An invoice with all its lines."""
-        return self._with_all_lines(self._request("get", f"/v1/invoices/{_path(invoice)}"))
+        """An invoice with all its lines, and its ``credit_notes`` where it has any."""
+        return self._whole_invoice(self._request("get", f"/v1/invoices/{_path(invoice)}"))
 
     def list_invoices(self, subscription: str, *, limit: int) -> list[Json]:
-        """The newest invoices of a subscription, each with all its lines."""
+        """The newest invoices of a subscription, each with all its lines, and ``credit_notes`` where it has any."""
         listed = self._request("get", "/v1/invoices", {"subscription": subscription, "limit": limit})
-        return [self._with_all_lines(invoice) for invoice in listed["data"]]
+        return [self._whole_invoice(invoice) for invoice in listed["data"]]
 
     def get_price(self, price: str) -> Json:
         """A price with its product, whose metadata may name the plan, and its tiers in each of its currencies."""
@@ -204,6 +226,10 @@ class StripeApi:
 
     def webhook_endpoints(self) -> list[Json]:
         return list(self._pages("/v1/webhook_endpoints", {}))
+
+    def _whole_invoice(self, invoice: Json) -> Json:
+        notes = self.list_credit_notes(invoice["id"]) if credited_cents(invoice) else []
+        return self._with_all_lines(invoice) | {"credit_notes": notes}
 
     def _with_all_lines(self, invoice: Json) -> Json:
         lines = invoice["lines"]

@@ -12,7 +12,14 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from pipeline.providers.stripe_words import ACTIVE_METER, InvoiceStatus, SubscriptionStatus, UsageType
+from pipeline.providers.stripe_words import (
+    ACTIVE_METER,
+    CREDIT_MARK,
+    VOID_NOTE,
+    InvoiceStatus,
+    SubscriptionStatus,
+    UsageType,
+)
 
 #: Ids are ASCII without blanks; those of old plans were chosen by people.
 _IDENTIFIER = re.compile(r"[\x21-\x7e]{1,255}")
@@ -376,6 +383,44 @@ class Line:
     amount_cents: int = 0
     description: str = ""
     proration: bool = False
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditNote:
+    """What was given back of an invoice: in all, and of each of its lines before discounts and taxes."""
+
+    id: str
+    number: str | None
+    total_cents: int
+    lines: tuple[tuple[str, int], ...]
+    credit: str | None
+    """The identifier of our own."""
+
+
+def read_credit_note(note: Any) -> CreditNote | None:
+    """A credit note; None for a void one, which gives nothing back."""
+    note_id = identifier(note)
+    if note_id is None or below(note, "status") == VOID_NOTE:
+        return None
+    credit = below(note, "metadata", CREDIT_MARK)
+    return CreditNote(
+        id=note_id,
+        number=_text(below(note, "number")),
+        total_cents=whole(below(note, "total")) or 0,
+        lines=tuple(
+            (line_id, whole(row.get("amount")) or 0)
+            for row in rows(below(note, "lines"))
+            if (line_id := identifier(row.get("invoice_line_item"))) is not None
+        ),
+        credit=credit if isinstance(credit, str) else None,
+    )
+
+
+def credited_cents(invoice: Any) -> int:
+    """What the credit notes of an invoice come to, as it says itself."""
+    parts = ("pre_payment_credit_notes_amount", "post_payment_credit_notes_amount")
+    return sum(whole(below(invoice, name)) or 0 for name in parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,6 +446,9 @@ class Invoice:
     tax_cents: int = 0
     """That is added to the lines; what they include already is not in it."""
     discount_cents: int = 0
+    credited_cents: int = 0
+    credit_notes: tuple[CreditNote, ...] | None = None
+    """None: they are not shown with it."""
 
 
 def read_invoice(invoice: Any) -> Invoice | None:
@@ -433,6 +481,12 @@ def read_invoice(invoice: Any) -> Invoice | None:
         total_cents=whole(invoice.get("total")),
         tax_cents=_added_tax(invoice),
         discount_cents=sum(whole(below(row, "amount")) or 0 for row in _list(invoice.get("total_discount_amounts"))),
+        credited_cents=credited_cents(invoice),
+        credit_notes=tuple(
+            note for row in _list(invoice["credit_notes"]) if (note := read_credit_note(row)) is not None
+        )
+        if "credit_notes" in invoice
+        else None,
     )
 
 
@@ -464,6 +518,7 @@ def read_line(row: Mapping[str, Any]) -> Line | None:
         end=end,
         amount_cents=whole(row.get("amount")) or 0,
         description=_text(row.get("description")) or "",
+        id=identifier(row),
         proration=row.get("proration") is True
         or any(below(of, "proration") is True for of in _details(row.get("parent"))),
     )

@@ -42,6 +42,11 @@ class UsageType(StrEnum):
     LICENSED = "licensed"
 
 
+#: The key in ``metadata`` by which our own credits are known.
+CREDIT_MARK: Final = "altiora_credit"
+#: ``status`` of a credit note that was taken back; the other is "issued".
+VOID_NOTE: Final = "void"
+
 #: ``status`` of a meter that takes events; the other is "inactive".
 ACTIVE_METER: Final = "active"
 

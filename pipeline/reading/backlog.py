@@ -41,16 +41,19 @@ from (
     select 8, 'changes-unsent', count(*), min(due_at), now()
     from subscription_changes where state in ('planned', 'sending') and due_at <= now()
     union all
-    select 9, 'records-due', count(*), min(period_end), %(business_now)s::timestamptz
+    select 9, 'credits-unsent', count(*), min(due_at), now()
+    from credits where state in ('planned', 'sending') and due_at <= now()
+    union all
+    select 10, 'records-due', count(*), min(period_end), %(business_now)s::timestamptz
     from usage_records where state = 'open' and period_end <= %(business_now)s::timestamptz
     union all
-    select 10, 'records-closing', count(*), min(period_end), %(business_now)s::timestamptz
+    select 11, 'records-closing', count(*), min(period_end), %(business_now)s::timestamptz
     from usage_records where state = 'closing'
     union all
-    select 11, 'drifts', count(*), min(found_at), %(business_now)s::timestamptz
+    select 12, 'drifts', count(*), min(found_at), %(business_now)s::timestamptz
     from drifts where resolved_at is null
     union all
-    select 12, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
+    select 13, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
     from ({SOURCES_SQL}) as source where silent > normal
 ) as backlog (place, kind, count, oldest, reference)
 order by place
@@ -63,6 +66,7 @@ LIMITS = {
     "refreshes": 600,  # Stripe or Twilio may be away for a while
     "pushes-unsent": 600,
     "changes-unsent": 600,
+    "credits-unsent": 600,
     "records-due": 3_600,  # an invoice's grace is an hour: a close that starts later misses it
     "records-closing": 96 * 3_600,  # the longest grace is 72 h
     "silent-sources": 0,  # only those are counted that are silent for longer than is normal

@@ -37,7 +37,7 @@ order by r.business_id, r.period_start
 """  # noqa: S608 - put together from fragments of ours
 
 _INVOICES = """
-select i.id, i.number, i.status, i.currency, i.charges, i.discount_cents, i.tax_cents, i.total_cents,
+select i.id, i.number, i.status, i.currency, i.charges, i.credit_notes, i.discount_cents, i.tax_cents, i.total_cents,
        i.amount_due_cents,
        array(select l.price_id from stripe_invoice_lines l where l.invoice_id = i.id) as minutes_prices,
        array(select p.id from stripe_prices p
@@ -70,6 +70,14 @@ class InvoiceCharge:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenBack:
+    """A credit note of an invoice; the amount has its tax and discount."""
+
+    number: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
 class PeriodInvoice:
     """The invoice with the minutes of a period: it bills that period's minutes and the next one's fee."""
 
@@ -85,6 +93,8 @@ class PeriodInvoice:
     """None: not told yet."""
     amount_due: int
     """The total less the customer's balance."""
+    given_back: list[GivenBack]
+    """By credit notes, ours or somebody else's; the total stays."""
 
     @property
     def adds_up(self) -> bool:
@@ -146,6 +156,7 @@ def _invoices(connection: Connection, ids: Collection[str]) -> dict[str, PeriodI
             tax=row.tax_cents or 0,
             total=row.total_cents,
             amount_due=row.amount_due_cents,
+            given_back=[GivenBack(note["number"] or note["id"], note["total"]) for note in row.credit_notes or ()],
         )
     return found
 

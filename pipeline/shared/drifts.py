@@ -79,14 +79,19 @@ class DriftKind(StrEnum):
     OVER_BILLED = (
         "over-billed",
         "record",
-        "find out who else wrote to the meter or edited the draft; give the difference back, and resolve it",
+        "find out who else wrote to the meter or edited the draft; `altiora drifts resolve ID --credit` gives it back",
     )
     UNDER_BILLED = (
         "under-billed",
         "record",
         "find out why the invoice has less; `altiora drifts resolve ID --carry` bills the minutes in the open period",
     )
-    CREDIT_DUE = "credit-due", "record", "give the amount back, and resolve it"
+    CREDIT_DUE = "credit-due", "record", "`altiora drifts resolve ID --credit` gives the amount back at Stripe"
+    CREDIT_REFUSED = (
+        "credit-refused",
+        "credit",
+        "give the amount back in Stripe's dashboard or by hand, and resolve it",
+    )
     LATE_MINUTES = (
         "late-minutes",
         "record",

@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 from pipeline.businesses.consequences import Consequences
 from pipeline.businesses.service_rules import Matter
 from pipeline.closing import invoice_settlement, period_close
+from pipeline.credits import given_back
 from pipeline.prices import plan_fees
 from pipeline.prices.price_roles import PriceRole
 from pipeline.providers.stripe_fields import Invoice, Subscription
@@ -23,7 +24,7 @@ from pipeline.shared.drifts import DriftKind
 from pipeline.stripe_mirror.customers import SecondCustomerError
 from pipeline.stripe_mirror.invoices import StoredInvoice
 from pipeline.stripe_mirror.subscriptions import StoredSubscription
-from pipeline.usage import record_alignment, unbilled_plans
+from pipeline.usage import record_alignment, records, unbilled_plans
 
 #: The tasks that look at what a period comes to.
 _OF_PERIODS = frozenset({"stripe.plan-meter-pushes", "periods.close-due"})
@@ -144,7 +145,11 @@ def follow_invoice(
         period_close.begin_closing(connection, business_id, invoice.subscription_id, ends, now)
         if invoice.status not in {InvoiceStatus.DRAFT, InvoiceStatus.VOID}:
             invoice_settlement.reconsider(connection, business_id, invoice.subscription_id, ends, now)
+            for start in sorted(stored.billed):  # also where we know of no call: somebody is charged for it
+                records.record_for(connection, business_id, start, now)
         consequences.follow_ups |= _OF_PERIODS
+    if invoice.credit_notes is not None:
+        given_back.lower_due(connection, business_id, invoice.id, now)
     if invoice.status == InvoiceStatus.VOID:
         invoice_settlement.unsettle(connection, business_id, invoice.id, now)
     consequences.service(business_id, Matter.INVOICE, invoice.id, f"invoice {invoice.id} is {invoice.status}")

@@ -46,12 +46,13 @@ class _Look:
 
     kind: str
     object_id: str
+    reason: str
 
     def look(self, connection: Connection, consequences: Consequences) -> None:
         if self.kind == "product":
             prices.product_changed(connection, self.object_id, consequences)
         else:
-            consequences.fetch(self.kind, self.object_id, "meter-errors")
+            consequences.fetch(self.kind, self.object_id, self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,10 @@ def _meaning(type: str, key: str, body: Mapping[str, Any]) -> Snapshot | _Look |
                 if invoice is None
                 else _snapshot(body, dataclasses.replace(invoice, status=InvoiceStatus.VOID))
             )
+        # Occurs when lines of a final invoice are given back, or that is taken back: the invoice has changed so.
+        case "credit_note.created" | "credit_note.updated" | "credit_note.voided":
+            invoice_id = identifier(below(subject, "invoice"))
+            return _UNREADABLE if invoice_id is None else _Look("invoice", invoice_id, "credit-notes")
         # Occurs when a price is made, changed (its metadata may map it to a plan) or deleted.
         case "price.created" | "price.updated" | "price.deleted":
             return _snapshot(body, read_price(subject))
@@ -214,11 +219,11 @@ def _meaning(type: str, key: str, body: Mapping[str, Any]) -> Snapshot | _Look |
         # Occurs when a product changes, whose metadata may map its prices to a plan.
         case "product.created" | "product.updated" | "product.deleted":
             product_id = identifier(subject)
-            return _UNREADABLE if product_id is None else _Look("product", product_id)
+            return _UNREADABLE if product_id is None else _Look("product", product_id, "product-changed")
         # Occurs when Stripe could not use meter events that it had taken: a thin event, whose data must be fetched.
         case "v1.billing.meter.error_report_triggered" | "v1.billing.meter.no_meter_found":
             event_id = identifier(key)
-            return _UNREADABLE if event_id is None else _Look("event", event_id)
+            return _UNREADABLE if event_id is None else _Look("event", event_id, "meter-errors")
         case _:
             return _NOT_NEEDED
 

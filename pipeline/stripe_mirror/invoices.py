@@ -20,18 +20,18 @@ _REPLACE = """
 insert into stripe_invoices
   (id, business_id, stripe_subscription_id, status, billing_reason, created_at, automatically_finalizes_at,
    finalized_at, attempt_count, amount_due_cents, currency, number, total_cents, tax_cents, discount_cents, charges,
-   snapshot_at)
+   credit_notes, snapshot_at)
 values
   (%(id)s, %(business_id)s, %(subscription_id)s, %(status)s, %(billing_reason)s, %(created_at)s, %(finalizes_at)s,
    %(finalized_at)s, %(attempt_count)s, %(amount_due_cents)s, %(currency)s, %(number)s, %(total_cents)s, %(tax_cents)s,
-   %(discount_cents)s, %(charges)s, %(snapshot_at)s)
+   %(discount_cents)s, %(charges)s, %(credit_notes)s, %(snapshot_at)s)
 on conflict (id) do update
 set status = excluded.status, billing_reason = excluded.billing_reason, created_at = excluded.created_at,
     automatically_finalizes_at = excluded.automatically_finalizes_at, finalized_at = excluded.finalized_at,
     attempt_count = excluded.attempt_count, amount_due_cents = excluded.amount_due_cents,
     currency = excluded.currency, number = excluded.number, total_cents = excluded.total_cents,
     tax_cents = excluded.tax_cents, discount_cents = excluded.discount_cents, charges = excluded.charges,
-    snapshot_at = excluded.snapshot_at
+    credit_notes = coalesce(excluded.credit_notes, stripe_invoices.credit_notes), snapshot_at = excluded.snapshot_at
 """
 
 _FORGET_LINES = "delete from stripe_invoice_lines where invoice_id = %s returning period_start, period_end"
@@ -61,6 +61,8 @@ class StoredInvoice:
 
     before: Spans
     after: Spans
+    billed: set[datetime]
+    """The beginnings of those that have minutes."""
 
 
 def store_invoice(
@@ -91,11 +93,11 @@ def store_invoice(
             "tax_cents": invoice.tax_cents,
             "discount_cents": invoice.discount_cents,
             "charges": Jsonb([_charge(line) for line in invoice.lines[:MOST_CHARGES]]),
+            "credit_notes": _credit_notes(invoice, known),
             "snapshot_at": snapshot_at,
         },
     )
-    before, after = _replace_lines(connection, invoice, known)
-    return StoredInvoice(before, after)
+    return _replace_lines(connection, invoice, known)
 
 
 def _charge(line: Line) -> dict[str, Any]:
@@ -108,8 +110,32 @@ def _charge(line: Line) -> dict[str, Any]:
     }
 
 
-def _replace_lines(connection: Connection, invoice: Invoice, known: Mapping[str, KnownPrice]) -> tuple[Spans, Spans]:
-    """Store what the invoice bills of our meter; returns the stretches of time that it named before, and names now."""
+def _credit_notes(invoice: Invoice, known: Mapping[str, KnownPrice]) -> Jsonb | None:
+    """What was given back of it, where it is told: in all, and of its lines of minutes."""
+    if invoice.credit_notes is None:
+        return None
+    of_minutes = {line.id for line in invoice.lines if _of_minutes(line, known)}
+    return Jsonb(
+        [
+            {
+                "id": note.id,
+                "number": note.number,
+                "total": note.total_cents,
+                "minutes": sum(amount for line, amount in note.lines if line in of_minutes),
+                "credit": note.credit,
+            }
+            for note in invoice.credit_notes
+        ]
+    )
+
+
+def _of_minutes(line: Line, known: Mapping[str, KnownPrice]) -> bool:
+    price = known.get(line.price_id or "")
+    return price is not None and price.role is PriceRole.MINUTES
+
+
+def _replace_lines(connection: Connection, invoice: Invoice, known: Mapping[str, KnownPrice]) -> StoredInvoice:
+    """Store what the invoice bills of our meter."""
     before = {(start, end) for start, end in connection.exec_driver_sql(_FORGET_LINES, (invoice.id,))}
     lines = _minutes_lines(invoice, known)
     connection.exec_driver_sql(
@@ -128,7 +154,11 @@ def _replace_lines(connection: Connection, invoice: Invoice, known: Mapping[str,
             ],
         },
     )
-    return before, {(start, end) for _, start, end in lines}
+    return StoredInvoice(
+        before,
+        after={(start, end) for _, start, end in lines},
+        billed={start for (_, start, _), (quantity, _) in lines.items() if int(quantity)},
+    )
 
 
 def _minutes_lines(

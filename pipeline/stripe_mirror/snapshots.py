@@ -231,6 +231,8 @@ class Mirror:
                 return "more-lines" if isinstance(snapshot.content, Invoice) else "more-items"
             if self._undecided(snapshot):
                 return "unknown-price"
+            if isinstance(snapshot.content, Invoice) and snapshot.content.credited_cents:
+                return "credit-notes"
         return None
 
     def _known_prices(self, snapshot: Snapshot) -> dict[str, KnownPrice]:

@@ -89,6 +89,8 @@ update usage_adjustments set kind = 'carried', usage_record_id = %(target_id)s
 where settlement_record_id = %(record_id)s and kind = %(kind)s
 """
 
+_GIVE_BACK = "update usage_adjustments set kind = 'credited' where settlement_record_id = %s and kind = 'over-billed'"
+
 _CURRENCY = "select currency from usage_records where id = %s"
 
 
@@ -263,6 +265,11 @@ def decide_held(
         record_figures.add_carried(connection, target.id, minutes)
     drifts.resolve(connection, DriftKind.LATE_MINUTES, f"record:{what.origin_record_id}", now, note=note)
     return minutes
+
+
+def give_back_over_billed(connection: Connection, record_id: int) -> None:
+    """A person has what a record was billed too much given back as money; the business must be locked."""
+    connection.exec_driver_sql(_GIVE_BACK, (record_id,))
 
 
 def charge_given_up(

@@ -22,7 +22,8 @@ select r.id, r.tiers, r.currency,
 from usage_records r
 cross join lateral (
   select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
-  where settlement_record_id = r.id and kind in ('over-billed', 'under-billed', 'credited')) disputed
+  where settlement_record_id = r.id and kind in ('over-billed', 'under-billed', 'credited')
+     or settlement_record_id is null and origin_record_id = r.id and kind = 'credited') disputed
 cross join lateral (
   select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
   where settlement_record_id = r.id and origin_record_id <> r.id) handed_on

@@ -53,6 +53,8 @@ where business_id = %(business_id)s and kind = 'waiting'
   and 'record:' || origin_record_id || ':' || coalesce(call_sid, 'settlement') = %(subject)s
 """
 
+_GIVE_BACK = _GIVE_UP.replace("kind = 'unbillable'", "kind = 'credited'")
+
 
 def charging_record(
     connection: Connection, business_id: int, currency: str | None, now: datetime
@@ -104,3 +106,8 @@ def report_waiting(connection: Connection, business_id: int, now: datetime) -> N
 def give_up_waiting(connection: Connection, business_id: int, subject: str) -> None:
     """A person has settled by hand what this drift is about: no record takes it any more."""
     connection.exec_driver_sql(_GIVE_UP, {"business_id": business_id, "subject": subject})
+
+
+def give_back_waiting(connection: Connection, business_id: int, subject: str) -> None:
+    """What this drift is about is given back as money: no record takes it any more."""
+    connection.exec_driver_sql(_GIVE_BACK, {"business_id": business_id, "subject": subject})

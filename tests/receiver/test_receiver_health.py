@@ -20,6 +20,7 @@ KINDS = [
     "pushes-unknown",
     "pushes-failed",
     "changes-unsent",
+    "credits-unsent",
     "records-due",
     "records-closing",
     "drifts",
@@ -88,6 +89,11 @@ def fill(world: World) -> None:
                 (sid, seconds(marked), fetched),
             )
         connection.exec_driver_sql(
+            "insert into credits (business_id, subject, amount, currency, minutes, identifier, reason, due_at, created_at)"
+            " values (%s, 'record:1', 1, 'usd', 0, 'c1', 'a test', now() - interval '35 s', now())",
+            (world.b,),
+        )
+        connection.exec_driver_sql(
             "insert into subscription_changes (business_id, subscription_id, kind, params, identifier, reason, due_at,"
             " created_at) values (%s, %s, 'keep', '{}', 'c1', '', now() - interval '40 s', now())",
             (world.b, world.subscription_of_b),
@@ -123,6 +129,7 @@ def test_every_kind_is_counted_and_aged(world):
         "pushes-unknown": (1, 80),
         "pushes-failed": (1, 90),
         "changes-unsent": (1, 40),
+        "credits-unsent": (1, 30),
         "records-due": (1, 60),
         "records-closing": (1, 24 * 3600),
         "drifts": (1, 3600),

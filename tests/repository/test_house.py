@@ -20,6 +20,7 @@ import db.models
 from db.base import Base
 from pipeline.businesses.plan_limits import AlertKind
 from pipeline.businesses.service_rules import ServiceStatus
+from pipeline.credits.credit_states import CreditState
 from pipeline.events.outcomes import EventState
 from pipeline.meter.push_states import PushState
 from pipeline.shared.drifts import DriftKind
@@ -39,6 +40,7 @@ WORDS: dict[tuple[str, str], type[StrEnum]] = {
     ("meter_pushes", "state"): PushState,
     ("subscription_changes", "state"): ChangeState,
     ("subscription_changes", "kind"): ChangeKind,
+    ("credits", "state"): CreditState,
     ("usage_adjustments", "kind"): AdjustmentKind,
     ("usage_alerts", "kind"): AlertKind,
     ("service_transitions", "from_status"): ServiceStatus,
@@ -283,6 +285,13 @@ WRITERS = {
         "plan": ("pipeline/subscription_changes/planning.py", "insert"),
         "state": (
             "pipeline/subscription_changes/change_states.py",
+            "state answer attempts due_at server_errors settled_at",
+        ),
+    },
+    "credits": {
+        "request": ("pipeline/credits/credit_requests.py", "insert"),
+        "state": (
+            "pipeline/credits/credit_states.py",
             "state answer attempts due_at server_errors settled_at",
         ),
     },

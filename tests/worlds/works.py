@@ -8,7 +8,10 @@ from sqlalchemy import Engine
 
 from pipeline.businesses import service_status
 from pipeline.closing import period_close
+from pipeline.credits import credit_requests, credit_sending
 from pipeline.meter import push_planning, push_sending
+from pipeline.shared import drifts
+from pipeline.shared.business_locks import lock_businesses
 from pipeline.subscription_changes import planning, sending
 from pipeline.subscription_changes.change_requests import ChangeKind
 from tests.worlds.lives import Books, Call, Life
@@ -45,6 +48,7 @@ class Works(Books):
             push_planning.plan_due_pushes(self.engine, EVENT_NAME, now),
             push_sending.send_due_pushes(self.engine, self.api, now),
             sending.send_due_changes(self.engine, self.api, now),
+            credit_sending.send_due_credits(self.engine, self.api, now),
             period_close.close_due(self.engine, now),
         )
         return any(sum(each.values()) for each in counts)
@@ -60,7 +64,7 @@ class Works(Books):
 
     def _make_due(self) -> None:
         with self.engine.begin() as connection:
-            for table in ("meter_pushes", "subscription_changes"):
+            for table in ("meter_pushes", "subscription_changes", "credits"):
                 connection.exec_driver_sql(f"update {table} set due_at = now() where state in ('planned', 'sending')")
 
     def change(self, kind: str, plan: str | None = None, *, migrate: bool = False) -> None:
@@ -68,6 +72,19 @@ class Works(Books):
         with self.engine.begin() as connection:
             intent = planning.intend(connection, self.business_id, ChangeKind(kind), plan, migrate=migrate)
             planning.plan_change(connection, self.business_id, intent, "a test", self.clock.now())
+
+    def credit(self, kind: str, reason: str = "a test") -> int:
+        """What `altiora drifts resolve ID --credit` does with the open difference of this kind; the credit's id."""
+        with self.engine.begin() as connection:
+            drift = connection.exec_driver_sql(
+                "select * from drifts where kind = %s and resolved_at is null", (kind,)
+            ).one()
+            lock_businesses(connection, [drift.business_id])
+            now = self.clock.now()
+            drifts.resolve_by_hand(connection, drift.id, now, reason)
+            return credit_requests.request_credit(
+                connection, drift.business_id, drift.kind, drift.subject, drift.evidence, reason, now
+            )
 
     def status(self) -> list[tuple[str, str, str]]:
         """The transitions of the service: from, to, by which rule."""

@@ -146,7 +146,7 @@ def test_the_page_escapes_whatever_it_is_given(altiora, closed, tmp_path):
         {"kind": "carried", "minutes": -3, "call": evil, "reason": "correction", "period": frozen["period"]}
     ]
     charges = [InvoiceCharge("add-on", evil, "1", 100)]
-    invoice = PeriodInvoice("in_1", evil, "paid", "usd", charges, 0, 0, 100, 100)
+    invoice = PeriodInvoice("in_1", evil, "paid", "usd", charges, 0, 0, 100, 100, [])
     costs = PeriodMoney(1, "usd", 4900, [], 0, charged=True, invoice=invoice)
     html = statement_page.page(1, frozen, Breakdown([], [NumbersCalls(evil, calls=1, seconds=1, minutes=1)]), costs)
     assert "<script" not in html

@@ -150,14 +150,14 @@ def test_53_a_rate_has_the_digits_of_its_currency_and_those_that_it_needs(curren
 )
 def test_68_discounts_and_taxes_are_stripes_and_held_against_its_total():
     charges = [InvoiceCharge("minutes", "m", "600", 1200), InvoiceCharge("fee", "f", "1", 4900)]
-    right = PeriodInvoice("in_1", "N1", "paid", "usd", charges, 610, 1098, 6588, 6588)
+    right = PeriodInvoice("in_1", "N1", "paid", "usd", charges, 610, 1098, 6588, 6588, [])
     assert right.adds_up
     assert list(period_costs.of_invoice(right))[-3:] == [
         ("  discount", "-6.10 USD"),
         ("  tax", "10.98 USD"),
         ("  total", "65.88 USD, adds up"),
     ]
-    wrong = PeriodInvoice("in_1", "N1", "paid", "usd", charges, 610, 1098, 6589, 6589)
+    wrong = PeriodInvoice("in_1", "N1", "paid", "usd", charges, 610, 1098, 6589, 6589, [])
     assert "DOES NOT ADD UP" in list(period_costs.of_invoice(wrong))[-1][1]
 
 

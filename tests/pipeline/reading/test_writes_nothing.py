@@ -46,7 +46,9 @@ def read(engine, tmp_path):
     ledger.run("insert into stripe_customers (id, balance, snapshot_at) values ('cus_1', 5, now())")
     ledger.run("insert into former_customers values ('cus_1', %s, now())", world.b)
     ledger.invoice(
-        record.id, charges=Jsonb([{"for": "x", "price": "p", "quantity": "1", "amount": 1, "proration": False}])
+        record.id,
+        charges=Jsonb([{"for": "x", "price": "p", "quantity": "1", "amount": 1, "proration": False}]),
+        credit_notes=Jsonb([{"id": "cn_1", "number": "N1", "total": 1, "minutes": 1, "credit": None}]),
     )
     ledger.run("update usage_records set tiers = '[[null, \"1\", \"0\"]]', currency = 'usd'")
     ledger.push(record.id, 2, at("20 Nov 12:00"), state="failed")

@@ -1,0 +1,224 @@
+"""Giving back what was charged too much: a credit note, once, at most what is left; the balance where none can be."""
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from pipeline.credits import credit_sending, credit_states
+from pipeline.credits.credit_requests import request_credit
+from pipeline.providers.stripe_api import Refused, StripeApi
+from pipeline.reading.period_money import GivenBack, period_money
+from pipeline.shared.settings import StripeSettings
+from tests.worlds.breaking import breaks
+from tests.worlds.works import on_professional
+
+
+@pytest.fixture
+def shop(engine, host, tmp_path):
+    """A business on Professional; nobody's calls, and yet its meter got 2,100 minutes: 100 are billed at 10 cents."""
+    with host.fresh(tmp_path) as stripe:
+        yield on_professional(engine, stripe, tmp_path / "our-clock")
+
+
+def over_billed(works, life, **updates: Any):
+    """Somebody else writes 2,100 minutes to the meter, and the invoice bills them; returns the invoice."""
+    if updates:
+        life.stripe.client.v1.subscriptions.update(life.subscription["id"], updates)
+    life.stripe.report(life.customer, "2100", "of-somebody-else")
+    life.stripe.advance(2026, 12, 5, 12, 0)
+    works.follow(life)
+    assert works.drifts() == ["over-billed"]
+    return life.stripe.client.v1.invoices.list({"customer": life.customer}).data[0]
+
+
+def settings_of(life):
+    return StripeSettings(stripe_api_key=SecretStr("sk_test_lives"), stripe_api_base=life.stripe.url)
+
+
+def notes(life):
+    return list(life.stripe.sandbox.state.credit_notes.values())
+
+
+def booked(life):
+    return [
+        (row["type"], row["amount"], row["currency"]) for row in life.stripe.sandbox.state.balance_transactions.values()
+    ]
+
+
+def credits_of(works):
+    return [tuple(row) for row in works.rows("select state, amount, minutes, answer from credits order by id")]
+
+
+def overage(invoice):
+    return next(line for line in invoice.lines.data if line.quantity == 100)
+
+
+def given_in_the_dashboard(life, invoice, amount, **where):
+    line = {"type": "invoice_line_item", "invoice_line_item": overage(invoice).id, "amount": amount}
+    wanted: Any = {"invoice": invoice.id, "lines": [line], **where}
+    life.stripe.client.v1.credit_notes.create(wanted)
+
+
+@breaks(
+    "pipeline/credits/credit_sending.py",
+    '        if below(had, "metadata", CREDIT_MARK) == credit.identifier and had.get("status") != VOID_NOTE:',
+    "        if had is None:",
+)
+def test_71_a_credit_note_on_the_line_that_billed_it_once(shop, engine):
+    works, life = shop
+    invoice = over_billed(works, life)
+    cents = overage(invoice).amount
+    works.credit("over-billed")
+    # Stripe makes it, and the process dies before it can say so: somebody else takes it up later.
+    with engine.begin() as connection:
+        (credit,) = credit_states.take_due_credits(connection, limit=9, lease_seconds=0)
+    prices = {life.prices["professional"]["metered"]}
+    credit_sending.give_back_once(works.api, credit, prices)
+    life.stripe.control("/stripe/machine-time", seconds=2 * 24 * 3600)  # the idempotency key is forgotten
+    works.follow(life)
+    (note,) = notes(life)
+    assert (note["invoice"], note["total"], note["lines"]["data"][0]["invoice_line_item"]) == (
+        invoice.id,
+        cents,
+        overage(invoice).id,
+    )
+    assert booked(life) == [("credit_note", -cents, "usd")]
+    assert credits_of(works) == [("done", cents, -2100, f"credit note {note['number']}: {cents / 100:.2f} USD")]
+    assert works.drifts() == []
+    with engine.connect() as connection:
+        record_id = connection.exec_driver_sql("select id from usage_records").scalar_one()
+        (told,) = period_money(connection, [record_id])
+    assert told.invoice is not None
+    assert told.invoice.given_back == [GivenBack(note["number"], cents)]
+
+
+def test_71_minutes_that_are_given_back_as_money_leave_every_later_record(shop):
+    works, life = shop
+    over_billed(works, life)
+    works.credit("over-billed")
+    works.follow(life)
+    life.stripe.advance(2027, 1, 5, 12, 0)
+    works.follow(life)
+    assert [tuple(row) for row in works.rows("select kind, minutes from usage_adjustments")] == [("credited", -2100)]
+    assert [minutes for (minutes,) in works.rows("select minutes from usage_records order by period_start")] == [0]
+    later = life.stripe.client.v1.invoices.list({"customer": life.customer}).data[0]
+    assert later.amount_due == later.total - notes(life)[0]["total"]
+
+
+@pytest.mark.parametrize(("given", "state"), [(300, "done"), (1000, None)])
+def test_71_what_others_gave_back_is_taken_off(shop, given, state):
+    works, life = shop
+    invoice = over_billed(works, life)
+    cents = overage(invoice).amount
+    given = given if given < 1000 else cents
+    given_in_the_dashboard(life, invoice, given, out_of_band_amount=given)
+    works.follow(life)
+    ((actual,),) = works.rows("select actual from drifts where resolved_at is null")
+    assert f"given back of it: {given / 100:.2f} USD by {notes(life)[0]['number']}" in actual
+    if state is None:
+        with pytest.raises(ValueError, match="nothing is left to give back"):
+            works.credit("over-billed")
+        return
+    works.credit("over-billed")
+    works.follow(life)
+    assert [note["total"] for note in notes(life)] == [given, cents - given]
+
+
+def test_71_one_that_is_open_is_owed_less_and_discounts_and_taxes_are_stripes(shop):
+    works, life = shop
+    client = life.stripe.client.v1
+    coupon = client.coupons.create({"percent_off": 50, "duration": "forever"})
+    vat = client.tax_rates.create({"display_name": "VAT", "percentage": 20, "inclusive": False})
+    life.stripe.control("/stripe/break-payment", customer=life.customer)
+    invoice = over_billed(works, life, discounts=[{"coupon": coupon.id}], default_tax_rates=[vat.id])
+    cents = overage(invoice).amount
+    works.credit("over-billed")
+    works.follow(life)
+    (note,) = notes(life)
+    assert (note["subtotal"], note["discount_amount"], note["total"]) == (cents, cents // 2, cents // 2 * 12 // 10)
+    assert (note["type"], booked(life)) == ("pre_payment", [])
+
+
+def test_71_what_a_coupon_had_taken_off_was_never_paid(shop):
+    works, life = shop
+    coupon = life.stripe.client.v1.coupons.create({"percent_off": 100, "duration": "forever"})
+    over_billed(works, life, discounts=[{"coupon": coupon.id}])
+    works.credit("over-billed")
+    works.follow(life)
+    ((state, _, _, answer),) = credits_of(works)
+    assert (state, notes(life), booked(life)) == ("done", [], [])
+    assert "nothing was paid, and nothing is given back" in answer
+
+
+class NoCreditNotes(StripeApi):
+    """An account whose invoices allow no credit note."""
+
+    def preview_credit_note(self, wanted):
+        raise Refused(400, "invoice_not_editable", "You can't credit this invoice.")
+
+
+@breaks(
+    "pipeline/credits/credit_sending.py",
+    "    if customer is not None and customer.currency not in {None, credit.currency}:",
+    "    if customer is None:",
+)
+@pytest.mark.parametrize("other", [False, True])
+def test_71_the_balance_only_where_no_credit_note_can_be_and_never_across_currencies(shop, engine, other):
+    works, life = shop
+    invoice = over_billed(works, life)
+    works.credit("over-billed")
+    works.api = NoCreditNotes(settings_of(life))
+    if other:
+        life.stripe.sandbox.state.customers[life.customer]["currency"] = "eur"
+    works.follow(life)
+    cents = overage(invoice).amount
+    ((state, _, _, answer),) = credits_of(works)
+    if other:
+        assert (state, booked(life), works.drifts()) == ("failed", [], ["credit-refused"])
+        assert "the customer's balance is in eur" in answer
+    else:
+        assert (state, booked(life)) == ("done", [("adjustment", -cents, "usd")])
+        assert "no credit note, You can't credit this invoice." in answer
+        works.follow(life)
+        assert booked(life) == [("adjustment", -cents, "usd")]
+
+
+def test_71_a_credit_is_frozen_and_ends_once(shop, engine):
+    works, life = shop
+    over_billed(works, life)
+    credit_id = works.credit("over-billed")
+    with pytest.raises(Exception, match="is frozen: make a new one"), engine.begin() as connection:
+        connection.exec_driver_sql("update credits set amount = amount + 1 where id = %s", (credit_id,))
+    works.follow(life)
+    with pytest.raises(Exception, match="is done and stays so"), engine.begin() as connection:
+        connection.exec_driver_sql("update credits set state = 'planned' where id = %s", (credit_id,))
+
+
+def test_71_a_server_error_and_a_lost_answer_end_in_one_credit_note(shop):
+    works, life = shop
+    over_billed(works, life)
+    works.credit("over-billed")
+    life.stripe.control("/faults/script", request="POST /v1/credit_notes", faults=["500_done", "lose_answer"])
+    for _ in range(3):
+        works.follow(life)
+    assert len(notes(life)) == 1
+    assert credits_of(works)[0][0] == "done"
+
+
+def test_71_minutes_that_are_billed_are_not_the_customers_to_give_back(engine):
+    with engine.begin() as connection, pytest.raises(ValueError, match="nothing was charged too much"):
+        request_credit(connection, 1, "unbillable", "record:1:CA1", {"minutes": 5, "amount": 60}, "a test", None)  # type: ignore[arg-type]  # it comes to no clock
+
+
+@breaks(
+    "pipeline/stripe_mirror/effects.py",
+    "            for start in sorted(stored.billed):",
+    "            for start in ():",
+)
+def test_69_minutes_are_billed_of_a_period_in_which_we_know_of_no_call(shop):
+    works, life = shop
+    over_billed(works, life)
+    ((expected, actual),) = works.rows("select expected, actual from drifts")
+    assert expected.startswith("0 minutes")
+    assert actual.startswith("2,100 minutes")
