@@ -48,7 +48,7 @@ def request_credit(
     if not amount:
         raise ValueError(f"{kind} of {subject}: nothing is left to give back; resolve it without --credit")
     record_id = int(subject.split(":")[1])
-    if kind == DriftKind.OVER_BILLED:
+    if kind == DriftKind.OVER_BILLED and subject == f"record:{record_id}":
         late_minutes.give_back_over_billed(connection, record_id)
     elif kind == DriftKind.UNBILLABLE:
         waiting_minutes.give_back_waiting(connection, business_id, subject)

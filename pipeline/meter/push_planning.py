@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from psycopg.types.range import Range
 from sqlalchemy import Connection, Engine
 
 from pipeline.meter import push_states
@@ -49,8 +50,14 @@ where r.state <> 'closed' and r.subscription_id is not null and not r.provisiona
 _DUE = f"select distinct r.business_id {_PLANNABLE} order by 1"
 
 # The sum is taken anew, not from pushed_minutes: what is wrong there must not be billed.
+# Doubles: when another subscription of the customer counts, or counted, what is stamped there (75).
 _CANDIDATES = f"""
 select r.business_id, r.id, s.stripe_customer_id, r.period_start, r.period_end,
+       array(select tstzrange(o.started_at, coalesce(o.minutes_ended_at, o.ended_at)) from subscriptions o
+             where o.business_id = r.business_id and o.id <> r.subscription_id and o.metered_item_id is not null
+               and o.stripe_customer_id = s.stripe_customer_id and o.status <> 'incomplete_expired'
+               and tstzrange(o.started_at, coalesce(o.minutes_ended_at, o.ended_at))
+                   && tstzrange(r.period_start, r.period_end)) as doubles,
        exists (select from subscription_changes c
                where c.subscription_id = r.subscription_id and c.state in ('planned', 'sending')
                  and c.kind = any(%(ending)s::text[])) as ends_soon,
@@ -78,22 +85,42 @@ where p.id = %s
 
 
 def push_timestamp(
-    period_start: datetime, period_end: datetime, now: datetime, *, ends_soon: bool = False
+    period_start: datetime,
+    period_end: datetime,
+    now: datetime,
+    *,
+    ends_soon: bool = False,
+    doubles: Sequence[Range[datetime]] = (),
 ) -> datetime | None:
     """The whole minute inside ``[period_start, period_end)`` that is closest to ``now``.
 
     Stripe sums usage by whole minutes, so only minutes that lie in the period as a whole are safe. ``ends_soon``: a
-    change waits that may end the period at any moment, so only minutes that are over are (76). None when the period
-    holds none, or Stripe would not take it: older than 35 days, or more than 5 minutes ahead.
+    change waits that may end the period at any moment, so only minutes that are over are (76). Nor is one taken that
+    another subscription bills too, in ``doubles``. None when the period holds none, or Stripe would not take it: older
+    than 35 days, or more than 5 minutes ahead; its minutes are carried when it settles.
     """
     first = minute_ceil(period_start)
     last = minute_floor(period_end) - timedelta(minutes=1)
     if ends_soon:
         last = min(last, minute_floor(now) - timedelta(minutes=1))
     closest = min(max(minute_floor(now), first), last)
-    if last < first or not now - OLDEST <= closest <= now + timedelta(minutes=5):
-        return None
-    return closest
+    minutes = [closest]
+    for double in doubles:
+        minutes += [minute_floor(bound) - timedelta(minutes=1) for bound in (double.lower,) if bound is not None]
+        minutes += [minute_ceil(bound) for bound in (double.upper,) if bound is not None]
+    possible = [
+        minute
+        for minute in minutes
+        if first <= minute <= last
+        and now - OLDEST <= minute <= now + timedelta(minutes=5)
+        and not any(_touches(minute, double) for double in doubles)
+    ]
+    return min(possible, key=lambda minute: abs(minute - closest), default=None)
+
+
+def _touches(minute: datetime, double: Range[datetime]) -> bool:
+    begins_before = double.lower is None or double.lower < minute + timedelta(minutes=1)
+    return begins_before and (double.upper is None or minute < double.upper)
 
 
 def plan_due_pushes(engine: Engine, event_name: str, now: datetime) -> Counter[str]:
@@ -111,7 +138,7 @@ def plan_pushes(connection: Connection, business_ids: Sequence[int], event_name:
     found = connection.exec_driver_sql(_CANDIDATES, about)
     planned = {}
     for row in found:
-        timestamp = push_timestamp(row.period_start, row.period_end, now, ends_soon=row.ends_soon)
+        timestamp = push_timestamp(row.period_start, row.period_end, now, ends_soon=row.ends_soon, doubles=row.doubles)
         if row.missing and timestamp is not None and row.business_id not in planned:
             planned[row.business_id] = (row, timestamp)
     if planned:

@@ -79,7 +79,7 @@ class DriftKind(StrEnum):
     OVER_BILLED = (
         "over-billed",
         "record",
-        "find out who else wrote to the meter or edited the draft; `altiora drifts resolve ID --credit` gives it back",
+        "find out who wrote, edited or bills it too; `altiora drifts resolve ID --credit` gives it back",
     )
     UNDER_BILLED = (
         "under-billed",

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from pipeline.businesses.consequences import Consequences
 from pipeline.businesses.service_rules import Matter
-from pipeline.closing import invoice_settlement, period_close
+from pipeline.closing import double_billing, invoice_settlement, period_close
 from pipeline.credits import given_back
 from pipeline.prices import plan_fees
 from pipeline.prices.price_roles import PriceRole
@@ -147,6 +147,7 @@ def follow_invoice(
             invoice_settlement.reconsider(connection, business_id, invoice.subscription_id, ends, now)
             for start in sorted(stored.billed):  # also where we know of no call: somebody is charged for it
                 records.record_for(connection, business_id, start, now)
+        double_billing.report_doubles(connection, business_id, invoice.id, now)
         consequences.follow_ups |= _OF_PERIODS
     if invoice.credit_notes is not None:
         given_back.lower_due(connection, business_id, invoice.id, now)

@@ -56,9 +56,26 @@ class MeteredSubscription:
 
 
 def metered_subscriptions(connection: Connection, business_ids: Collection[int]) -> list[MeteredSubscription]:
-    """The subscriptions with a metered item of these businesses; living ones first, then the latest."""
+    """The subscriptions with a metered item of these businesses, each from when it alone counts.
+
+    Living ones first, then the latest. Where two count at once the earlier one keeps its periods, and the other one
+    counts from its end on, or never: Stripe's lines end where those periods do (75).
+    """
     rows = connection.exec_driver_sql(_METERED_SUBSCRIPTIONS, {"ids": list(business_ids)})
-    return [MeteredSubscription(*row) for row in rows]
+    subscriptions = [MeteredSubscription(*row) for row in rows]
+    return [alone for each in subscriptions if (alone := _alone(each, subscriptions)) is not None]
+
+
+def _alone(it: MeteredSubscription, others: Sequence[MeteredSubscription]) -> MeteredSubscription | None:
+    start = it.started_at
+    for other in sorted(others, key=lambda each: (each.started_at, each.id)):
+        earlier = (other.started_at, other.id) < (it.started_at, it.id)
+        if other.business_id == it.business_id and earlier and other.covers(start):
+            if other.ended_at is None:
+                return None
+            start = other.ended_at
+    never = start > it.started_at and it.ended_at is not None and it.ended_at <= start
+    return None if never else replace(it, started_at=start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +98,17 @@ class Span:
 def known_spans(connection: Connection, subscriptions: Sequence[MeteredSubscription]) -> list[Span]:
     """All that is known of these subscriptions, by start."""
     ids = {each.stripe_id: each.id for each in subscriptions}
-    spans = {
-        (ids[stripe_id], start): Span(ids[stripe_id], plan_id, price_id, start, end, mid_period)
-        for stripe_id, start, end, plan_id, price_id, mid_period in connection.exec_driver_sql(_INVOICED, (list(ids),))
-    }
+    starts = {each.stripe_id: each.started_at for each in subscriptions}
+    spans = {}
+    for stripe_id, told, end, plan_id, price_id, mid_period in connection.exec_driver_sql(_INVOICED, (list(ids),)):
+        start = max(told, starts[stripe_id])
+        if start < end:
+            spans[ids[stripe_id], start] = Span(ids[stripe_id], plan_id, price_id, start, end, mid_period)
     for each in subscriptions:
         begun = max(each.period_start, each.started_at)
         if each.metered_since is not None and begun < each.metered_since:  # of the price before: which, is not known
             spans.setdefault((each.id, begun), Span(each.id, None, None, begun, each.metered_since, mid_period=False))
-        start, end = each.metered_since or each.period_start, each.period_end
+        start, end = max(each.metered_since or each.period_start, each.started_at), each.period_end
         if each.ended_at is not None:
             end = min(end, each.ended_at)
         # An invoice may tell of a span's early end before the subscription does.

@@ -89,8 +89,8 @@ def fill(world: World) -> None:
                 (sid, seconds(marked), fetched),
             )
         connection.exec_driver_sql(
-            "insert into credits (business_id, subject, amount, currency, minutes, identifier, reason, due_at, created_at)"
-            " values (%s, 'record:1', 1, 'usd', 0, 'c1', 'a test', now() - interval '35 s', now())",
+            "insert into credits (business_id, subject, amount, currency, minutes, identifier, reason, due_at,"
+            " created_at) values (%s, 'record:1', 1, 'usd', 0, 'c1', 'a test', now() - interval '35 s', now())",
             (world.b,),
         )
         connection.exec_driver_sql(
