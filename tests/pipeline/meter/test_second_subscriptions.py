@@ -85,6 +85,7 @@ def test_75_minutes_pushed_inside_the_overlap_are_over_billed_with_money(shop):
     works.follow(life)
     life.stripe.advance(2026, 11, 8, 15, 0)
     works.follow(life)
+    assert works.drifts() == ["over-billed"]
     ((kind, actual, evidence),) = works.rows("select kind, actual, evidence from drifts where resolved_at is null")
     assert (kind, evidence["minutes"], evidence["amount"]) == ("over-billed", 700, 200 * 12)
     assert other in actual
