@@ -6,13 +6,14 @@ customer paid too much: for a person to give back. Too little: for a person, and
 """
 
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from pipeline.prices.money import money
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage.minutes_worth import tariffs
+from pipeline.usage.minutes_worth import Worth, price_of, tariffs
 
 # By their own periods: what was carried into the record, less what of a credit it could not use and hands on.
 _USED = """
@@ -42,6 +43,20 @@ def unused_credits(connection: Connection, record_id: int, unused: int) -> list[
             parts.append((origin_record_id, part))
             unused -= part
     return parts
+
+
+def fair_price(connection: Connection, record: Any) -> Worth:
+    """What the minutes of a record should cost that no invoice bills: carried ones by the tiers of their own periods.
+
+    It is a row with ``id``, ``minutes``, ``tiers``, ``currency`` and ``trial``.
+    """
+    used: dict[int, int] = dict(connection.exec_driver_sql(_USED, {"id": record.id}).all())
+    own = price_of(record, record.minutes - sum(used.values()))
+    known = tariffs(connection, used)
+    if own.amount is None or any(origin not in known for origin in used):
+        return price_of(record, record.minutes)
+    carried = sum(known[origin].worth(minutes) for origin, minutes in used.items())
+    return Worth(record.minutes, own.amount + carried, own.currency)
 
 
 def subject_of(record_id: int) -> str:

@@ -19,7 +19,7 @@ from pipeline.meter.push_states import PUSH_COLUMNS, push_of
 from pipeline.providers.stripe_words import CLASSIC_MODE, InvoiceStatus
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import late_minutes, record_figures, waiting_minutes
+from pipeline.usage import late_minutes, record_bounds, record_figures, waiting_minutes
 from pipeline.usage.late_minutes import AdjustmentKind, Late
 from pipeline.usage.minutes_worth import price_of
 from pipeline.usage.record_invoice import INVOICE
@@ -28,7 +28,7 @@ _WHERE = "where r.state = 'closed' and r.subscription_id is not null and r.settl
 
 # Final: its invoice is no draft. One that was cut by another price, or by the removal of its item, and is on no
 # invoice, was dropped when an invoice that bills a later time is final: that was done without proration. In classic
-# billing mode Stripe drops it at once.
+# billing mode Stripe drops it at once. Nor does anything bill it when its subscription has ended, and no draft is left.
 _UNSETTLED = f"""
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
@@ -40,6 +40,9 @@ left join lateral (
   where r.cut and invoice.id is null and i.stripe_subscription_id = s.stripe_id and i.status not in ('draft', 'void')
     and (i.billing_reason = 'subscription_cycle' and i.created_at >= r.period_end
          or exists (select from stripe_invoice_lines l where l.invoice_id = i.id and l.period_start >= r.period_end))
+  union all
+  select true where r.cut and invoice.id is null and s.ended_at + interval '72 hours' <= %(now)s and not exists (
+    select from stripe_invoices i where i.stripe_subscription_id = s.stripe_id and i.status = 'draft')
   limit 1
 ) swap on true
 {_WHERE}
@@ -101,7 +104,7 @@ select r.id, r.business_id, r.minutes, r.pushed_minutes, r.period_start, r.perio
        (select coalesce(sum(minutes), 0)::int from usage_adjustments where settlement_record_id = r.id) as settled,
        exists (select from usage_adjustments where usage_record_id = r.id) as carries,
        {_UNCERTAIN.format(invoice_id="invoice.id")}
-{_UNSETTLED.replace(_WHERE, _THRESHOLD + _WHERE)} and r.business_id = any(%s::bigint[])
+{_UNSETTLED.replace(_WHERE, _THRESHOLD + _WHERE)} and r.business_id = any(%(ids)s::bigint[])
 order by r.business_id, r.period_start
 """  # noqa: S608 - put together from fragments of ours
 
@@ -156,7 +159,8 @@ _MOST_SUMS = 4_096
 def settle_records(connection: Connection, business_ids: Sequence[int], now: datetime) -> int:
     """Settle what has its final invoice, for businesses whose locks are held; returns how many records."""
     settled = 0
-    for record in connection.exec_driver_sql(_FINAL, (list(business_ids),)).all():
+    record_bounds.price_by_invoices(connection, business_ids)
+    for record in connection.exec_driver_sql(_FINAL, {"ids": list(business_ids), "now": now}).all():
         if record.status == InvoiceStatus.VOID:
             _report_unusable(connection, record, now)
             continue
@@ -183,6 +187,9 @@ def _settle(connection: Connection, record: Any, now: datetime) -> None:
         charged = record.metered_quantity if explained else record.minutes
         carried_worth.compare(connection, record.id, record.business_id, charged, record.invoice_id, now)
     record_figures.set_invoiced(connection, record.id, record.metered_quantity, record.invoice_id, now)
+    if missing:  # what it is worth beside what is billed can be told only now
+        waiting_minutes.report_waiting(connection, record.business_id, now)
+        late_minutes.report_held(connection, record.id, now)
     if record.invoice_id is not None:
         given_back.lower_due(connection, record.business_id, record.invoice_id, now)
     for answered in (DriftKind.NO_INVOICE, DriftKind.UNUSABLE_INVOICE):
@@ -266,7 +273,7 @@ def reconsider(
 
 
 def _report_lost(connection: Connection, record: Any, now: datetime) -> None:
-    lost = price_of(record, record.minutes)
+    lost = carried_worth.fair_price(connection, record)
     drifts.report(
         connection,
         DriftKind.LOST_USAGE,
@@ -304,7 +311,7 @@ def _report_disputed(connection: Connection, record: Any, missing: int, now: dat
 
 def _report_unusable(connection: Connection, record: Any, now: datetime) -> None:
     """A void invoice bills nothing: whether its minutes are to be billed at all is for a person to say."""
-    unbilled = price_of(record, record.minutes)
+    unbilled = carried_worth.fair_price(connection, record)
     drifts.report(
         connection,
         DriftKind.UNUSABLE_INVOICE,

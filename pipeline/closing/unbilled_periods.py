@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from pipeline.closing import carried_worth
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage.minutes_worth import Worth, price_of
@@ -40,7 +41,7 @@ order by r.business_id, r.id
 def report_unbilled(connection: Connection, now: datetime) -> None:
     """Open a drift for each such period, with its minutes and their money."""
     for record in connection.exec_driver_sql(_UNBILLED, {"now": now}).all():
-        unbilled = _unbilled(record)
+        unbilled = _unbilled(connection, record)
         if unbilled.minutes <= 0 and (record.invoice_id is not None or record.billed):
             continue
         drifts.report(
@@ -55,9 +56,9 @@ def report_unbilled(connection: Connection, now: datetime) -> None:
         )
 
 
-def _unbilled(record: Any) -> Worth:
+def _unbilled(connection: Connection, record: Any) -> Worth:
     """The minutes that are on no invoice, and what they cost above those that are."""
-    everything = price_of(record, record.minutes)
+    everything = carried_worth.fair_price(connection, record)
     billed = price_of(record, record.billed)
     if everything.amount is None or billed.amount is None:
         return Worth(record.minutes - record.billed, None, None)

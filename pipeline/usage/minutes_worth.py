@@ -14,7 +14,8 @@ from pipeline.prices.money import money
 from pipeline.prices.price_tiers import cost, stored_tiers
 
 # Charged: what its invoice has of its own minutes, without those of others that it took, and what of its own has been
-# carried and used elsewhere since. What a record could not use of a credit it handed on: that stands there twice.
+# carried and used elsewhere since. What a record could not use of a credit it handed on: that stands there twice. What
+# nobody can be billed for has been told at its price, and counts as if it had been charged.
 _RECORDS = """
 select r.id, r.tiers, r.currency,
        coalesce(r.invoiced_minutes + disputed.minutes, r.minutes) - (r.adjustment_minutes - handed_on.minutes)
@@ -23,7 +24,8 @@ from usage_records r
 cross join lateral (
   select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
   where settlement_record_id = r.id and kind in ('over-billed', 'under-billed', 'credited')
-     or settlement_record_id is null and origin_record_id = r.id and kind = 'credited') disputed
+     or settlement_record_id is null and origin_record_id = r.id and kind = 'credited'
+     or origin_record_id = r.id and kind = 'unbillable') disputed
 cross join lateral (
   select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
   where settlement_record_id = r.id and origin_record_id <> r.id) handed_on
@@ -79,12 +81,15 @@ class Worth:
         return {"minutes": self.minutes, "amount": self.amount, "currency": self.currency}
 
 
-def worth(connection: Connection, record_id: int, minutes: int) -> Worth:
-    """What so many minutes of this record's period are worth, beside those that have been charged."""
+def worth(connection: Connection, record_id: int, minutes: int, beside: int = 0) -> Worth:
+    """What so many minutes of this record's period are worth, beside those that have been charged.
+
+    ``beside``: others of that period that are told at the same time, and before these.
+    """
     tariff = tariffs(connection, [record_id]).get(record_id)
     if tariff is None:
         return Worth(minutes, None, None)
-    return Worth(minutes, tariff.worth(minutes), tariff.currency)
+    return Worth(minutes, tariff.worth(beside + minutes) - tariff.worth(beside), tariff.currency)
 
 
 def price_of(record: Any, minutes: int) -> Worth:

@@ -3,6 +3,7 @@
 Not those of a closed record: its statement is written. The business's lock is held.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -69,6 +70,23 @@ returning r.id
 """  # noqa: S608 - put together from fragments of ours
 
 
+# The price of a stretch that was over before anybody looked stands on no subscription any more.
+_PRICE_BY_INVOICE = f"""
+update usage_records r set price_id = made.price_id, currency = tariff.currency, tiers = tariff.tiers
+from (
+  select distinct on (r.id) r.id, r.subscription_id, l.price_id
+  from usage_records r
+  join subscriptions s on s.id = r.subscription_id
+  join stripe_invoice_lines l on l.stripe_subscription_id = s.stripe_id and l.period_end = r.period_end
+  join stripe_invoices i on i.id = l.invoice_id and i.status not in ('draft', 'void')
+  where r.business_id = any(%s::bigint[]) and r.state = 'closed' and r.settled_at is null
+    and r.price_id is null and r.tiers is null
+  order by r.id, l.period_start desc) made
+{TARIFF}
+where r.id = made.id
+"""  # noqa: S608 - put together from fragments of ours
+
+
 def end_record(
     connection: Connection,
     business_id: int,
@@ -90,6 +108,11 @@ def merge_record(connection: Connection, keeper: int, merged: int) -> None:
     """Give all that stands in one record to another, and remove it."""
     for statement in _MERGE:
         connection.exec_driver_sql(statement, {"keeper": keeper, "merged": merged})
+
+
+def price_by_invoices(connection: Connection, business_ids: Sequence[int]) -> None:
+    """Give closed records the price that bills them, where only the invoice tells it; these businesses are locked."""
+    connection.exec_driver_sql(_PRICE_BY_INVOICE, (list(business_ids),))
 
 
 def place_record(connection: Connection, record_id: int, home: NewRecord) -> set[int]:

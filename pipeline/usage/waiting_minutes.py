@@ -4,6 +4,7 @@ On Free or in a trial there is no invoice that could take them (74). Which of th
 what Stripe says of the business's subscriptions, in whatever order it says so.
 """
 
+from collections import Counter
 from datetime import datetime
 
 from sqlalchemy import Connection
@@ -86,9 +87,11 @@ def settle_waiting(connection: Connection, business_id: int, now: datetime) -> N
 def report_waiting(connection: Connection, business_id: int, now: datetime) -> None:
     """Bring the drifts of what waits up to date."""
     ended = set(connection.exec_driver_sql(_OPEN, (business_id,)).scalars())
+    beside: Counter[int] = Counter()
     for subject, origin_record_id, minutes in connection.exec_driver_sql(_SUMS, (business_id,)).all():
         ended.discard(subject)
-        what = worth(connection, origin_record_id, minutes)
+        what = worth(connection, origin_record_id, minutes, beside[origin_record_id])
+        beside[origin_record_id] += minutes
         drifts.report(
             connection,
             DriftKind.UNBILLABLE,

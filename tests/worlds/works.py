@@ -3,6 +3,7 @@
 import random
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from sqlalchemy import Engine
 
@@ -20,13 +21,23 @@ from tests.worlds.stripe_stand_in import START, StandIn
 EVENT_NAME = "call_minutes"
 
 
+class Lived(Protocol):
+    """What of a life we hear: what the stand-in tells, and calls."""
+
+    stripe: StandIn
+    calls: list[Call]
+
+    @property
+    def now(self) -> datetime: ...
+
+
 class Works(Books):
     """Books that also do what is due. ``follow`` tells them what has happened since the last time."""
 
     told = 0
     called = 0
 
-    def follow(self, life: Life) -> None:
+    def follow(self, life: Lived) -> None:
         """Take in what has happened, and do what is due at the life's present instant until nothing is."""
         self.at(life.now)
         self.tell(*life.stripe.events[self.told :], *life.calls[self.called :])

@@ -222,6 +222,8 @@ class Subscriptions:
         if subscription["status"] in ENDED:
             raise no_such("subscription", subscription["id"])
         charges = self._charges.in_arrears(subscription, self._state.now)
+        if subscription["status"] == "trialing":
+            self._trials.waive(charges)
         self._end(subscription, charges if invoice_now else [], period(subscription), "subscription_update")
 
     def _end(self, subscription: Object, charges: list[Charge], bounds: tuple[int, int], reason: str) -> None:

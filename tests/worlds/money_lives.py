@@ -1,0 +1,178 @@
+"""Lives with everything that a Stripe account may do to the money of a customer, step by step."""
+
+import random
+from datetime import timedelta
+from typing import Any
+
+from tests.worlds.lives import Call
+from tests.worlds.stripe_stand_in import StandIn
+from tests.worlds.world import sid_of
+
+#: What can happen; each is left out where it can't happen at the moment.
+MONEY_STEPS = (
+    "talk",
+    "talk",
+    "talk-much",
+    "late-call",
+    "days",
+    "to-the-renewal",
+    "month",
+    "swap",
+    "swap-for-nothing",
+    "renewing-swap",
+    "cancel-in-portal",
+    "cancel-now",
+    "drop",
+    "subscribe",
+    "foreign-minutes",
+    "break-payment",
+    "repair-payment",
+    "void",
+)
+
+
+class MoneyLife:
+    """One customer with a currency, an order of items and add-ons of its own; ``calls`` are made while it lives."""
+
+    def __init__(self, stripe: StandIn, business_id: int, chance: random.Random) -> None:
+        self.stripe = stripe
+        self.chance = chance
+        self.calls: list[Call] = []
+        self.currency = chance.choice(["usd", "usd", "eur", "jpy"])
+        self.meter = str(stripe.control("/stripe/meters", event_name="call_minutes"))
+        self.other_meter = str(stripe.control("/stripe/meters", event_name="sms"))
+        self.plans = {
+            "starter": self._plan("starter", 100, "12", 4900),
+            "professional": self._plan("professional", 400, "9.5", 14_900),
+        }
+        self.add_ons = [
+            self._price("Support", {"interval": "year"}, 120_000),
+            self._price("Number", {"interval": "week"}, 100),
+            self._price("Seat", {"interval": "month"}, 700),
+            self._price("SMS", {"interval": "month", "usage_type": "metered", "meter": self.other_meter}, 3),
+        ]
+        self.customer = stripe.control(
+            "/stripe/customers", name="A business", metadata={"business_id": str(business_id)}
+        )
+
+    @property
+    def now(self) -> Any:
+        return self.stripe.timeline.now
+
+    def _price(self, name: str, recurring: dict[str, Any], amount: int, **more: Any) -> str:
+        return self.stripe.price(name, currency=self.currency, recurring=recurring, unit_amount=amount, **more)
+
+    def _plan(self, code: str, included: int, overage: str, fee: int) -> dict[str, str]:
+        about = {"metadata": {"altiora_plan": code}, "currency": self.currency}
+        tiers = [{"up_to": included, "unit_amount": 0}, {"up_to": "inf", "unit_amount_decimal": overage}]
+        metered = {"interval": "month", "usage_type": "metered", "meter": self.meter}
+        return {
+            "flat": self.stripe.price(f"{code} fee", unit_amount=fee, **about),
+            "metered": self.stripe.price(
+                f"{code} minutes",
+                billing_scheme="tiered",
+                tiers_mode="graduated",
+                tiers=tiers,
+                recurring=metered,
+                **about,
+            ),
+        }
+
+    def living(self) -> dict[str, Any] | None:
+        its = [it for it in self.stripe.sandbox.state.subscriptions.values() if it["customer"] == self.customer]
+        return next((it for it in its if it["status"] not in {"canceled", "incomplete_expired"}), None)
+
+    def step(self, what: str) -> None:
+        it, chance = self.living(), self.chance
+        match what:
+            case "talk":
+                self._call(chance.randrange(1, 60))
+            case "talk-much":
+                self._call(chance.randrange(60, 500))
+            case "late-call":
+                self._call(chance.randrange(1, 90), ago=timedelta(hours=chance.uniform(1, 24 * 40)))
+            case "days":
+                self.pass_time(timedelta(hours=chance.uniform(2, 24 * 9)))
+            case "to-the-renewal" if it is not None:
+                ends = min(item["current_period_end"] for item in it["items"]["data"])
+                self.pass_time(timedelta(seconds=max(60, ends - self.now.timestamp() + chance.randrange(-7200, 7200))))
+            case "month":
+                self.pass_time(timedelta(days=chance.uniform(25, 35)))
+            case "subscribe" if it is None:
+                self.subscribe()
+            case "swap" if it is not None and it["status"] == "active":
+                self._swap(it, proration_behavior="create_prorations")
+            case "swap-for-nothing" if it is not None and it["status"] == "active":
+                self._swap(it, proration_behavior="none")
+            case "renewing-swap" if it is not None and it["status"] == "active" and it["cancel_at"] is None:
+                self._swap(it, billing_cycle_anchor={"type": "now"}, proration_behavior="always_invoice")
+            case "cancel-in-portal" if it is not None and it["status"] in {"active", "trialing"}:
+                self.stripe.control("/stripe/portal/cancel", subscription=it["id"])
+            case "cancel-now" | "drop" if it is not None and it["status"] != "incomplete":
+                self.stripe.control("/stripe/cancel", subscription=it["id"], invoice_now=what == "cancel-now")
+            case "foreign-minutes" if it is not None and it["start_date"] < self.now.timestamp() - 60:
+                self.stripe.report(self.customer, str(chance.randrange(1, 300)), f"foreign-{chance.random()}")
+            case "break-payment":
+                self.stripe.control("/stripe/break-payment", customer=self.customer)
+            case "repair-payment":
+                self.stripe.control("/stripe/repair-payment", customer=self.customer)
+                self.stripe.control("/stripe/pay", customer=self.customer)
+            case "void":
+                client = self.stripe.client.v1
+                for invoice in client.invoices.list({"customer": self.customer, "status": "open"}).data:
+                    if invoice.billing_reason == "subscription_cycle":
+                        client.invoices.void_invoice(str(invoice.id))
+
+    def subscribe(self) -> None:
+        chance = self.chance
+        client = self.stripe.client.v1
+        plan = self.plans[chance.choice(sorted(self.plans))]
+        mode = chance.choice(["flexible", "flexible", "classic"])
+        quantity = chance.choice([1, 1, 3])
+        items: list[dict[str, Any]] = [{"price": plan["flat"], "quantity": quantity}, {"price": plan["metered"]}]
+        if mode == "flexible":
+            items += [{"price": price} for price in chance.sample(self.add_ons, chance.randrange(3))]
+        chance.shuffle(items)
+        wanted: dict[str, Any] = {"customer": self.customer, "items": items, "billing_mode": {"type": mode}}
+        if chance.random() < 0.3:
+            wanted["trial_period_days"] = chance.randrange(3, 20)
+        if chance.random() < 0.3:
+            coupon = client.coupons.create({"percent_off": chance.choice([10, 50]), "duration": "forever"})
+            wanted["discounts"] = [{"coupon": coupon.id}]
+        if chance.random() < 0.3:
+            vat = client.tax_rates.create(
+                {"display_name": "VAT", "percentage": 19, "inclusive": chance.choice([True, False])}
+            )
+            wanted["default_tax_rates"] = [vat.id]
+        client.subscriptions.create(wanted)  # type: ignore[arg-type]  # the tests' own words
+
+    def pass_time(self, length: timedelta) -> None:
+        self.stripe.run(self.stripe.timeline.advance(self.now + timedelta(seconds=int(length.total_seconds()))))
+
+    def _call(self, minutes: int, ago: timedelta = timedelta(0)) -> None:
+        ended = (self.now - ago).replace(microsecond=0)
+        self.calls.append(Call(sid_of(f"call-{len(self.calls)}"), ended, minutes * 60 - self.chance.randrange(60)))
+
+    def _swap(self, it: dict[str, Any], **how: Any) -> None:
+        """The prices of the other plan in place of the present ones; add-ons stay."""
+        items = {item["price"]["id"]: item for item in it["items"]["data"]}
+        present = next(plan for plan in self.plans.values() if plan["metered"] in items)
+        other = next(plan for plan in self.plans.values() if plan is not present)
+        wanted: Any = {"items": [{"id": items[present[kind]]["id"], "price": other[kind]} for kind in present], **how}
+        self.stripe.client.v1.subscriptions.update(it["id"], wanted)
+
+    def finalise(self) -> None:
+        """Let drafts that nothing finalises, of a subscription that was unpaid, go out by hand."""
+        client = self.stripe.client.v1
+        for invoice in client.invoices.list({"customer": self.customer, "status": "draft", "limit": 100}).data:
+            client.invoices.finalize_invoice(str(invoice.id))
+
+    def end(self) -> None:
+        """Cancel what lives, with its last invoice, and let everything become final."""
+        it = self.living()
+        self.stripe.control("/stripe/repair-payment", customer=self.customer)
+        self.stripe.control("/stripe/pay", customer=self.customer)
+        if it is not None and it["status"] != "incomplete":
+            if it["start_date"] >= self.now.timestamp() - 60:
+                self.pass_time(timedelta(minutes=10))
+            self.stripe.control("/stripe/cancel", subscription=it["id"], invoice_now=True)
