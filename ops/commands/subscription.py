@@ -86,7 +86,9 @@ def _subscription(each: MirroredSubscription, now: datetime) -> dict[str, Any]:
     elif each.cancel_at_period_end:
         remarks.append("ends with this period")
     elif each.cancel_at:
-        remarks.append(f"ends {shown(each.cancel_at)}")
+        inside = each.period_end is not None and each.cancel_at < each.period_end
+        lost = ", inside the period of its minutes: without a last invoice they are lost" if inside else ""
+        remarks.append(f"ends {shown(each.cancel_at)}{lost}")
     if each.billing_mode == CLASSIC_MODE:
         remarks.append("classic billing")
     if each.pause_collection:

@@ -56,6 +56,21 @@ def test_an_upgrade_is_rehearsed_then_planned_then_shown(shop):
     assert "in effect already" not in said
 
 
+def test_57_an_end_inside_a_period_of_minutes_is_warned_of_and_bills_them(shop):
+    altiora, works, life = shop
+    weekly = life.stripe.price("Number", unit_amount=100, recurring={"interval": "week"})
+    client = life.stripe.client.v1
+    client.subscriptions.update(life.subscription["id"], {"items": [{"price": weekly}]})
+    client.subscriptions.update(life.subscription["id"], {"cancel_at": "min_period_end"})
+    works.follow(life)
+    said = " ".join(altiora("subscription", "show", "1").split())
+    assert "without a last invoice they are lost" in said.replace("│", "")
+    life.stripe.advance(2026, 11, 20, 12, 0)
+    works.follow(life)
+    assert [row["quantity"] for row in life.stripe.sandbox.summary(life.customer)["periods"]] == [510]
+    assert works.drifts() == []
+
+
 def test_57_a_cancellation_in_the_portal_is_shown_and_undone(shop):
     altiora, works, life = shop
     life.step("cancel-in-portal")

@@ -408,3 +408,19 @@ def test_commands_print_and_ask_no_sql():
     assert [file for file, _ in statements() if file.startswith("ops/commands/")] == []
     asking = [name_of(path) for path in sources("ops/commands") if "exec_driver_sql" in path.read_text()]
     assert asking == []
+
+
+def test_the_oracle_of_money_imports_nothing_of_ours():
+    modules = {
+        name.partition(".")[0]
+        for node in ast.walk(tree(REPOSITORY / "tests/worlds/oracle.py"))
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else []
+        )
+    }
+    assert modules
+    assert not modules & {*FOLDERS, "tests"}

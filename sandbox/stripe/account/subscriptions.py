@@ -135,7 +135,9 @@ class Subscriptions:
 
     def add_item(self, subscription: Object, price: Object, quantity: int) -> Object:
         """A new item in the period of those of its interval, or the one that the anchor gives it."""
-        return self._add(subscription, price, quantity, self._bounds(subscription, price))
+        item = self._add(subscription, price, quantity, self._bounds(subscription, price))
+        self.renew_later(subscription)
+        return item
 
     def reprice(self, subscription: Object, item: Object, price: Object) -> None:
         """Put a price on an item; one of another interval brings its own period."""
@@ -145,6 +147,7 @@ class Subscriptions:
             apart = {**subscription, "items": {"data": [it for it in subscription["items"]["data"] if it is not item]}}
             start, end = self._bounds(apart, price)
             item.update(current_period_start=start, current_period_end=end)
+            self.renew_later(subscription)
 
     def _bounds(self, subscription: Object, price: Object) -> tuple[int, int]:
         if subscription["status"] == "trialing":
