@@ -61,8 +61,11 @@ def give_back_once(api: StripeApi, credit: Credit, minutes_prices: set[str]) -> 
 
     ``minutes_prices``: the prices whose lines on the invoice are of minutes. Raises one of the StripeApiErrors.
     """
+    customer_id = credit.customer_id
+    if customer_id is None:
+        raise Refused(400, None, "neither an invoice nor the business names a customer of Stripe's")
     notes = [] if credit.invoice_id is None else api.list_credit_notes(credit.invoice_id)
-    booked = api.list_balance_transactions(credit.customer_id)
+    booked = api.list_balance_transactions(customer_id)
     for had in (*notes, *booked):
         if below(had, "metadata", CREDIT_MARK) == credit.identifier and had.get("status") != VOID_NOTE:
             return _given(had)
@@ -79,15 +82,15 @@ def give_back_once(api: StripeApi, credit: Credit, minutes_prices: set[str]) -> 
             return f"discounts had taken all of it off {credit.invoice_id}: nothing was paid, and nothing is given back"
     if parts and invoice is not None:
         try:
-            return _note(api, credit, invoice, [(str(line["id"]), amount) for line, amount in parts])
+            return _note(api, credit, customer_id, invoice, [(str(line["id"]), amount) for line, amount in parts])
         except AccountFault:
             raise
         except Refused as refused:
             if api.list_credit_notes(str(invoice["id"])) != notes:  # somebody was quicker: look again
                 raise Limited(refused.words) from refused
             amount = sum(_paid(line, amount) for line, amount in parts)
-            return _balance(api, credit, amount, f"no credit note, {refused.words}")
-    return _balance(api, credit, credit.amount, "no invoice charged its minutes")
+            return _balance(api, credit, customer_id, amount, f"no credit note, {refused.words}")
+    return _balance(api, credit, customer_id, credit.amount, "no invoice charged its minutes")
 
 
 def _existing(api: StripeApi, invoice_id: str) -> Json | None:
@@ -99,7 +102,7 @@ def _existing(api: StripeApi, invoice_id: str) -> Json | None:
         raise
 
 
-def _note(api: StripeApi, credit: Credit, invoice: Json, parts: list[tuple[str, int]]) -> str:
+def _note(api: StripeApi, credit: Credit, customer_id: str, invoice: Json, parts: list[tuple[str, int]]) -> str:
     wanted: dict[str, Any] = {
         "invoice": invoice["id"],
         "lines": [{"type": "invoice_line_item", "invoice_line_item": line, "amount": amount} for line, amount in parts],
@@ -108,16 +111,16 @@ def _note(api: StripeApi, credit: Credit, invoice: Json, parts: list[tuple[str, 
     }
     paid = whole(api.preview_credit_note(wanted).get("post_payment_amount")) or 0
     if paid:  # what was paid goes to the balance; what is still owed is owed no more
-        _same_currency(api, credit)
+        _same_currency(api, credit, customer_id)
         wanted["credit_amount"] = paid
     return _given(api.create_credit_note(wanted, credit.key_for("note")))
 
 
-def _balance(api: StripeApi, credit: Credit, amount: int, why: str) -> str:
+def _balance(api: StripeApi, credit: Credit, customer_id: str, amount: int, why: str) -> str:
     """Lower the customer's next invoice; what was paid of it in taxes is not in that."""
-    _same_currency(api, credit)
+    _same_currency(api, credit, customer_id)
     booked = api.create_balance_transaction(
-        credit.customer_id,
+        customer_id,
         {
             "amount": -amount,
             "currency": credit.currency,
@@ -129,8 +132,8 @@ def _balance(api: StripeApi, credit: Credit, amount: int, why: str) -> str:
     return f"{_given(booked)} ({why})"
 
 
-def _same_currency(api: StripeApi, credit: Credit) -> None:
-    customer = read_customer(api.get_customer(credit.customer_id))
+def _same_currency(api: StripeApi, credit: Credit, customer_id: str) -> None:
+    customer = read_customer(api.get_customer(customer_id))
     if customer is not None and customer.currency not in {None, credit.currency}:
         raise Refused(
             400,

@@ -31,7 +31,8 @@ class Credit:
 
     id: int
     business_id: int
-    customer_id: str
+    customer_id: str | None
+    """Who got the invoice; without one, whom the business is linked to."""
     invoice_id: str | None
     amount: int
     currency: str
@@ -55,7 +56,10 @@ update credits c
 set state = 'sending', attempts = attempts + 1, due_at = clock_timestamp() + make_interval(secs => %(lease)s)
 from due, businesses b
 where c.id = due.id and b.id = c.business_id
-returning c.id, c.business_id, b.stripe_customer_id as customer_id, c.invoice_id, c.amount, c.currency, c.minutes,
+returning c.id, c.business_id,
+  coalesce((select s.stripe_customer_id from stripe_invoices i
+            join subscriptions s on s.stripe_id = i.stripe_subscription_id where i.id = c.invoice_id),
+           b.stripe_customer_id) as customer_id, c.invoice_id, c.amount, c.currency, c.minutes,
           c.identifier, c.attempts, c.server_errors
 """
 

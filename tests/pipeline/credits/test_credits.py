@@ -184,6 +184,23 @@ def test_71_the_balance_only_where_no_credit_note_can_be_and_never_across_curren
         assert booked(life) == [("adjustment", -cents, "usd")]
 
 
+def test_71_one_of_nobody_is_refused_in_sight_and_that_of_a_former_customer_goes_to_its_own_invoice(shop, engine):
+    works, life = shop
+    over_billed(works, life)
+    works.credit("over-billed")
+    with engine.begin() as connection:  # the business has been unlinked meanwhile
+        connection.exec_driver_sql("update businesses set stripe_customer_id = null")
+        connection.exec_driver_sql(
+            "insert into credits (business_id, subject, amount, currency, minutes, identifier, reason, created_at)"
+            " values (%s, 'record:1:CA1', 1, 'usd', -1, 'altiora-credit-x', 'a test', now())",
+            (works.business_id,),
+        )
+    credit_sending.send_due_credits(engine, works.api, works.clock.now())
+    assert len(notes(life)) == 1
+    assert [row[0] for row in credits_of(works)] == ["done", "failed"]
+    assert "credit-refused" in works.drifts()
+
+
 def test_71_a_credit_is_frozen_and_ends_once(shop, engine):
     works, life = shop
     over_billed(works, life)
