@@ -1,8 +1,9 @@
 """`altiora reconcile`: Twilio's calls, ours, the records, the pushes and Stripe's sums, compared now."""
 
 import logging
+from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
-from decimal import ROUND_HALF_UP, Decimal
 from typing import Annotated, Any
 
 import typer
@@ -12,12 +13,14 @@ from ops.commands.database import choose_settings, engine
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.checking import reconciliation
 from pipeline.checking.reconciliation import Finding
+from pipeline.prices.money import money
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
-from pipeline.reading import margins
+from pipeline.reading.period_money import MonthRow, month_rows
 from pipeline.shared import logs
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import DatabaseSettings, RuleSettings, StripeSettings, TwilioSettings, load
+from pipeline.usage.minutes_worth import Tariff
 
 #: Records whose cost is shown: those of about the last two periods.
 _COST_OF = timedelta(days=40)
@@ -56,67 +59,69 @@ def reconcile(
             )
         except (TwilioApiError, StripeApiError, LookupError) as error:
             raise WrongError(f"nothing was changed, since not all can be compared: {error}; try again") from error
-        values = reconciliation.minute_values(made)
+        tariffs = reconciliation.present_tariffs(made)
         try:
             repaired = reconciliation.repair_findings(made, found) if apply else 0
         except ValueError as error:
             raise WrongError(str(error)) from error
-        costs: list[margins.Margin] = []
+        costs: list[MonthRow] = []
         if business_id is not None:
             with made.connect() as connection:
-                costs = margins.margins(connection, now, now - _COST_OF, business_id)
-    rows = [_row(finding, values) for finding in found]
-    total = {"differences": len(rows), "minutes": sum(row["minutes"] for row in rows), "repaired": repaired}
-    total["cents"] = sum(row["cents"] for row in rows)
+                costs = month_rows(connection, now - _COST_OF, now, business_id)
+    rows = [_row(finding, tariffs) for finding in found]
+    minutes = sum(row["minutes"] for row in rows)
+    amounts: Counter[str] = Counter()
+    for row in rows:
+        if row["currency"] is not None:
+            amounts[row["currency"]] += row["amount"]
     if as_json:
-        print_json({**total, "findings": rows, "costs": [_cost(cost) for cost in costs]})
+        total = {"differences": len(rows), "minutes": minutes, "amounts": amounts, "repaired": repaired}
+        print_json({**total, "findings": rows, "costs": costs})
     else:
-        money = f"{total['cents'] / 100:,.2f} at the plans' prices"
-        say(f"{total['differences']} differences, {total['minutes']:,} minutes, {money}; {repaired} repaired.")
+        worth = ", ".join(money(amount, currency) for currency, amount in sorted(amounts.items()))
+        priced = f"worth {worth}" if worth else "no price is known for them"
+        say(f"{len(rows)} differences, {minutes:,} minutes{f', {priced}' if rows else ''}; {repaired} repaired.")
         if rows:
-            print_table(rows, numbers=["minutes", "cents"])
+            print_table(map(_in_words, rows), numbers=["minutes", "worth"])
         if costs:
-            print_table(map(_cost_in_words, costs), numbers=["minutes", "price", "Twilio", "margin", "unpriced"])
+            print_table(map(_cost, costs), numbers=["minutes", "brings in", "Twilio", "margin", "unpriced"])
     if rows:
         raise typer.Exit(1)
 
 
-def _row(finding: Finding, values: dict[int, Decimal]) -> dict[str, Any]:
-    value = values.get(finding.business_id, Decimal(0)) if finding.business_id is not None else Decimal(0)
+def _row(finding: Finding, tariffs: Mapping[int, Tariff]) -> dict[str, Any]:
+    tariff = None if finding.business_id is None else tariffs.get(finding.business_id)
     return {
         "kind": finding.kind,
         "business": finding.business_id,
         "subject": finding.subject,
         "minutes": float(finding.minutes) if finding.minutes % 1 else int(finding.minutes),
-        "cents": int((finding.minutes * value).quantize(Decimal(1), ROUND_HALF_UP)),
+        "amount": None if tariff is None else tariff.worth(round(finding.minutes)),
+        "currency": None if tariff is None else tariff.currency,
         "difference": finding.words,
         "repair": finding.repair,
         "safe": finding.apply is not None,
     }
 
 
-def _cost(cost: margins.Margin) -> dict[str, Any]:
-    margin = cost.margin_cents
-    return {
-        "period_start": cost.period_start,
-        "plan": cost.plan,
-        "minutes": cost.minutes,
-        "price_cents": cost.price_cents,
-        "currency": cost.currency,
-        "cost_cents": {unit: f"{cents:.2f}" for unit, cents in cost.costs.items()},
-        "unpriced": cost.unpriced_calls,
-        "margin_cents": None if margin is None else f"{margin:.2f}",
+def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
+    worth = None if row["currency"] is None else money(row["amount"], row["currency"])
+    shown = {
+        "minutes": row["minutes"],
+        "worth": worth,
+        **{name: row[name] for name in ("difference", "repair", "safe")},
     }
+    return {name: row[name] for name in ("kind", "business", "subject")} | shown
 
 
-def _cost_in_words(cost: margins.Margin) -> dict[str, Any]:
-    margin, currency = cost.margin_cents, cost.currency or ""
+def _cost(cost: MonthRow) -> dict[str, Any]:
+    currency = cost.currency.upper()
     return {
         "period from": f"{cost.period_start:%Y-%m-%d}",
         "plan": cost.plan,
         "minutes": cost.minutes,
-        "price": f"{cost.price_cents / 100:,.2f} {currency}",
-        "Twilio": ", ".join(f"{cents / 100:,.2f} {unit}" for unit, cents in cost.costs.items()),
-        "margin": None if margin is None else f"{margin / 100:,.2f} {currency}",
+        "brings in": money(cost.fee + cost.minutes_amount, cost.currency),
+        "Twilio": f"{cost.cost:,.2f} {currency}",
+        "margin": f"{cost.margin:,.2f} {currency}",
         "unpriced": cost.unpriced_calls,
     }

@@ -24,13 +24,10 @@ from pipeline.providers.twilio_words import TERMINAL
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.clock import machine_now
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage import late_minutes, record_figures
+from pipeline.usage import late_minutes, minutes_worth, record_figures
 from pipeline.usage.rounding import billable_minutes, increment_at
 
-_VALUES = """
-select b.id, case when p.included_minutes > 0 then p.price_cents::numeric / p.included_minutes else 0 end
-from businesses b join subscription_plans p on p.id = b.plan_id
-"""
+_NEWEST_RECORDS = "select distinct on (business_id) id, business_id from usage_records order by 2, period_start desc"
 _REFUSED = """
 select identifier, business_id, minutes, answer from meter_pushes
 where state = 'failed' and (%(business_id)s::bigint is null or business_id = %(business_id)s) order by id
@@ -93,10 +90,12 @@ def repair_findings(engine: Engine, findings: list[Finding]) -> int:
     return done
 
 
-def minute_values(engine: Engine) -> dict[int, Decimal]:
-    """What a minute of each business is worth, in cents: its plan's price by the minutes that are included."""
+def present_tariffs(engine: Engine) -> dict[int, minutes_worth.Tariff]:
+    """What minutes of each business's newest period cost; without those that no price is known for."""
     with engine.connect() as connection:
-        return dict(connection.exec_driver_sql(_VALUES).all())
+        newest: dict[int, int] = dict(connection.exec_driver_sql(_NEWEST_RECORDS).all())
+        found = minutes_worth.tariffs(connection, newest)
+    return {newest[record_id]: tariff for record_id, tariff in found.items()}
 
 
 def _own_sums(engine: Engine, business_id: int | None) -> Iterator[Finding]:

@@ -195,26 +195,33 @@ class MonthRow:
     minutes_amount: int
     cost: Decimal
     margin: Decimal
+    unpriced_calls: int
+    """That Twilio has told no price for yet: they are in no cost."""
 
 
 _MONTH = """
 select r.id, r.business_id, b.name as business, p.code as plan, r.period_start, r.period_end, r.state, r.calls,
        r.minutes, r.included_minutes as included, greatest(r.minutes - r.included_minutes, 0) as overage,
        coalesce((select jsonb_object_agg(unit, cents) from (
-         select lower(c.price_unit) as unit, -sum(c.price) as cents from calls c
+         select lower(c.price_unit) as unit, sum(c.price) as cents from calls c
          where c.usage_record_id = r.id and c.price is not null and c.price_unit is not null
-         group by 1) by_unit), '{}') as costs
+         group by 1) by_unit), '{}') as costs,
+       (select count(*) from calls c
+        where c.usage_record_id = r.id and c.price is null and c.status = 'completed') as unpriced_calls
 from usage_records r
 join businesses b on b.id = r.business_id
 join subscription_plans p on p.id = r.plan_id
 where r.period_start >= %(start)s and r.period_start < %(end)s
+  and (%(business_id)s::bigint is null or r.business_id = %(business_id)s)
 order by r.business_id, r.period_start
 """
 
 
-def month_rows(connection: Connection, start: datetime, end: datetime) -> list[MonthRow]:
-    """The records of all businesses whose period begins in ``[start, end)``, by business and currency."""
-    rows = connection.exec_driver_sql(_MONTH, {"start": start, "end": end}).all()
+def month_rows(
+    connection: Connection, start: datetime, end: datetime, business_id: int | None = None
+) -> list[MonthRow]:
+    """The records of all businesses, or of one, whose period begins in ``[start, end)``, by business and currency."""
+    rows = connection.exec_driver_sql(_MONTH, {"start": start, "end": end, "business_id": business_id}).all()
     money = {each.record_id: each for each in period_money(connection, [row.id for row in rows])}
     told = []
     for row in rows:
@@ -241,6 +248,7 @@ def month_rows(connection: Connection, start: datetime, end: datetime) -> list[M
                     minutes_amount=minutes,
                     cost=spent,
                     margin=_whole(fee + minutes, currency) - spent,
+                    unpriced_calls=row.unpriced_calls,
                 )
             )
     return told

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.calls import daily_totals
 from pipeline.providers.twilio_api import TwilioApiError
-from pipeline.reading import margins
+from pipeline.reading.period_money import MonthRow, month_rows
 from tests.pipeline.calls.test_listing import Line
 from tests.worlds.world import at, sid_of
 
@@ -122,21 +122,18 @@ def test_the_cost_of_a_record_stands_beside_what_its_plan_brings_in(line):
     line.list()
     line.list()
 
-    def read() -> margins.Margin:
-        with line.engine.connect() as connection:
-            (margin,) = margins.margins(connection, line.now, line.now - timedelta(days=1), line.b)
-        return margin
-
-    margin = read()
-    assert (margin.plan, margin.price_cents, margin.costs) == ("starter", 4900, {"USD": Decimal("1.7")})
-    assert margin.unpriced_calls == 1
-    assert margin.margin_cents is None, "no invoice tells the currency yet"
-    for currency, told in (("eur", None), ("usd", Decimal("4898.3"))):
+    def read(currency: str | None) -> list[MonthRow]:
         with line.engine.begin() as connection:
-            connection.exec_driver_sql("delete from stripe_invoices")
             connection.exec_driver_sql(
-                "insert into stripe_invoices (id, business_id, status, created_at, amount_due_cents, currency,"
-                " snapshot_at) values ('in_1', %s, 'paid', now(), 4900, %s, now())",
-                (line.b, currency),
+                'update usage_records set currency = %s, tiers = \'[[1, "0", "0"], [null, "7.5", "0"]]\'', (currency,)
             )
-        assert read().margin_cents == told
+            return month_rows(connection, line.now - timedelta(days=40), line.now, line.b)
+
+    def told(currency: str | None) -> list[tuple[str, int, Decimal, Decimal]]:
+        return [(row.currency, row.minutes_amount, row.cost, row.margin) for row in read(currency)]
+
+    cost = Decimal("0.017")
+    assert {(row.plan, row.minutes, row.unpriced_calls) for row in read("usd")} == {("starter", 62, 1)}
+    assert told("usd") == [("usd", 458, cost, Decimal("4.58") - cost)]
+    yen = Decimal(458)
+    assert told("jpy") == [("jpy", 458, Decimal(0), yen), ("usd", 0, cost, -cost)], "never one sum of two currencies"

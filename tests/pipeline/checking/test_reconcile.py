@@ -81,7 +81,7 @@ def push(line: Both, state: str, *, arrives: bool) -> None:
 
 def test_nothing_differs(line, altiora):
     counted(line)
-    assert altiora("reconcile") == "0 differences, 0 minutes, 0.00 at the plans' prices; 0 repaired.\n"
+    assert altiora("reconcile") == "0 differences, 0 minutes; 0 repaired.\n"
 
 
 def test_a_call_that_twilio_shows_is_told_in_minutes_and_money_and_taken_over_when_applied(line, altiora):
@@ -90,9 +90,16 @@ def test_a_call_that_twilio_shows_is_told_in_minutes_and_money_and_taken_over_wh
     line.pass_time(minutes=10)
     for options in ((), ("--dry-run",), ("--business", "B")):
         told = altiora.json("reconcile", *options, status=1)
-        assert (told["differences"], told["minutes"], told["cents"], told["repaired"]) == (1, 2, 20, 0)
+        assert (told["differences"], told["minutes"], told["amounts"], told["repaired"]) == (1, 2, {}, 0)
+    assert "2 minutes, no price is known for them; 0 repaired." in altiora.run("reconcile").stdout
+    tiers = '[[7, "0", "0"], [null, "9", "0"]]'
+    for currency, amount, shown in (("eur", 9, "0.09 EUR"), ("jpy", 9, "9 JPY"), ("kwd", 9, "0.009 KWD")):
+        run(line, "update usage_records set currency = %s, tiers = %s::jsonb", currency, tiers)
+        told = altiora.json("reconcile", "--business", "B", status=1)
+        assert told["amounts"] == {currency: amount}, "one of the two is above the seven that cost nothing"
+        assert f"2 minutes, worth {shown}; 0 repaired." in altiora.run("reconcile", "--business", "B").stdout
     assert (told["findings"][0]["kind"], told["findings"][0]["subject"]) == ("twilio-call", f"call:{call.sid}")
-    assert [(cost["plan"], cost["price_cents"]) for cost in told["costs"]] == [("starter", 4900)]
+    assert [(cost["plan"], cost["minutes"], cost["currency"]) for cost in told["costs"]] == [("starter", 6, "kwd")]
     assert altiora.json("reconcile", "--business", "F")["differences"] == 0
     assert line.rows("select count(*) from webhook_events") == [(1,)]
     assert altiora.json("reconcile", "--apply", status=1)["repaired"] == 1
@@ -177,7 +184,7 @@ def test_what_stripe_lacks_is_for_a_person(line, altiora):
     push(line, "sent", arrives=False)
     run(line, "update usage_records set pushed_minutes = 6")
     (finding,) = altiora.json("reconcile", "--apply", status=1)["findings"]
-    assert (finding["kind"], finding["minutes"], finding["cents"], finding["safe"]) == ("stripe-sum", 6, 59, False)
+    assert (finding["kind"], finding["minutes"], finding["amount"], finding["safe"]) == ("stripe-sum", 6, None, False)
 
 
 def test_used_wrongly_and_what_cannot_be_asked(line, altiora):

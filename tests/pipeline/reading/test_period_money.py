@@ -106,8 +106,8 @@ def test_the_page_says_on_your_invoice_only_where_it_is(month, tmp_path):
 def test_a_month_of_all_businesses_is_told_by_currency(month):
     works, _ = month
     with works.engine.begin() as connection:
-        connection.exec_driver_sql("update calls set price = -1.5, price_unit = 'USD' where minutes = 600")
-        connection.exec_driver_sql("update calls set price = -0.25, price_unit = 'EUR' where minutes = 30")
+        connection.exec_driver_sql("update calls set price = 1.5, price_unit = 'USD' where minutes = 600")
+        connection.exec_driver_sql("update calls set price = 0.25, price_unit = 'EUR' where minutes = 30")
     rows = list(csv.DictReader(io.StringIO(Altiora()("usage", "--month", "2026-11", "--csv"))))
     assert [(row["currency"], row["fee"], row["minutes_amount"], row["cost"], row["margin"]) for row in rows] == [
         ("eur", "0", "0", "0.25", "-0.25"),
