@@ -7,11 +7,12 @@ from ops.commands.database import Chosen, reading
 from ops.commands.output import WrongError, print_table, say
 from ops.commands.subscription_rehearsal import Rehearsal
 from pipeline.prices.money import money
+from pipeline.providers.stripe_fields import Item, read_line
 from pipeline.shared.settings import StripeSettings, load
 from pipeline.subscription_changes.change_requests import CHANGE_BEHAVIOURS, UsageLostError
 from pipeline.subscription_changes.planning import Intent
 from pipeline.subscription_changes.schedule_phases import PhaseError
-from pipeline.subscription_changes.subscription_look import UnknownItemError, look_at
+from pipeline.subscription_changes.subscription_look import SubscriptionLook, UnknownItemError, look_at
 
 
 def show(intent: Intent, chosen: Chosen) -> None:
@@ -55,6 +56,30 @@ def show(intent: Intent, chosen: Chosen) -> None:
         raise WrongError(f"Stripe does not answer: {error}; try again") from error
     say("The invoice that follows at once:" if behaviour.after_last_push else "The next invoice, as it looks now:")
     _show_invoice(invoice)
+    if behaviour.after_last_push:
+        _show_early_renewals(look, invoice)
+
+
+def _show_early_renewals(look: SubscriptionLook, invoice: dict[str, Any]) -> None:
+    """A new anchor renews each item, also one whose own period is not over: an add-on that is paid by the year (48)."""
+    ours, currency = look.ours, invoice["currency"]
+    if ours.minutes_item is None:
+        return
+    period = _interval(ours.minutes_item)
+    lines = [line for row in invoice["lines"]["data"] if (line := read_line(row)) is not None]
+    for item in look.items:
+        its = [line for line in lines if line.price_id == item.price.id]
+        renewed = [line for line in its if line.amount_cents > 0]
+        if item in (*ours.minutes, *ours.fees) or item.price.metered or _interval(item) == period or not renewed:
+            continue
+        given_back = sum(line.amount_cents for line in its if line.amount_cents < 0)
+        less = f", less {money(-given_back, currency)} for what is left of its period" if given_back else ""
+        cost = money(sum(line.amount_cents for line in renewed), currency)
+        say(f"It also renews an add-on before its time: {renewed[-1].description or item.price.id}, {cost}{less}.")
+
+
+def _interval(item: Item) -> tuple[str | None, int | None]:
+    return item.price.billing_interval, item.price.interval_count
 
 
 def _show_invoice(invoice: dict[str, Any]) -> None:

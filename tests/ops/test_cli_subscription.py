@@ -56,6 +56,25 @@ def test_an_upgrade_is_rehearsed_then_planned_then_shown(shop):
     assert "in effect already" not in said
 
 
+def test_48_an_upgrade_tells_what_it_renews_before_its_time(shop):
+    altiora, works, life = shop
+    yearly = life.stripe.price("Support", nickname="Support", unit_amount=120_000, recurring={"interval": "year"})
+    monthly = life.stripe.price("Number", unit_amount=200)
+    wanted = {"items": [{"price": yearly}, {"price": monthly}], "proration_behavior": "none"}
+    life.stripe.client.v1.subscriptions.update(life.subscription["id"], wanted)
+    works.follow(life)
+    said = altiora("subscription", "upgrade", "1", "professional", "--dry-run")
+    (told,) = [line for line in said.splitlines() if "before its time" in line]
+    assert told == (
+        "It also renews an add-on before its time: Support, 1,200.00 USD,"
+        " less 1,193.42 USD for what is left of its period."
+    )
+    altiora("subscription", "upgrade", "1", "professional")
+    works.follow(life)
+    assert {item["price"]["id"] for item in life.subscription["items"]["data"]} > {yearly, monthly}
+    assert works.drifts() == []
+
+
 def test_57_an_end_inside_a_period_of_minutes_is_warned_of_and_bills_them(shop):
     altiora, works, life = shop
     weekly = life.stripe.price("Number", unit_amount=100, recurring={"interval": "week"})

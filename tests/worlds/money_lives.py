@@ -39,6 +39,7 @@ class MoneyLife:
         self.chance = chance
         self.calls: list[Call] = []
         self.currency = chance.choice(["usd", "usd", "eur", "jpy"])
+        self.interval = chance.choice(["month"] * 5 + ["week"])
         self.meter = str(stripe.control("/stripe/meters", event_name="call_minutes"))
         self.other_meter = str(stripe.control("/stripe/meters", event_name="sms"))
         self.plans = {
@@ -65,9 +66,9 @@ class MoneyLife:
     def _plan(self, code: str, included: int, overage: str, fee: int) -> dict[str, str]:
         about = {"metadata": {"altiora_plan": code}, "currency": self.currency}
         tiers = [{"up_to": included, "unit_amount": 0}, {"up_to": "inf", "unit_amount_decimal": overage}]
-        metered = {"interval": "month", "usage_type": "metered", "meter": self.meter}
+        metered = {"interval": self.interval, "usage_type": "metered", "meter": self.meter}
         return {
-            "flat": self.stripe.price(f"{code} fee", unit_amount=fee, **about),
+            "flat": self.stripe.price(f"{code} fee", unit_amount=fee, recurring={"interval": self.interval}, **about),
             "metered": self.stripe.price(
                 f"{code} minutes",
                 billing_scheme="tiered",

@@ -1,6 +1,7 @@
 """Whose item is it: minutes, a plan's fee, or an add-on, in any order and in several subscriptions (45 to 47, 51)."""
 
 import json
+import random
 from datetime import timedelta
 from itertools import permutations
 from typing import Any
@@ -16,10 +17,12 @@ from pipeline.stripe_mirror.fetching import StripeFetcher
 from pipeline.usage import records
 from tests.worlds.breaking import breaks
 from tests.worlds.ledger import Ledger
+from tests.worlds.lives import Call, Life
 from tests.worlds.stripe_customers import Customers
 from tests.worlds.stripe_objects import invoice, line, lines, price, subscription
 from tests.worlds.stripe_stand_in import START
-from tests.worlds.world import ACCOUNT, PERIOD_END, PERIOD_START, PLAN_IDS, World, at
+from tests.worlds.works import Works
+from tests.worlds.world import ACCOUNT, PERIOD_END, PERIOD_START, PLAN_IDS, World, at, sid_of
 
 FEE = price("price_fee", usage_type="licensed")
 SMS = price("price_sms", plan=None, meter="mtr_sms")
@@ -291,3 +294,31 @@ def test_45_a_subscription_with_many_items_is_fetched_whole(customers, tmp_path)
     found = dict(ledger.rows("select role, count(*) from subscription_items group by 1"))
     assert found == {"minutes": 1, "fee": 1, "add-on": 12}
     assert ledger.rows("select event_name, active from stripe_meters") == [("call_minutes", True)]
+
+
+def test_51_minutes_that_are_billed_by_the_week_make_records_of_a_week(engine, host, tmp_path):
+    with host.fresh(tmp_path) as stripe:
+        works = Works(engine, stripe, tmp_path / "our-clock")
+        works.at(START)
+        life = Life(stripe, works.business_id, random.Random(1))
+        (meter,) = stripe.client.v1.billing.meters.list().data
+        weekly = {"interval": "week", "usage_type": "metered", "meter": meter.id}
+        minutes = stripe.price("Minutes", unit_amount=10, recurring=weekly, metadata={"altiora_plan": "starter"})
+        fees = [stripe.price("Fee", unit_amount=4900, recurring={"interval": each}) for each in ("month", "year")]
+        stripe.subscribe(life.customer, {"minutes": minutes, "fee": fees[0], "support": fees[1]})
+        works.follow(life)
+        for week in range(5):
+            stripe.run(stripe.timeline.advance(START + timedelta(days=7 * week + 2)))
+            life.calls.append(Call(sid_of(f"call-{week}"), life.now, (week + 1) * 60))
+            works.follow(life)
+            stripe.run(stripe.timeline.advance(START + timedelta(days=7 * (week + 1), hours=6)))
+            works.follow(life)
+        records = works.rows(
+            "select period_start, period_end, minutes, invoiced_minutes from usage_records"
+            " where state = 'closed' and settled_at is not null order by period_start"
+        )
+        assert [row[:2] for row in records] == [
+            (START + timedelta(days=7 * number), START + timedelta(days=7 * (number + 1))) for number in range(5)
+        ]
+        assert [row[2:] for row in records] == [(number + 1, number + 1) for number in range(5)]
+        assert works.drifts() == []
