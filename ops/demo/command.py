@@ -17,7 +17,7 @@ from ops.demo.evidence import Evidence, gather
 from ops.demo.month import AFTERMATH, Month, mishaps
 from ops.demo.promises import Verdict, verdicts
 from ops.demo.screen import Screen
-from ops.demo.signup import plan_calls, plan_silent_calls, sign_up
+from ops.demo.signup import come_back, plan_calls, plan_silent_calls, sign_up
 from ops.demo.stage import Stage, StageError, stage
 from ops.demo.world import FEWEST_BUSINESSES, START, Member, cast
 from ops.processes.embedded import EmbeddedError
@@ -28,6 +28,9 @@ from sandbox.server import PRESETS
 
 #: Two months: then a period of every kind has followed another.
 MOST_DAYS = 60
+
+
+_NO_FAULTS = dict.fromkeys(PRESETS["heavy"], 0.0)
 
 
 class Faults(StrEnum):
@@ -60,6 +63,8 @@ def demo(
             broken = bool(left) or not all(verdict.kept for verdict in found)
             report.show_month(console, evidence)
             console.print()
+            report.show_unusual(console, evidence)
+            console.print()
             report.show_promises(console, found)
             console.print()
             console.print(_conclusion(evidence, found, left, days, time.monotonic() - began), soft_wrap=True)
@@ -84,17 +89,20 @@ def _month(
     end = START + timedelta(days=days)
     last = end + AFTERMATH
     screen.step("businesses sign up")
+    running.sandbox.set_faults(**_NO_FAULTS)
     signed = sign_up(running, members)
+    running.sandbox.set_faults(**PRESETS[faults.value])
     screen.step("calls are planned")
     before_last = last - timedelta(hours=1)
     plan_calls(running.sandbox, members, end, before_last, seed)
     if faults != Faults.none:
         plan_silent_calls(running.sandbox, members, before_last)
-    month = Month(running, screen, members, last, mishaps(faults.value, members, end))
+    broken, errands = mishaps(faults.value, members, end), come_back(running.sandbox, signed)
+    month = Month(running, screen, members, last, broken, errands)
     left = month.run()
     screen.step("both sides are compared")
     rules = Rules(running.settings["ALTIORA_TWILIO_ACCOUNT_SID"], bill_child_legs=False)
-    running.sandbox.set_faults(**dict.fromkeys(PRESETS["heavy"], 0.0))
+    running.sandbox.set_faults(**_NO_FAULTS)
     return gather(running.engine, running.sandbox, rules, signed, last, month.mishaps, month.messages_lost), left
 
 

@@ -34,7 +34,7 @@ cross join lateral (
   select coalesce(sum(a.minutes) filter (where a.settlement_record_id is null), 0)::int as of_calls,
          coalesce(sum(a.minutes) filter (where a.settlement_record_id = r.id), 0)::int as of_invoice,
          coalesce(sum(a.minutes) filter (where a.kind = 'written-off'), 0)::int as written_off,
-         coalesce(sum(a.minutes) filter (where a.kind = 'unbillable'), 0)::int as unbillable
+         coalesce(sum(a.minutes) filter (where a.kind in ('unbillable', 'waiting')), 0)::int as unbillable
   from usage_adjustments a where coalesce(a.settlement_record_id, a.origin_record_id) = r.id) carried_out
 cross join lateral (
   select coalesce(sum(m.minutes), 0)::int as minutes from meter_pushes m
@@ -56,6 +56,10 @@ select business_id, identifier, stripe_customer_id, minutes, timestamp, state, a
 from meter_pushes order by id
 """
 _ALERTS = "select business_id, kind from usage_alerts where kind in ('minutes-80', 'minutes-100')"
+_TOLD = """
+select business_id, kind, coalesce((evidence ->> 'amount')::bigint, 0) as amount from drifts
+where resolved_at is null and kind in ('over-billed', 'under-billed', 'unbillable', 'late-minutes', 'lost-usage')
+"""
 _TRACES = "select count(*)::int from claims"
 
 
@@ -65,12 +69,16 @@ class Use:
 
     signed: Signed
     bounds: Bounds
+    paid: bool
+    """Whether a subscription bills it."""
     calls: int = 0
     minutes: int = 0
     quantity: int = 0
     """Minutes that Stripe's invoice bills, or would bill by now."""
     final: bool = False
     """Whether its invoice is final."""
+    amount: int = 0
+    """What that invoice charges for the minutes, before any discount."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,7 @@ class Evidence:
     deliveries: Deliveries
     delivered_stripe_events: set[str]
     meter_events: list[Json]
+    invoices: list[Json]
     summaries: dict[str, int]
     """By customer: what Stripe's meter sums up to over the whole time."""
     records: dict[tuple[int, datetime], Any]
@@ -97,6 +106,8 @@ class Evidence:
     dead: list[Any]
     pushes: list[Any]
     alerts: list[Any]
+    told: list[Any]
+    """What open differences say that was billed too much or too little, by business."""
     traces: int
     rebuilt_calls: int
     rebuild_differences: list[Difference]
@@ -137,7 +148,8 @@ def gather(
             uses=_uses(signed, ledger, sandbox, now),
             deliveries=sandbox.deliveries(),
             delivered_stripe_events=set(sandbox.delivered_events()),
-            meter_events=sandbox.meter_events(),
+            meter_events=[event for event in sandbox.meter_events() if event["meter"] == sandbox.minutes_meter],
+            invoices=[invoice for invoice in sandbox.invoices() if invoice["status"] != "draft"],
             summaries={customer: sandbox.meter_sum(customer, *_whole_time(now)) for customer in customers},
             records={(row.business_id, row.period_start): row for row in _rows(connection, _RECORDS)},
             calls={row.sid: row for row in _rows(connection, _CALLS)},
@@ -150,6 +162,7 @@ def gather(
             alerts=_rows(connection, _ALERTS),
             rebuilt_calls=tally.calls,
             rebuild_differences=differences,
+            told=_rows(connection, _TOLD),
             traces=connection.exec_driver_sql(_TRACES).scalar_one(),
             mishaps=mishaps,
             messages_lost=messages_lost,
@@ -177,7 +190,8 @@ def _uses(signed: Sequence[Signed], ledger: list[Json], sandbox: Sandbox, now: d
     holders: dict[str, int] = {}
     for each in signed:
         uses[each.business_id] = [
-            Use(each, bounds, **billed.get((each.customer, bounds), {})) for bounds in each.member.periods(now)
+            Use(each, bounds, each.member.pays(bounds), **billed.get((each.customer, bounds), {}))
+            for bounds in each.member.periods(now)
         ]
         holders |= dict.fromkeys(each.member.numbers, each.business_id)
     for call in ledger:
@@ -192,17 +206,28 @@ def _uses(signed: Sequence[Signed], ledger: list[Json], sandbox: Sandbox, now: d
 
 def _billed(sandbox: Sandbox, signed: Sequence[Signed]) -> dict[tuple[str | None, Bounds], dict[str, Any]]:
     """What Stripe bills of each period, or would by now, by customer and bounds."""
-    billed: dict[tuple[str | None, Bounds], dict[str, Any]] = defaultdict(lambda: {"quantity": 0, "final": False})
+    billed: dict[tuple[str | None, Bounds], dict[str, Any]] = defaultdict(
+        lambda: {"quantity": 0, "final": False, "amount": 0}
+    )
     for each in signed:
         if each.customer is None:
             continue
         summary = sandbox.summary(each.customer)
         for row in summary["periods"]:
+            if row["price"] not in sandbox.minutes_prices:
+                continue
             about = billed[each.customer, _bounds(row)]
             about["quantity"] += row["quantity"]
             about["final"] = row["final"]
         for row in summary["open"]:
+            if row["price"] not in sandbox.minutes_prices:
+                continue
             billed[each.customer, _bounds(row)]["quantity"] += row["arrived"]
+    for invoice in sandbox.invoices():
+        for line in invoice["lines"]["data"]:
+            if line["pricing"]["price_details"]["price"] in sandbox.minutes_prices:
+                bounds = {f"period_{name}": line["period"][name] for name in ("start", "end")}
+                billed[invoice["customer"], _bounds(bounds)]["amount"] += line["amount"]
     return dict(billed)
 
 

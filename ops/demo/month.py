@@ -5,7 +5,7 @@ passed, business time goes on whatever happened; what comes too late then must b
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -50,7 +50,7 @@ def mishaps(faults: str, members: Sequence[Member], end: datetime) -> list[Misha
     shares = {"none": [], "default": [0.45], "heavy": [0.25, 0.5, 0.75]}[faults]
     span = end - START
     planned = [Mishap("broker", START + span * share) for share in shares]
-    ends = sorted(bounds[1] for member in members if member.anchor for bounds in member.periods(end))
+    ends = sorted(bounds[1] for member in members for bounds in member.periods(end) if member.pays(bounds))
     for share in shares:
         at = START + span * (share + 0.2)
         planned += [Mishap("stripe", next((end for end in ends if end >= at), at))]
@@ -65,22 +65,32 @@ def stops(members: Sequence[Member], end: datetime) -> list[datetime]:
     Ends of periods that Stripe bills, and what must be done before and after their invoices are final. Free ones
     can wait for beat: nothing is too late for them.
     """
-    ends = {bounds[1] for member in members if member.anchor is not None for bounds in member.periods(end)}
+    ends = {bounds[1] for member in members for bounds in member.periods(end) if member.pays(bounds)}
     found = {period_end + wait for period_end in ends for wait in (timedelta(0), _LAST_PUSH, GRACE)}
     return sorted(instant for instant in found if START < instant <= end)
 
 
 class Month:
-    """The simulated month and its aftermath, until ``end``; ``broken`` is what goes wrong meanwhile."""
+    """The simulated month and its aftermath, until ``end``.
+
+    ``broken`` is what goes wrong meanwhile, ``errands`` what else somebody does, at its instant.
+    """
 
     def __init__(
-        self, stage: Stage, screen: Screen, members: Sequence[Member], end: datetime, broken: Sequence[Mishap]
+        self,
+        stage: Stage,
+        screen: Screen,
+        members: Sequence[Member],
+        end: datetime,
+        broken: Sequence[Mishap],
+        errands: Sequence[tuple[datetime, Callable[[], None]]],
     ) -> None:
         self._stage = stage
         self._screen = screen
         self._end = end
         self._mishaps = sorted(broken, key=lambda mishap: mishap.at)
-        self._stops = stops(members, end)
+        self._errands = [(at, errand) for at, errand in errands if at <= end]
+        self._stops = sorted({*stops(members, end), *(at for at, _ in self._errands)})
         self._news = News(stage.engine, START)
         self._now = START
         self._shown = 0.0
@@ -116,6 +126,9 @@ class Month:
                 self._break(mishap)
         self._stage.sandbox.advance(to)
         self._now = to
+        for at, errand in self._errands:
+            if at == to:
+                errand()
         for mishap in due:
             if mishap.kind != "stripe":  # while the webhooks of this slice are on their way
                 self._break(mishap)

@@ -12,6 +12,7 @@ from ops.demo.screen import WIDTH
 from ops.demo.signup import Signed
 from ops.demo.stage import Stage
 from ops.demo.world import PLANS
+from pipeline.prices.money import money
 
 
 class _Part:
@@ -65,6 +66,7 @@ _GROUPS: tuple[tuple[_Line, ...], ...] = (
         ("included in the plan", _Part.included),
         ("overage, billed", _Part.overage),
         ("unbilled (Free)", _Part.unbilled),
+        ("waiting, nothing bills them", lambda part: sum(row.unbillable for row in part.records)),
         ("difference", _Part.difference),
     ),
 )
@@ -84,6 +86,27 @@ def show_month(console: Console, evidence: Evidence) -> None:
             table.add_row(words, *(f"{figure(part):,}" for part in parts), style=style)
         if group is not _GROUPS[-1]:
             table.add_row()
+    console.print(table)
+
+
+def show_unusual(console: Console, evidence: Evidence) -> None:
+    """Whose subscription is not as usual, and what that came to."""
+    table = Table(box=None, pad_edge=False, width=min(console.width, WIDTH), padding=(0, 1), header_style="dim")
+    for words in ("not as usual", "business"):
+        table.add_column(words, no_wrap=True)
+    for words in ("minutes", "they cost", "invoices", "in all"):
+        table.add_column(words, justify="right", no_wrap=True)
+    for signed in evidence.signed:
+        member = signed.member
+        if member.kind is None:
+            continue
+        uses = [use for use in evidence.uses if use.signed is signed and use.paid]
+        invoices = [each for each in evidence.invoices if each["customer"] == signed.customer]
+        cost = sum(member.cost(use.minutes) for use in uses)
+        paid = sum(each["total"] for each in invoices)
+        minutes = sum(use.minutes for use in uses)
+        figures = (f"{minutes:,}", money(cost, member.currency), str(len(invoices)), money(paid, member.currency))
+        table.add_row(member.kind, member.name, *figures)
     console.print(table)
 
 

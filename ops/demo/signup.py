@@ -1,16 +1,17 @@
 """Setting up the month: prices and customers at Stripe, businesses and numbers with us, and the calls to come."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Engine
 
 from ops.demo.figures import undone
 from ops.demo.stage import Stage
 from ops.demo.stand_ins import Sandbox
-from ops.demo.world import PLANS, START, Member
+from ops.demo.world import PERCENT_OFF, PLANS, START, Kind, Member
 from pipeline.businesses import registration
 
 #: Calls without a callback: how long before a period's end they begin, and how long they last.
@@ -32,6 +33,8 @@ class Signed:
     member: Member
     business_id: int
     customer: str | None
+    prices: Sequence[str] = ()
+    """The fee and the minutes of its plan at Stripe."""
 
 
 def sign_up(stage: Stage, members: Sequence[Member]) -> list[Signed]:
@@ -44,10 +47,40 @@ def sign_up(stage: Stage, members: Sequence[Member]) -> list[Signed]:
         customer = None
         if member.anchor is not None:
             customer = stage.sandbox.create_customer(member.name, business_id)
-            stage.sandbox.create_subscription(customer, prices[member.plan], member.anchor)
-        signed.append(Signed(member, business_id, customer))
+            _subscribe(stage.sandbox, member, prices[member.plan], customer, member.anchor)
+        signed.append(Signed(member, business_id, customer, prices.get(member.plan, ())))
     _wait(stage, sum(each.customer is not None for each in signed))
     return signed
+
+
+def come_back(sandbox: Sandbox, signed: Sequence[Signed]) -> list[tuple[datetime, Callable[[], None]]]:
+    """What those do who leave and return, and when: a second subscription of the same customer."""
+    return [
+        (back, partial(_subscribe, sandbox, each.member, each.prices, each.customer, back))
+        for each in signed
+        if each.customer is not None and (back := each.member.back) is not None
+    ]
+
+
+def _subscribe(sandbox: Sandbox, member: Member, prices: Sequence[str], customer: str, start: datetime) -> None:
+    """Let a customer subscribe to its plan, with what is not usual about it."""
+    plan, kind, (fee, minutes) = PLANS[member.plan], member.kind, prices
+    if kind is Kind.YEARLY:
+        fee = sandbox.create_fee(member.plan, 10 * plan.flat_cents, member.currency, "year")
+    if kind is Kind.EURO and plan.overage_cents is not None:
+        fee = sandbox.create_fee(member.plan, plan.flat_cents, member.currency, "month")
+        minutes = sandbox.create_minutes_price(member.plan, plan.included, plan.overage_cents, member.currency)
+    mode = "classic" if kind is Kind.CLASSIC else "flexible"
+    subscription = sandbox.create_subscription(customer, [fee, minutes], start, mode)
+    match kind:
+        case Kind.SMS:
+            sandbox.add_text_messages(subscription, customer)
+        case Kind.ADD_ON:
+            sandbox.add_number(subscription)
+        case Kind.COUPON:
+            sandbox.add_coupon(subscription, PERCENT_OFF)
+        case Kind.LEAVES | Kind.RETURNS if start == member.anchor:
+            sandbox.leave_in_portal(subscription)
 
 
 def plan_calls(sandbox: Sandbox, members: Sequence[Member], end: datetime, last: datetime, seed: int) -> None:
@@ -71,9 +104,9 @@ def plan_silent_calls(sandbox: Sandbox, members: Sequence[Member], last: datetim
     By the time that the listing finds them, the invoice may be final, and they must be carried.
     """
     for member in members[::2]:
-        for _, period_end in member.periods(last):
-            if member.anchor is not None and period_end < last:
-                sandbox.place_call_without_callback(member.numbers[0], period_end - SILENT_BEFORE, SILENT_SECONDS)
+        for bounds in member.periods(last):
+            if member.pays(bounds) and bounds[1] < last:
+                sandbox.place_call_without_callback(member.numbers[0], bounds[1] - SILENT_BEFORE, SILENT_SECONDS)
 
 
 def _set_up_prices(sandbox: Sandbox) -> dict[str, list[str]]:

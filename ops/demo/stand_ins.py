@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self
+from decimal import Decimal
+from typing import Any, Literal, Self
 
 import httpx
+import stripe
 
 Json = dict[str, Any]
 
@@ -37,6 +39,10 @@ class Sandbox:
         self._client = httpx.Client(base_url=stripe_address, timeout=_TIMEOUT_SECONDS)
         self._twilio_address = twilio_address
         self._stripe_headers = {"Authorization": f"Bearer {stripe_api_key}"}
+        self._stripe = stripe.StripeClient(stripe_api_key, base_addresses={"api": stripe_address})
+        self.minutes_meter = ""
+        self.minutes_prices: set[str] = set()
+        """All that price minutes, of any plan and currency."""
 
     def __enter__(self) -> Self:
         return self
@@ -74,7 +80,8 @@ class Sandbox:
     # What somebody would set up in Stripe
 
     def create_meter(self, event_name: str) -> None:
-        self._post("/_sandbox/stripe/meters", {"event_name": event_name})
+        """The meter of the minutes."""
+        self.minutes_meter = str(self._post("/_sandbox/stripe/meters", {"event_name": event_name}))
 
     def create_webhook_endpoint(self, url: str) -> None:
         """Name the address that webhooks go to anyway, where the API lists its endpoints."""
@@ -89,16 +96,79 @@ class Sandbox:
             "overage_cents_decimal": overage_cents,
         }
         prices = self._post("/_sandbox/stripe/plan-prices", about)
+        self.minutes_prices.add(prices["metered"])
         return [prices["flat"], prices["metered"]]
+
+    def create_fee(self, code: str, cents: int, currency: str, interval: Literal["month", "year"]) -> str:
+        """A plan's fixed price of another currency or interval."""
+        price = self._stripe.v1.prices.create(
+            {
+                "currency": currency,
+                "unit_amount": cents,
+                "product_data": {"name": f"{code} fee"},
+                "recurring": {"interval": interval},
+                "metadata": {"altiora_plan": code},
+            }
+        )
+        return price.id
+
+    def create_minutes_price(self, code: str, included: int, overage_cents: str, currency: str) -> str:
+        """A plan's price of minutes in another currency."""
+        price = self._stripe.v1.prices.create(
+            {
+                "currency": currency,
+                "product_data": {"name": f"{code} minutes"},
+                "billing_scheme": "tiered",
+                "tiers_mode": "graduated",
+                "tiers": [
+                    {"up_to": included, "unit_amount": 0},
+                    {"up_to": "inf", "unit_amount_decimal": Decimal(overage_cents)},
+                ],
+                "recurring": {"interval": "month", "usage_type": "metered", "meter": self.minutes_meter},
+                "metadata": {"altiora_plan": code},
+            }
+        )
+        self.minutes_prices.add(price.id)
+        return price.id
 
     def create_customer(self, name: str, business_id: int) -> str:
         about = {"name": name, "metadata": {"business_id": str(business_id)}}
         customer: str = self._post("/_sandbox/stripe/customers", about)
         return customer
 
-    def create_subscription(self, customer: str, prices: list[str], start: datetime) -> None:
-        about = {"customer": customer, "prices": prices, "start": start.isoformat()}
-        self._post("/_sandbox/stripe/subscriptions", about)
+    def create_subscription(self, customer: str, prices: list[str], start: datetime, billing_mode: str) -> str:
+        about = {"customer": customer, "prices": prices, "start": start.isoformat(), "billing_mode": billing_mode}
+        return str(self._post("/_sandbox/stripe/subscriptions", about))
+
+    def add_text_messages(self, subscription: str, customer: str) -> None:
+        """An item that counts text messages on a meter of its own, and 250 of them."""
+        client, name = self._stripe.v1, "text_messages"
+        meter = client.billing.meters.create(
+            {"display_name": "Text messages", "event_name": name, "default_aggregation": {"formula": "sum"}}
+        )
+        self._add_item(
+            subscription, "Text message", 2, {"interval": "month", "usage_type": "metered", "meter": meter.id}
+        )
+        payload = {"value": "250", "stripe_customer_id": customer}
+        client.billing.meter_events.create({"event_name": name, "payload": payload})
+
+    def add_number(self, subscription: str) -> None:
+        """An item with a fixed price of a month."""
+        self._add_item(subscription, "A number more", 200, {"interval": "month"})
+
+    def add_coupon(self, subscription: str, percent_off: int) -> None:
+        coupon = self._stripe.v1.coupons.create({"percent_off": percent_off, "duration": "forever"})
+        self._stripe.v1.subscriptions.update(subscription, {"discounts": [{"coupon": coupon.id}]})
+
+    def leave_in_portal(self, subscription: str) -> None:
+        self._post("/_sandbox/stripe/portal/cancel", {"subscription": subscription})
+
+    def _add_item(self, subscription: str, name: str, cents: int, recurring: Any) -> None:
+        price = self._stripe.v1.prices.create(
+            {"currency": "usd", "unit_amount": cents, "product_data": {"name": name}, "recurring": recurring}
+        )
+        items: Any = [{"price": price.id}]
+        self._stripe.v1.subscriptions.update(subscription, {"items": items, "proration_behavior": "none"})
 
     # Their own record of what happened
 
@@ -118,9 +188,8 @@ class Sandbox:
 
     def meter_sum(self, customer: str, start: datetime, end: datetime) -> int:
         """What Stripe's own summaries tell of a customer in ``[start, end)``, on whole minutes. Wants faults off."""
-        (meter,) = self._get("/v1/billing/meters", None, self._stripe_headers)["data"]
         query = {"customer": customer, "start_time": f"{start.timestamp():.0f}", "end_time": f"{end.timestamp():.0f}"}
-        path = f"/v1/billing/meters/{meter['id']}/event_summaries"
+        path = f"/v1/billing/meters/{self.minutes_meter}/event_summaries"
         return sum(int(row["aggregated_value"]) for row in self._get(path, query, self._stripe_headers)["data"])
 
     def delivered_events(self) -> Iterator[str]:

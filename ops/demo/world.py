@@ -8,6 +8,8 @@ import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_UP, Decimal
+from enum import StrEnum
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -40,6 +42,34 @@ PLANS = {
     "professional": Plan("Professional", 14_900, 2_000, "9", (0.35, 1.1, 0.5), 3),
     "enterprise": Plan("Enterprise", 49_900, 10_000, "6.5", (0.1, 1.03, 0.15, 0.1), 5),
 }
+
+
+class Kind(StrEnum):
+    """What is not usual about a subscription."""
+
+    SMS = "text messages"
+    """On a meter of their own, beside the minutes."""
+    ADD_ON = "a number more"
+    YEARLY = "fee by the year"
+    EURO = "in euros"
+    CLASSIC = "classic billing"
+    LEAVES = "leaves"
+    """In Stripe's portal, when its period ends."""
+    RETURNS = "leaves, returns"
+    COUPON = "20 % off"
+
+
+#: Of all lines of the invoices of a business with a coupon.
+PERCENT_OFF = 20
+
+#: These talk more than their plan includes, so that it costs something.
+_TALKATIVE = frozenset({Kind.EURO, Kind.CLASSIC, Kind.COUPON})
+
+#: How long a business that returns was away.
+_AWAY = timedelta(days=2, hours=5)
+
+#: So many paying businesses are as usual before the first one is not.
+_USUAL = 3
 
 #: Which plan the next business has, over and over: mostly small ones.
 _PLANS_IN_TURN = (
@@ -94,24 +124,71 @@ class Member:
     minutes: float
     """Of talk in 30 days, about."""
     anchor: datetime | None
+    kind: Kind | None = None
+
+    @property
+    def currency(self) -> str:
+        return "eur" if self.kind is Kind.EURO else "usd"
+
+    @property
+    def left(self) -> datetime | None:
+        """When its first subscription ends, if it does: with the first period that ends in November."""
+        if self.anchor is None or self.kind not in {Kind.LEAVES, Kind.RETURNS}:
+            return None
+        return next(end for _, end in _periods(self.anchor) if end > START)
+
+    @property
+    def back(self) -> datetime | None:
+        """When its second subscription begins, if one does."""
+        return self.left + _AWAY if self.left is not None and self.kind is Kind.RETURNS else None
+
+    def pays(self, bounds: Bounds) -> bool:
+        """Whether a subscription bills this period."""
+        away = self.left is not None and bounds[0] >= self.left and (self.back is None or bounds[0] < self.back)
+        return self.anchor is not None and not away
+
+    def cost(self, minutes: int) -> int:
+        """What so many minutes of one period cost by its plan's price, in cents of its currency; of Free nothing."""
+        plan = PLANS[self.plan]
+        overage = max(0, minutes - plan.included) * Decimal(plan.overage_cents or 0)
+        return int(overage.quantize(Decimal(1), ROUND_HALF_UP))
 
     def periods(self, until: datetime) -> Iterator[Bounds]:
         """Its billing periods from the one that holds START on, those that begin before ``until``."""
-        months = 0
-        while True:
-            bounds = self._boundary(months), self._boundary(months + 1)
+        for bounds in self._all_periods():
             if bounds[0] >= until:
                 return
             if bounds[1] > START:
                 yield bounds
-            months += 1
 
-    def _boundary(self, months: int) -> datetime:
-        """The boundary so many months after the first one: the anchor, or the local midnight that began October."""
-        first = self.anchor or datetime(START.year, 10, 1, tzinfo=ZoneInfo(self.time_zone))
+    def _all_periods(self) -> Iterator[Bounds]:
+        """By the subscription where one bills; by the months of the business's calendar where none does."""
+        midnight = datetime(START.year, 10, 1, tzinfo=ZoneInfo(self.time_zone))
+        if self.anchor is None:
+            yield from _periods(midnight)
+            return
+        yield from _periods(self.anchor, self.left)
+        if self.left is None:
+            return
+        for start, end in _periods(midnight, self.back):
+            if end > self.left:
+                yield max(start, self.left), end if self.back is None else min(end, self.back)
+        if self.back is not None:
+            yield from _periods(self.back)
+
+
+def _periods(first: datetime, until: datetime | None = None) -> Iterator[Bounds]:
+    """The periods of a month from ``first`` on, in UTC, those that begin before ``until``."""
+
+    def boundary(months: int) -> datetime:
         year, month = divmod(first.year * 12 + first.month - 1 + months, 12)
         day = min(first.day, calendar.monthrange(year, month + 1)[1])
         return first.replace(year=year, month=month + 1, day=day).astimezone(UTC)
+
+    months = 0
+    while until is None or boundary(months) < until:
+        yield boundary(months), boundary(months + 1)
+        months += 1
 
 
 def minutes_of(seconds: int) -> int:
@@ -136,8 +213,11 @@ def cast(businesses: int, days: int, seed: int) -> list[Member]:
         turn = so_far[code] = so_far.get(code, -1) + 1
         time_zone, place = _PLACES[(turn + list(PLANS).index(code)) % len(_PLACES)]
         share = plan.shares[turn % len(plan.shares)]
-        anchor = None
+        anchor = kind = None
         if plan.overage_cents is not None:
+            kind = dict(enumerate(Kind, start=_USUAL)).get(sum(paying.values()))
+            if kind in _TALKATIVE:
+                share = max(share, 1.35)
             anchor = _anchor(paying[share > 1], days, seed, last=share > 1)
             paying[share > 1] += 1
         members.append(
@@ -148,6 +228,7 @@ def cast(businesses: int, days: int, seed: int) -> list[Member]:
                 numbers=tuple(f"+1555{index:05d}{n:02d}" for n in range(1 + turn % plan.numbers)),
                 minutes=plan.included * share * random.uniform(0.95, 1.05),
                 anchor=anchor,
+                kind=kind,
             )
         )
     return members

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from sandbox.stripe.account.billing import Billing
-from sandbox.stripe.account.charges import period
+from sandbox.stripe.account.charges import is_metered
 from sandbox.stripe.account.events import Deliver, Events
 from sandbox.stripe.account.items import ItemChange
 from sandbox.stripe.account.lifecycle import ENDED
@@ -81,11 +81,16 @@ class StripeAccount:
         return await self._made(self._catalogue.add_customer(name, None, metadata))
 
     async def create_subscription(
-        self, customer: str, prices: list[str], start: datetime, metadata: dict[str, str]
+        self,
+        customer: str,
+        prices: list[str],
+        start: datetime,
+        metadata: dict[str, str],
+        billing_mode: str = "flexible",
     ) -> str:
         """A subscription to these prices whose first period begins at ``start``, now or earlier; returns its id."""
         priced = [(self.state.prices[price], 1) for price in prices]
-        new = NewSubscription(customer, priced, int(start.timestamp()), metadata)
+        new = NewSubscription(customer, priced, int(start.timestamp()), metadata, billing_mode=billing_mode)
         return await self._made(self._subscriptions.add(new))
 
     async def cancel_subscription(
@@ -177,7 +182,8 @@ class StripeAccount:
         """All that Stripe's meters were told of this customer, and what each of its periods made of it.
 
         A period's ``arrived`` is what its meter holds by now, ``quantity`` what its invoice bills: they differ by
-        what came after the finalisation, and by negative totals. ``open`` periods have no invoice yet.
+        what came after the finalisation, and by negative totals. ``open`` periods, of each metered item, have no
+        invoice yet.
         """
         periods = [
             {"invoice": invoice["id"], "status": invoice["status"], **row}
@@ -187,17 +193,24 @@ class StripeAccount:
         ]
         events = [row for row in self.meter_events() if row["customer"] == customer]
         opened = [
-            {"subscription": row["id"], "period_start": period(row)[0], "period_end": period(row)[1], "arrived": used}
+            {
+                "subscription": row["id"],
+                "price": item["price"]["id"],
+                "period_start": item["current_period_start"],
+                "period_end": item["current_period_end"],
+                "arrived": self._arrived(customer, item),
+            }
             for row in self.state.subscriptions.values()
             if row["customer"] == customer and row["status"] not in ENDED
-            for used in [self._arrived(customer, *period(row))]
+            for item in row["items"]["data"]
+            if is_metered(item)
         ]
         total = sum((Decimal(str(row["value"])) for row in events), Decimal(0))
         return {"customer": customer, "events": len(events), "total": number(total), "periods": periods, "open": opened}
 
-    def _arrived(self, customer: str, start: int, end: int) -> int | float:
-        used = [event.value for meter in self.state.meters for event in self._meters.used(meter, customer, start, end)]
-        return number(sum(used, Decimal(0)))
+    def _arrived(self, customer: str, item: Object) -> int | float:
+        meter, bounds = item["price"]["recurring"]["meter"], (item["current_period_start"], item["current_period_end"])
+        return number(sum((event.value for event in self._meters.used(meter, customer, *bounds)), Decimal(0)))
 
     def invoices(self) -> list[Object]:
         """All invoices, oldest first, each with ``metered``: quantity, price and period of what it bills of usage."""

@@ -51,7 +51,9 @@ def control_routes(stripe: StripeAccount, faults: Faults) -> list[BaseRoute]:
 
     async def subscriptions(body: Body) -> Any:
         start = instant_of(body["start"]) if "start" in body else stripe.state.timeline.now
-        return await stripe.create_subscription(body["customer"], body["prices"], start, body.get("metadata", {}))
+        return await stripe.create_subscription(
+            body["customer"], body["prices"], start, body.get("metadata", {}), body.get("billing_mode", "flexible")
+        )
 
     async def cancel(body: Body) -> Any:
         await stripe.cancel_subscription(

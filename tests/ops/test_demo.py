@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from ops import cli
 from ops.demo import command, promises
 from ops.demo import evidence as demo_evidence
-from ops.demo.world import PLANS, START, cast, minutes_of
+from ops.demo.world import PLANS, START, Kind, cast, minutes_of
 from ops.processes import environment
 from ops.processes.repository import REPOSITORY
 
@@ -57,6 +58,7 @@ def test_a_short_demo_keeps_every_promise_and_leaves_nothing(month):
         "2",
         "3",
         "4",
+        "5",
         "5",
         "6",
         "7",
@@ -193,6 +195,43 @@ def close_without_a_word_on_its_sources(evidence):
 
 def differ_from_its_events(evidence):
     return {"rebuild_differences": ["a call is lost"]}
+
+
+def charge_a_cent_too_much(evidence):
+    uses = list(evidence.uses)
+    place = next(n for n, use in enumerate(uses) if use.final)
+    uses[place] = dataclasses.replace(uses[place], amount=uses[place].amount + 1)
+    return {"uses": uses}
+
+
+def take_something_off(evidence):
+    first, *others = evidence.invoices
+    off = first | {"total": first["total"] - 10, "total_discount_amounts": [{"amount": 10}]}
+    return {"invoices": [off, *others]}
+
+
+def tell_of_money_that_is_not_owed(evidence):
+    paying = {use.signed.business_id for use in evidence.uses if use.paid}
+    return {"told": [SimpleNamespace(business_id=each, kind="over-billed", amount=90) for each in paying]}
+
+
+@pytest.mark.parametrize("tamper", [charge_a_cent_too_much, take_something_off, tell_of_money_that_is_not_owed])
+def test_money_that_is_nowhere_is_seen(month, tamper):
+    tampered = dataclasses.replace(month.evidence, **tamper(month.evidence))
+    broken = [verdict.title for verdict in promises.verdicts(tampered) if not verdict.kept]
+    assert broken == ["in money too"]
+
+
+def test_every_kind_of_subscription_is_among_the_businesses():
+    members = [member for member in cast(40, 30, seed=1) if member.kind is not None]
+    assert [member.kind for member in members] == list(Kind)
+    (returning,) = [member for member in members if member.kind is Kind.RETURNS]
+    assert returning.left is not None
+    assert returning.back is not None
+    bounds = list(returning.periods(returning.back + timedelta(days=40)))
+    assert [returning.pays(each) for each in bounds].count(False) >= 1
+    assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
+    assert [member.cost(501) for member in members if member.plan == "starter"][:2] == [12, 12]
 
 
 @pytest.mark.parametrize(

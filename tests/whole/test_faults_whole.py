@@ -175,7 +175,7 @@ class TroubledMonth(Month):
     def __init__(self, trouble: Trouble, end: datetime) -> None:
         self._trouble = trouble
         broken = [Mishap("trouble", instant) for instant in trouble.steps]
-        super().__init__(trouble.stage, screen.make(Console(quiet=True)), trouble.members, end, broken)
+        super().__init__(trouble.stage, screen.make(Console(quiet=True)), trouble.members, end, broken, [])
         self._stops = sorted({*self._stops, *trouble.steps})
 
     def _break(self, mishap: Mishap) -> None:
