@@ -8,12 +8,14 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
+import pypdf
 import pytest
 
 from ops.commands import period_costs, tables
 from pipeline.providers.stripe_fields import read_invoice
 from pipeline.reading.period_money import InvoiceCharge, PeriodInvoice, Rate, period_money
 from tests.worlds.breaking import breaks
+from tests.worlds.browser import chromium
 from tests.worlds.command_line import Altiora, use_environment
 from tests.worlds.lives import Call, Life
 from tests.worlds.stripe_objects import invoice as shown_invoice
@@ -21,6 +23,9 @@ from tests.worlds.stripe_objects import lines
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import Works
 from tests.worlds.world import sid_of
+
+#: ISO 216: 210 by 297 millimetres, in points of 1/72 inch.
+A4_POINTS = (595, 842)
 
 
 @pytest.fixture
@@ -101,6 +106,43 @@ def test_the_page_says_on_your_invoice_only_where_it_is(month, tmp_path):
     Altiora()("statement", "1", "2026-11", "--html", str(page))
     assert "on your invoice" not in page.read_text()
     assert "the invoice for them is not final yet" in page.read_text()
+
+
+def test_the_page_is_read_in_a_browser_and_printed_on_a4(month, tmp_path):
+    works, life = month
+    invoice = of_first(works).invoice
+    (fee,) = [line.id for line in life.stripe.client.v1.invoices.retrieve(invoice.id).lines.data if line.amount == 200]
+    life.stripe.client.v1.credit_notes.create(
+        {
+            "invoice": invoice.id,
+            "refund_amount": 150,
+            "lines": [{"type": "invoice_line_item", "invoice_line_item": fee, "amount": 150}],
+        }
+    )
+    works.follow(life)
+    file = tmp_path / "page.html"
+    Altiora()("statement", "1", "2026-11", "--html", str(file))
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(file.as_uri())
+        for name, amount in (
+            ("Plan Starter, each period", "49.00 USD"),
+            ("130 x starter minutes (tier 2)", "15.60 USD"),
+            ("A second number", "2.00 USD"),
+            ("Given back by credit note", "-1.50 USD"),
+            ("Total", "66.60 USD"),
+        ):
+            row = page.get_by_role("row").filter(has_text=name).filter(has_text=amount)
+            assert row.first.is_visible(), (name, amount)
+        assert asked == [file.as_uri()], "the page needs nothing from elsewhere"
+        page.set_viewport_size({"width": 375, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375, "nothing is cut on a telephone"
+        printed = pypdf.PdfReader(io.BytesIO(page.pdf(prefer_css_page_size=True)))
+    assert {(round(sheet.mediabox.width), round(sheet.mediabox.height)) for sheet in printed.pages} == {A4_POINTS}
+    text = "".join(sheet.extract_text() for sheet in printed.pages)
+    assert all(amount in text for amount in ("49.00 USD", "15.60 USD", "-1.50 USD", "66.60 USD"))
 
 
 def test_a_month_of_all_businesses_is_told_by_currency(month):
