@@ -60,7 +60,9 @@ def live(engine, host, folder, seed: int) -> tuple[Works, MoneyLife, list[Span]]
             stripe.sandbox.invoices(),
             stripe.sandbox.state.tiers,
             life.meter,
-            lambda start, end: sum(call.minutes for call in life.calls if start <= call.ended.timestamp() < end),
+            lambda start, end: sum(
+                call.minutes for call in life.final_calls() if start <= call.ended.timestamp() < end
+            ),
         )
     return works, life, spans
 

@@ -1,6 +1,7 @@
 """Lives with everything that a Stripe account may do to the money of a customer, step by step."""
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,9 @@ MONEY_STEPS = (
     "talk",
     "talk-much",
     "late-call",
+    "correct-call",
+    "pause",
+    "resume",
     "days",
     "to-the-renewal",
     "month",
@@ -92,6 +96,13 @@ class MoneyLife:
                 self._call(chance.randrange(60, 500))
             case "late-call":
                 self._call(chance.randrange(1, 90), ago=timedelta(hours=chance.uniform(1, 24 * 40)))
+            case "correct-call" if self.calls:
+                self._correct(chance.choice(self.final_calls()))
+            case "pause" if it is not None and it["status"] == "active" and it["pause_collection"] is None:
+                how = chance.choice(["void", "keep_as_draft", "mark_uncollectible"])
+                self.stripe.client.v1.subscriptions.update(it["id"], {"pause_collection": {"behavior": how}})
+            case "resume" if it is not None and it["pause_collection"] is not None:
+                self.stripe.client.v1.subscriptions.update(it["id"], {"pause_collection": ""})
             case "days":
                 self.pass_time(timedelta(hours=chance.uniform(2, 24 * 9)))
             case "to-the-renewal" if it is not None:
@@ -153,6 +164,15 @@ class MoneyLife:
     def _call(self, minutes: int, ago: timedelta = timedelta(0)) -> None:
         ended = (self.now - ago).replace(microsecond=0)
         self.calls.append(Call(sid_of(f"call-{len(self.calls)}"), ended, minutes * 60 - self.chance.randrange(60)))
+
+    def _correct(self, call: Call) -> None:
+        """Twilio says, some time after its callback, that the call was longer or shorter."""
+        minutes = self.chance.choice([0, 1, call.minutes // 2, call.minutes + 7, call.minutes + 200])
+        self.calls.append(replace(call, seconds=minutes * 60, correction=call.correction + 1))
+
+    def final_calls(self) -> list[Call]:
+        """Each call as it was told last."""
+        return list({call.sid: call for call in self.calls}.values())
 
     def _swap(self, it: dict[str, Any], **how: Any) -> None:
         """The prices of the other plan in place of the present ones; add-ons stay."""
