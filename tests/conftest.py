@@ -6,7 +6,9 @@ is a copy of one that was migrated once, so it costs milliseconds.
 
 import itertools
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +29,19 @@ from tests.worlds.world import at
 _payloads = os.environ.get("ALTIORA_PAYLOADS", "")
 _numbers = itertools.count(1)
 
+#: Files in memory, where Linux has room for them: a database is hundreds of small files, made for each test.
+_MEMORY = Path("/dev/shm")
+_ROOM_BYTES = 4 * 2**30
+
 
 def pytest_configure() -> None:
     """Leave nothing of the developer's own settings for a test to read, and end in order on SIGTERM."""
     for name in [name for name in os.environ if name.startswith(("ALTIORA_", "PG"))]:
         if name != "ALTIORA_PAYLOADS":  # no setting of ours; pytest-xdist's workers inherit it from here
             del os.environ[name]
+    if "TMPDIR" not in os.environ and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None
     for kind in settings._Settings.__subclasses__():
         kind.model_config["env_file"] = None
     # A SystemExit inside a test would only fail that test; KeyboardInterrupt ends the session.
