@@ -145,9 +145,10 @@ def _money_agrees(evidence: Evidence) -> Verdict:
         lines = sum(line["amount"] for line in invoice["lines"]["data"])
         taken = sum(row["amount"] for row in invoice["total_discount_amounts"] or ())
         off[invoice["currency"]] += taken
-        share = PERCENT_OFF if member.kind is Kind.COUPON else 0
-        # Made before the coupon was, an invoice has none.
-        if taken not in {0, round(lines * share / 100)} or invoice["total"] != lines - taken:
+        # The coupon is given after the subscription, and so after its first invoice.
+        reduced = member.kind is Kind.COUPON and invoice["billing_reason"] != "subscription_create"
+        owed = round(lines * PERCENT_OFF / 100) if reduced else 0
+        if taken != owed or invoice["total"] != lines - taken:
             faults.append(f"invoice {invoice['id']} of {member.name}: {lines} less {taken} is {invoice['total']}")
     left = {each: made[each] - billed[each] - to_come[each] - moved[each] for each in made}
     faults += [f"{amount} cents of {currency} are nowhere" for currency, amount in left.items() if amount]

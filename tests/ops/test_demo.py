@@ -210,12 +210,22 @@ def take_something_off(evidence):
     return {"invoices": [off, *others]}
 
 
+def forget_a_coupon(evidence):
+    """All who pay were promised something off, and no renewal has it."""
+    signed = [
+        dataclasses.replace(it, member=dataclasses.replace(it.member, kind=Kind.COUPON)) for it in evidence.signed
+    ]
+    return {"signed": signed}
+
+
 def tell_of_money_that_is_not_owed(evidence):
     paying = {use.signed.business_id for use in evidence.uses if use.paid}
     return {"told": [SimpleNamespace(business_id=each, kind="over-billed", amount=90) for each in paying]}
 
 
-@pytest.mark.parametrize("tamper", [charge_a_cent_too_much, take_something_off, tell_of_money_that_is_not_owed])
+@pytest.mark.parametrize(
+    "tamper", [charge_a_cent_too_much, take_something_off, forget_a_coupon, tell_of_money_that_is_not_owed]
+)
 def test_money_that_is_nowhere_is_seen(month, tamper):
     tampered = dataclasses.replace(month.evidence, **tamper(month.evidence))
     broken = [verdict.title for verdict in promises.verdicts(tampered) if not verdict.kept]
