@@ -1354,5 +1354,26 @@ COMMENT ON COLUMN stripe_invoices.credit_notes IS 'what was given back of it: id
 
 UPDATE alembic_version SET version_num='0018' WHERE alembic_version.version_num = '0017';
 
+-- Running upgrade 0018 -> 0019
+
+set local lock_timeout = '5s';
+
+ALTER TABLE refreshes DROP CONSTRAINT refreshes_kind_check;
+
+ALTER TABLE refreshes ADD CONSTRAINT refreshes_kind_check CHECK (kind in ('call', 'customer', 'subscription', 'invoice', 'payment', 'price', 'meter', 'event'));
+
+ALTER TABLE stripe_invoices ADD COLUMN paid_back JSONB;
+
+COMMENT ON COLUMN stripe_invoices.paid_back IS 'refunds that no credit note tells, and what banks hold in disputes: id, what, amount, status';
+
+insert into refreshes (kind, object_id, reason, due_at)
+select distinct 'invoice', i.id, 'paid-back', now()
+from stripe_invoices i
+join drifts d on d.evidence ->> 'invoice' = i.id and d.resolved_at is null and d.kind in ('credit-due', 'over-billed')
+on conflict (kind, object_id) do update
+set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
+
+UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0018';
+
 COMMIT;
 

@@ -83,7 +83,8 @@ class Refresh(Base):
     __tablename__ = "refreshes"
     __table_args__ = (
         CheckConstraint(
-            one_of("kind", "call", "customer", "subscription", "invoice", "price", "meter", "event"), name="kind"
+            one_of("kind", "call", "customer", "subscription", "invoice", "payment", "price", "meter", "event"),
+            name="kind",
         ),
         Index("refreshes_due_idx", "due_at", postgresql_where=text("mark > fetched_mark")),
         {"comment": "objects to fetch from their owner: what we know of them is stale, or was never known"},

@@ -123,6 +123,10 @@ class StripeInvoice(Base):
         JSONB(none_as_null=True),
         comment="what was given back of it: id, number, total, the part of its minutes' lines, whose",
     )
+    paid_back: Mapped[list[Any] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="refunds that no credit note tells, and what banks hold in disputes: id, what, amount, status",
+    )
 
 
 class StripeInvoiceLine(Base):

@@ -50,5 +50,5 @@ def of_invoice(invoice: PeriodInvoice) -> Iterator[tuple[str, str]]:
     if invoice.total is not None:
         adds_up = "adds up" if invoice.adds_up else "DOES NOT ADD UP: look at it in Stripe"
         yield "  total", f"{money(invoice.total, invoice.currency)}, {adds_up}"
-    for note in invoice.given_back:
-        yield "  given back", f"{money(-note.amount, invoice.currency)}  credit note {note.number}"
+    for back in invoice.given_back:
+        yield "  given back", f"{money(-back.amount, invoice.currency)}  {back.by}"

@@ -31,6 +31,9 @@ _EVENTS = {
     "invoice.payment_failed",
     "invoice.voided",
     "invoice.marked_uncollectible",
+    "credit_note.created",
+    "refund.created",
+    "charge.dispute.created",
     "price.created",
     "price.updated",
 }

@@ -89,8 +89,8 @@ class FetchError(Exception):
 def request_fetch(connection: Connection, kind: str, object_id: str, reason: str, *, due_in_seconds: int = 0) -> None:
     """Have an object fetched, and no sooner than in so many seconds of machine time.
 
-    ``kind`` is call, customer, subscription, invoice, price or event; ``reason`` says why, for whoever reads the
-    table.
+    ``kind`` is call, customer, subscription, invoice, payment, price, meter or event; ``reason`` says why, for whoever
+    reads the table.
     """
     connection.exec_driver_sql(
         _REQUEST, {"kind": kind, "object_id": object_id, "reason": reason, "seconds": due_in_seconds}

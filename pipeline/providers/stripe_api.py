@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import stripe
 
-from pipeline.providers.stripe_fields import credited_cents
+from pipeline.providers.stripe_fields import below, credited_cents
 from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.shared.settings import StripeSettings
 
@@ -193,6 +193,22 @@ class StripeApi:
     def get_invoice(self, invoice: str) -> Json:
         """An invoice with all its lines, and its ``credit_notes`` where it has any."""
         return self._whole_invoice(self._request("get", f"/v1/invoices/{_path(invoice)}"))
+
+    def get_paid_back(self, invoice: str) -> Json:
+        """The ``refunds`` and ``disputes`` of an invoice's payments, which it does not show itself, newest first."""
+        refunds: list[Json] = []
+        disputes: list[Json] = []
+        for paid in self._pages("/v1/invoice_payments", {"invoice": invoice, "status": "paid"}):
+            intent = below(paid, "payment", "payment_intent")
+            if intent is not None:
+                refunds.extend(self._pages("/v1/refunds", {"payment_intent": intent}))
+                disputes.extend(self._pages("/v1/disputes", {"payment_intent": intent}))
+        return {"refunds": refunds, "disputes": disputes}
+
+    def invoices_paid_by(self, payment_intent: str) -> list[str]:
+        """The invoices that a payment was for; none where it was for something else."""
+        payment = {"type": "payment_intent", "payment_intent": payment_intent}
+        return [str(paid["invoice"]) for paid in self._pages("/v1/invoice_payments", {"payment": payment})]
 
     def list_invoices(self, subscription: str, *, limit: int) -> list[Json]:
         """The newest invoices of a subscription, each with all its lines, and ``credit_notes`` where it has any."""

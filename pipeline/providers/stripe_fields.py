@@ -6,7 +6,8 @@ suspicion: what is missing or odd is None, and nothing raises.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,6 +16,8 @@ from typing import Any
 from pipeline.providers.stripe_words import (
     ACTIVE_METER,
     CREDIT_MARK,
+    DISPUTED,
+    NOT_REFUNDED,
     VOID_NOTE,
     InvoiceStatus,
     SubscriptionStatus,
@@ -396,6 +399,8 @@ class CreditNote:
     lines: tuple[tuple[str, int], ...]
     credit: str | None
     """The identifier of our own."""
+    refunds: Mapping[str, int]
+    """What of it was refunded, by refund."""
 
 
 def read_credit_note(note: Any) -> CreditNote | None:
@@ -414,7 +419,44 @@ def read_credit_note(note: Any) -> CreditNote | None:
             if (line_id := identifier(row.get("invoice_line_item"))) is not None
         ),
         credit=credit if isinstance(credit, str) else None,
+        refunds=dict(_refunds_of(note)),
     )
+
+
+def _refunds_of(note: Any) -> Iterator[tuple[str, int]]:
+    """The refunds of a credit note, in the shapes before and since 2025: one that has all of it, or several."""
+    alone = identifier(below(note, "refund"))
+    if alone is not None:
+        yield alone, whole(below(note, "refund_amount")) or whole(below(note, "total")) or 0
+    for row in _list(below(note, "refunds")):
+        refund = identifier(below(row, "refund"))
+        if refund is not None:
+            yield refund, whole(below(row, "amount_refunded")) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class PaidBack:
+    """Money that is away of what an invoice was paid: a ``refund`` or a ``dispute``, in the invoice's currency."""
+
+    id: str
+    what: str
+    amount_cents: int
+    status: str
+
+
+def _paid_back(invoice: Mapping[str, Any], notes: Iterable[CreditNote]) -> tuple[PaidBack, ...]:
+    """The refunds that no credit note tells, and the disputes in which the money is away."""
+    told: Counter[str] = Counter()
+    for note in notes:
+        told.update(note.refunds)
+    found = []
+    for row in (*_list(invoice.get("refunds")), *_list(invoice.get("disputes"))):
+        what, row_id, status = below(row, "object"), identifier(row), word(below(row, "status")) or ""
+        away = status not in NOT_REFUNDED if what == "refund" else status in DISPUTED
+        amount = (whole(below(row, "amount")) or 0) - told[row_id or ""]
+        if row_id is not None and away and amount > 0 and below(row, "currency") == invoice.get("currency"):
+            found.append(PaidBack(row_id, str(what), amount, status))
+    return tuple(found)
 
 
 def credited_cents(invoice: Any) -> int:
@@ -449,6 +491,8 @@ class Invoice:
     credited_cents: int = 0
     credit_notes: tuple[CreditNote, ...] | None = None
     """None: they are not shown with it."""
+    paid_back: tuple[PaidBack, ...] | None = None
+    """None: as above."""
 
 
 def read_invoice(invoice: Any) -> Invoice | None:
@@ -462,6 +506,7 @@ def read_invoice(invoice: Any) -> Invoice | None:
     if invoice_id is None or customer_id is None or subscription_id is None or status not in set(InvoiceStatus):
         return None
     start, end = unix_instant(invoice.get("period_start")), unix_instant(invoice.get("period_end"))
+    notes = [note for row in _list(invoice.get("credit_notes")) if (note := read_credit_note(row)) is not None]
     return Invoice(
         id=invoice_id,
         owned=Owned(customer_id, named_business(details)),
@@ -482,11 +527,8 @@ def read_invoice(invoice: Any) -> Invoice | None:
         tax_cents=_added_tax(invoice),
         discount_cents=sum(whole(below(row, "amount")) or 0 for row in _list(invoice.get("total_discount_amounts"))),
         credited_cents=credited_cents(invoice),
-        credit_notes=tuple(
-            note for row in _list(invoice["credit_notes"]) if (note := read_credit_note(row)) is not None
-        )
-        if "credit_notes" in invoice
-        else None,
+        credit_notes=tuple(notes) if "credit_notes" in invoice else None,
+        paid_back=_paid_back(invoice, notes) if "refunds" in invoice else None,
     )
 
 

@@ -47,6 +47,11 @@ CREDIT_MARK: Final = "altiora_credit"
 #: ``status`` of a credit note that was taken back; the other is "issued".
 VOID_NOTE: Final = "void"
 
+#: ``status`` of a refund whose money is ours again.
+NOT_REFUNDED: Final = frozenset({"failed", "canceled"})
+#: ``status`` of a dispute in which the bank holds the payment, or keeps it; in the others it is ours.
+DISPUTED: Final = frozenset({"needs_response", "under_review", "lost"})
+
 #: ``status`` of a meter that takes events; the other is "inactive".
 ACTIVE_METER: Final = "active"
 

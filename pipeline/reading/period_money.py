@@ -37,8 +37,8 @@ order by r.business_id, r.period_start
 """  # noqa: S608 - put together from fragments of ours
 
 _INVOICES = """
-select i.id, i.number, i.status, i.currency, i.charges, i.credit_notes, i.discount_cents, i.tax_cents, i.total_cents,
-       i.amount_due_cents,
+select i.id, i.number, i.status, i.currency, i.charges, i.credit_notes, i.paid_back, i.discount_cents, i.tax_cents,
+       i.total_cents, i.amount_due_cents,
        array(select l.price_id from stripe_invoice_lines l where l.invoice_id = i.id) as minutes_prices,
        array(select p.id from stripe_prices p
              where p.usage_type = 'licensed' and p.plan_id is not null
@@ -71,9 +71,10 @@ class InvoiceCharge:
 
 @dataclass(frozen=True, slots=True)
 class GivenBack:
-    """A credit note of an invoice; the amount has its tax and discount."""
+    """What has gone back of an invoice; the amount has its tax and discount."""
 
-    number: str
+    by: str
+    """``credit note CN-1``, ``refund re_1``, or ``dispute du_1`` with what has become of it."""
     amount: int
 
 
@@ -94,7 +95,7 @@ class PeriodInvoice:
     amount_due: int
     """The total less the customer's balance."""
     given_back: list[GivenBack]
-    """By credit notes, ours or somebody else's; the total stays."""
+    """Ours or somebody else's; the total stays."""
 
     @property
     def adds_up(self) -> bool:
@@ -156,9 +157,19 @@ def _invoices(connection: Connection, ids: Collection[str]) -> dict[str, PeriodI
             tax=row.tax_cents or 0,
             total=row.total_cents,
             amount_due=row.amount_due_cents,
-            given_back=[GivenBack(note["number"] or note["id"], note["total"]) for note in row.credit_notes or ()],
+            given_back=[
+                *(
+                    GivenBack(f"credit note {note['number'] or note['id']}", note["total"])
+                    for note in row.credit_notes or ()
+                ),
+                *(GivenBack(_returned(each), each["amount"]) for each in row.paid_back or ()),
+            ],
         )
     return found
+
+
+def _returned(each: Any) -> str:
+    return f"dispute {each['id']}, {each['status']}" if each["what"] == "dispute" else f"refund {each['id']}"
 
 
 def _charge(each: Any, invoice: Any) -> InvoiceCharge:

@@ -149,7 +149,7 @@ def follow_invoice(
                 records.record_for(connection, business_id, start, now)
         double_billing.report_doubles(connection, business_id, invoice.id, now)
         consequences.follow_ups |= _OF_PERIODS
-    if invoice.credit_notes is not None:
+    if invoice.credit_notes is not None or invoice.paid_back is not None:
         given_back.lower_due(connection, business_id, invoice.id, now)
     if invoice.status == InvoiceStatus.VOID:
         invoice_settlement.unsettle(connection, business_id, invoice.id, now)

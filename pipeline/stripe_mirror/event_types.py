@@ -205,6 +205,19 @@ def _meaning(type: str, key: str, body: Mapping[str, Any]) -> Snapshot | _Look |
         case "credit_note.created" | "credit_note.updated" | "credit_note.voided":
             invoice_id = identifier(below(subject, "invoice"))
             return _UNREADABLE if invoice_id is None else _Look("invoice", invoice_id, "credit-notes")
+        # Occurs when money of a payment goes back to who paid it, or comes again: a refund, or a bank's dispute.
+        case (
+            "refund.created"
+            | "refund.updated"
+            | "refund.failed"
+            | "charge.dispute.created"
+            | "charge.dispute.updated"
+            | "charge.dispute.closed"
+            | "charge.dispute.funds_withdrawn"
+            | "charge.dispute.funds_reinstated"
+        ):
+            payment = identifier(below(subject, "payment_intent"))
+            return _NOT_NEEDED if payment is None else _Look("payment", payment, "paid-back")
         # Occurs when a price is made, changed (its metadata may map it to a plan) or deleted.
         case "price.created" | "price.updated" | "price.deleted":
             return _snapshot(body, read_price(subject))

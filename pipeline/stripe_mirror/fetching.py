@@ -18,7 +18,7 @@ from pipeline.events.outcomes import MoreBusinesses
 from pipeline.meter import error_reports
 from pipeline.prices.price_roles import known_prices
 from pipeline.providers import stripe_fields
-from pipeline.providers.stripe_api import Limited, Refused, StripeApi, StripeApiError
+from pipeline.providers.stripe_api import AccountFault, Json, Limited, Refused, StripeApi, StripeApiError
 from pipeline.providers.stripe_fields import Price, Subscription
 from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
@@ -79,6 +79,7 @@ class StripeFetcher:
             "customer": self._customer,
             "subscription": self._subscription,
             "invoice": self._invoice,
+            "payment": self._payment,
             "price": self._price,
             "meter": self._meter,
             "event": self._event,
@@ -144,9 +145,26 @@ class StripeFetcher:
     def _invoice(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:
             fetch = self._fetch(stored_at(connection, {("invoice", due.object_id)}))
-        fetch.add(stripe_fields.read_invoice(_ask(self._api.get_invoice, due.object_id)))
+        invoice = _ask(self._api.get_invoice, due.object_id)
+        if invoice is not None and stripe_fields.whole(invoice.get("amount_paid")):
+            invoice |= _ask(self._paid_back, due.object_id) or {}
+        fetch.add(stripe_fields.read_invoice(invoice))
         self._add_what_decides(fetch)
         self._apply(due, fetch)
+
+    def _paid_back(self, invoice_id: str) -> Json:
+        try:
+            return self._api.get_paid_back(invoice_id)
+        except AccountFault as error:  # the invoice itself is worth more than what was given back of it
+            log.warning("no-right-to-refunds", invoice=invoice_id, error=str(error))
+            return {}
+
+    def _payment(self, due: FetchRequest) -> None:
+        """A payment of which money went back: the invoices that it was for are fetched."""
+        paid = _ask(self._api.invoices_paid_by, due.object_id) or []
+        with self._engine.begin() as connection:
+            wanted = {("invoice", invoice_id): "paid-back" for invoice_id in paid}
+            fetch_requests.request_fetches(connection, wanted, settled=due)
 
     def _price(self, due: FetchRequest) -> None:
         with self._engine.connect() as connection:

@@ -20,18 +20,19 @@ _REPLACE = """
 insert into stripe_invoices
   (id, business_id, stripe_subscription_id, status, billing_reason, created_at, automatically_finalizes_at,
    finalized_at, attempt_count, amount_due_cents, currency, number, total_cents, tax_cents, discount_cents, charges,
-   credit_notes, snapshot_at)
+   credit_notes, paid_back, snapshot_at)
 values
   (%(id)s, %(business_id)s, %(subscription_id)s, %(status)s, %(billing_reason)s, %(created_at)s, %(finalizes_at)s,
    %(finalized_at)s, %(attempt_count)s, %(amount_due_cents)s, %(currency)s, %(number)s, %(total_cents)s, %(tax_cents)s,
-   %(discount_cents)s, %(charges)s, %(credit_notes)s, %(snapshot_at)s)
+   %(discount_cents)s, %(charges)s, %(credit_notes)s, %(paid_back)s, %(snapshot_at)s)
 on conflict (id) do update
 set status = excluded.status, billing_reason = excluded.billing_reason, created_at = excluded.created_at,
     automatically_finalizes_at = excluded.automatically_finalizes_at, finalized_at = excluded.finalized_at,
     attempt_count = excluded.attempt_count, amount_due_cents = excluded.amount_due_cents,
     currency = excluded.currency, number = excluded.number, total_cents = excluded.total_cents,
     tax_cents = excluded.tax_cents, discount_cents = excluded.discount_cents, charges = excluded.charges,
-    credit_notes = coalesce(excluded.credit_notes, stripe_invoices.credit_notes), snapshot_at = excluded.snapshot_at
+    credit_notes = coalesce(excluded.credit_notes, stripe_invoices.credit_notes),
+    paid_back = coalesce(excluded.paid_back, stripe_invoices.paid_back), snapshot_at = excluded.snapshot_at
 """
 
 _FORGET_LINES = "delete from stripe_invoice_lines where invoice_id = %s returning period_start, period_end"
@@ -94,6 +95,7 @@ def store_invoice(
             "discount_cents": invoice.discount_cents,
             "charges": Jsonb([_charge(line) for line in invoice.lines[:MOST_CHARGES]]),
             "credit_notes": _credit_notes(invoice, known),
+            "paid_back": _paid_back(invoice),
             "snapshot_at": snapshot_at,
         },
     )
@@ -125,6 +127,17 @@ def _credit_notes(invoice: Invoice, known: Mapping[str, KnownPrice]) -> Jsonb | 
                 "credit": note.credit,
             }
             for note in invoice.credit_notes
+        ]
+    )
+
+
+def _paid_back(invoice: Invoice) -> Jsonb | None:
+    if invoice.paid_back is None:
+        return None
+    return Jsonb(
+        [
+            {"id": row.id, "what": row.what, "amount": row.amount_cents, "status": row.status}
+            for row in invoice.paid_back
         ]
     )
 

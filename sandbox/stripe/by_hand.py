@@ -126,6 +126,23 @@ class StripeAccount:
         self._billing.changes.apply_by_hand(stored, [change], proration)
         await self._events.flush()
 
+    async def fail_refund(self, refund: str) -> None:
+        """Let the customer's bank not take a refund, days after it was made."""
+        self._billing.refunds.fail(self.state.refunds[refund])
+        await self._events.flush()
+
+    async def dispute(self, invoice: str, status: str) -> str:
+        """Let the customer's bank take back what was paid of an invoice, or ask about it; returns the dispute's id."""
+        payments = self.state.invoice_payments.values()
+        payment = next((each for each in payments if each["invoice"] == invoice), None)
+        if payment is None:
+            raise ValueError(f"nothing was paid of {invoice} that could be disputed")
+        return await self._made(self._billing.refunds.dispute(payment, status))
+
+    async def close_dispute(self, dispute: str, status: str) -> None:
+        self._billing.refunds.close(self.state.disputes[dispute], status)
+        await self._events.flush()
+
     def fail_payment(self, customer: str) -> None:
         """Let this customer's next payment fail: its subscription becomes past due."""
         self.state.payment_fails.add(customer)

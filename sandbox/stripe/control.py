@@ -70,6 +70,15 @@ def control_routes(stripe: StripeAccount, faults: Faults) -> list[BaseRoute]:
             body["subscription"], body["old"], body["new"], body.get("proration_behavior", "create_prorations")
         )
 
+    async def fail_refund(body: Body) -> Any:
+        await stripe.fail_refund(body["refund"])
+
+    async def dispute(body: Body) -> Any:
+        return await stripe.dispute(body["invoice"], body.get("status", "needs_response"))
+
+    async def close_dispute(body: Body) -> Any:
+        await stripe.close_dispute(body["dispute"], body["status"])
+
     async def fail_payment(body: Body) -> Any:
         stripe.fail_payment(body["customer"])
 
@@ -115,6 +124,9 @@ def control_routes(stripe: StripeAccount, faults: Faults) -> list[BaseRoute]:
         _route("POST", "/stripe/cancel", cancel),
         _route("POST", "/stripe/portal/cancel", cancel_in_portal),
         _route("POST", "/stripe/change-price", change_price),
+        _route("POST", "/stripe/fail-refund", fail_refund),
+        _route("POST", "/stripe/dispute", dispute),
+        _route("POST", "/stripe/close-dispute", close_dispute),
         _route("POST", "/stripe/fail-payment", fail_payment),
         _route("POST", "/stripe/break-payment", break_payment),
         _route("POST", "/stripe/repair-payment", repair_payment),

@@ -11,6 +11,7 @@ from sandbox.stripe.api.invoices import InvoicesApi
 from sandbox.stripe.api.meters import MetersApi
 from sandbox.stripe.api.pauses import PausesApi
 from sandbox.stripe.api.reductions import ReductionsApi
+from sandbox.stripe.api.refunds import RefundsApi
 from sandbox.stripe.api.schedules import SchedulesApi
 from sandbox.stripe.by_hand import StripeAccount
 from sandbox.stripe.control import control_routes
@@ -36,6 +37,7 @@ class StripeSandbox(StripeAccount):
             InvoicesApi(self._billing),
             CreditNotesApi(self._billing),
             ReductionsApi(self.state),
+            RefundsApi(self._billing),
         )
         routes = [*(route for api in apis for route in api.routes(self._door)), *control_routes(self, faults)]
         self.app = FaultyDoor(

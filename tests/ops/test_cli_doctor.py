@@ -96,7 +96,7 @@ def test_accounts_that_are_set_up_step_by_step(altiora, world, processes, enviro
     )
     includes, events, nobody = findings(altiora, "warn", 1)
     assert includes.endswith("of plan Starter includes 400 minutes, the plan 500: who is on it has the price's")
-    assert "does not send customer.subscription.created, " in events
+    assert "does not send charge.dispute.created, " in events
     assert nobody.startswith("twilio: nobody holds +15550000009")
 
     # The keys are others'.

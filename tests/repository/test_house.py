@@ -236,7 +236,7 @@ def test_every_word_in_sql_is_one_of_its_enumeration():
 
 
 #: The kinds of what is fetched, in the column ``kind`` of refreshes.
-FETCHED = {"call", "customer", "subscription", "invoice", "price", "meter", "event"}
+FETCHED = {"call", "customer", "subscription", "invoice", "payment", "price", "meter", "event"}
 
 
 # Writers

@@ -14,6 +14,7 @@ from sandbox.stripe.account.lifecycle import Lifecycle
 from sandbox.stripe.account.meters import Meters
 from sandbox.stripe.account.pauses import Pauses
 from sandbox.stripe.account.payments import Payments
+from sandbox.stripe.account.refunds import Refunds
 from sandbox.stripe.account.schedules import Schedules
 from sandbox.stripe.account.state import API_VERSION, Object, State
 from sandbox.stripe.account.subscriptions import Subscriptions
@@ -33,7 +34,8 @@ class Billing:
         self.payments = Payments(state, events, self.lifecycle)
         self.balances = Balances(state, events)
         self.invoices = Invoices(state, events, self.lifecycle, self.payments, self.balances)
-        self.credit_notes = CreditNotes(state, events, self.payments, self.balances)
+        self.refunds = Refunds(state, events)
+        self.credit_notes = CreditNotes(state, events, self.payments, self.balances, self.refunds)
         self.trials = Trials(state, events)
         self.subscriptions = Subscriptions(
             state, events, self.charges, self.invoices, self.lifecycle, self.payments, self.trials
@@ -75,6 +77,7 @@ def rehearsal(billing: Billing, subscription: Object) -> Billing:
         subscriptions={subscription["id"]: copy.deepcopy(subscription)},
         schedules={} if schedule is None else {schedule["id"]: copy.deepcopy(schedule)},
         invoices={},
+        invoice_payments={},
         events={},
         thin_events={},
         payment_fails=set(),

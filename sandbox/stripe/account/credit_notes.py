@@ -7,6 +7,7 @@ from sandbox.stripe.account.balances import Balances
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.payments import Payments
 from sandbox.stripe.account.reductions import part_of, total_of
+from sandbox.stripe.account.refunds import Refunds
 from sandbox.stripe.account.state import Object, State, new_id
 from sandbox.stripe.api.errors import StripeError, invalid
 
@@ -28,11 +29,12 @@ class NewCreditNote:
 class CreditNotes:
     """The credit notes of the account."""
 
-    def __init__(self, state: State, events: Events, payments: Payments, balances: Balances) -> None:
+    def __init__(self, state: State, events: Events, payments: Payments, balances: Balances, refunds: Refunds) -> None:
         self._state = state
         self._events = events
         self._payments = payments
         self._balances = balances
+        self._refunds = refunds
 
     def of(self, invoice: Object) -> list[Object]:
         """An invoice's, oldest first."""
@@ -83,6 +85,7 @@ class CreditNotes:
             "post_payment_amount": total - pre,
             "pre_payment_amount": pre,
             "reason": new.reason,
+            "refunds": [],
             "status": "issued",
             "subtotal": sum(part["amount"] for part in parts),
             "total": total,
@@ -105,6 +108,10 @@ class CreditNotes:
                 invoice["customer"], -new.credit, invoice["currency"], "credit_note", credit_note=note["id"]
             )
             note["customer_balance_transaction"] = booked["id"]
+        if new.refund:
+            note["refunds"] = [
+                {"amount_refunded": new.refund, "refund": self._refund(invoice, new.refund)["id"], "type": "refund"}
+            ]
         self._state.credit_notes[note["id"]] = note
         self._events.emit("credit_note.created", note)
         before = copy.deepcopy(invoice)
@@ -116,6 +123,13 @@ class CreditNotes:
         if invoice["status"] == "open" and not invoice["amount_remaining"]:
             self._payments.paid(invoice)
         return note
+
+    def _refund(self, invoice: Object, amount: int) -> Object:
+        payments = self._state.invoice_payments.values()
+        payment = next((each for each in payments if each["invoice"] == invoice["id"]), None)
+        if payment is None:
+            raise invalid("refund_amount", "The invoice has no payment that could be refunded.")
+        return self._refunds.refund(payment, amount)
 
     def void(self, note: Object) -> None:
         """Take it back, which can be done while its invoice is open."""

@@ -4,7 +4,7 @@ import functools
 
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.lifecycle import Lifecycle, invoices_of
-from sandbox.stripe.account.state import Object, State, instant
+from sandbox.stripe.account.state import Object, State, instant, new_id
 
 DAY_SECONDS = 24 * 3600
 OWING = ("incomplete", "past_due", "unpaid")
@@ -38,8 +38,27 @@ class Payments:
             self._state.payment_fails.discard(invoice["customer"])
             self._failed(invoice, planned=planned)
             return False
+        self._record(invoice)
         self.paid(invoice)
         return True
+
+    def _record(self, invoice: Object) -> None:
+        """Keep what is paid of an invoice, and by which payment."""
+        payment: Object = {
+            "id": new_id("inpay"),
+            "object": "invoice_payment",
+            "amount_paid": invoice["amount_remaining"],
+            "amount_requested": invoice["amount_remaining"],
+            "created": self._state.now,
+            "currency": invoice["currency"],
+            "invoice": invoice["id"],
+            "is_default": True,
+            "livemode": False,
+            "payment": {"payment_intent": new_id("pi"), "type": "payment_intent"},
+            "status": "paid",
+            "status_transitions": {"canceled_at": None, "paid_at": self._state.now},
+        }
+        self._state.invoice_payments[payment["id"]] = payment
 
     def paid(self, invoice: Object) -> None:
         """Take an invoice as paid. Its subscription owes nothing any more if that was its latest one."""

@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from pipeline.credits import credit_sending, credit_states
 from pipeline.credits.credit_requests import request_credit
-from pipeline.providers.stripe_api import Refused, StripeApi
+from pipeline.providers.stripe_api import AccountFault, Refused, StripeApi
 from pipeline.reading.period_money import GivenBack, period_money
 from pipeline.shared.settings import StripeSettings
 from tests.worlds.breaking import breaks
@@ -90,7 +90,7 @@ def test_71_a_credit_note_on_the_line_that_billed_it_once(shop, engine):
         record_id = connection.exec_driver_sql("select id from usage_records").scalar_one()
         (told,) = period_money(connection, [record_id])
     assert told.invoice is not None
-    assert told.invoice.given_back == [GivenBack(note["number"], cents)]
+    assert told.invoice.given_back == [GivenBack(f"credit note {note['number']}", cents)]
 
 
 def test_71_minutes_that_are_given_back_as_money_leave_every_later_record(shop):
@@ -115,7 +115,7 @@ def test_71_what_others_gave_back_is_taken_off(shop, given, state):
     given_in_the_dashboard(life, invoice, given, out_of_band_amount=given)
     works.follow(life)
     ((actual,),) = works.rows("select actual from drifts where resolved_at is null")
-    assert f"given back of it: {given / 100:.2f} USD by {notes(life)[0]['number']}" in actual
+    assert f"given back of it: {given / 100:.2f} USD by credit note {notes(life)[0]['number']}" in actual
     if state is None:
         with pytest.raises(ValueError, match="nothing is left to give back"):
             works.credit("over-billed")
@@ -123,6 +123,104 @@ def test_71_what_others_gave_back_is_taken_off(shop, given, state):
     works.credit("over-billed")
     works.follow(life)
     assert [note["total"] for note in notes(life)] == [given, cents - given]
+
+
+def payment_of(life, invoice) -> Any:
+    listed = life.stripe.client.v1.invoice_payments.list({"invoice": invoice.id})
+    return listed.data[0].payment.payment_intent
+
+
+def told(works, engine):
+    """What has gone back of the invoice, as people see it, and what remains to be given back of the difference."""
+    with engine.connect() as connection:
+        record_id = connection.exec_driver_sql("select id from usage_records").scalar_one()
+        (money,) = period_money(connection, [record_id])
+    assert money.invoice is not None
+    ((amount, given),) = works.rows(
+        "select evidence ->> 'amount', evidence ->> 'given_back' from drifts where resolved_at is null"
+    )
+    return money.invoice.given_back, int(amount) - int(given or 0)
+
+
+@breaks(
+    "pipeline/stripe_mirror/event_types.py",
+    '            return _NOT_NEEDED if payment is None else _Look("payment", payment, "paid-back")',
+    "            return _NOT_NEEDED",
+)
+def test_71_a_refund_of_somebody_else_lowers_what_is_due_and_changes_no_minutes(shop, engine):
+    works, life = shop
+    invoice = over_billed(works, life)
+    cents = overage(invoice).amount
+    before = works.rows("select minutes, invoiced_minutes from usage_records")
+    refund = life.stripe.client.v1.refunds.create({"payment_intent": payment_of(life, invoice), "amount": 300})
+    works.follow(life)
+    assert told(works, engine) == ([GivenBack(f"refund {refund.id}", 300)], cents - 300)
+    works.credit("over-billed")
+    works.follow(life)
+    assert [note["total"] for note in notes(life)] == [cents - 300]
+    assert works.rows("select minutes, invoiced_minutes from usage_records") == before
+    assert works.drifts() == []
+
+
+def test_71_a_refund_that_fails_is_due_again(shop, engine):
+    works, life = shop
+    invoice = over_billed(works, life)
+    refund = life.stripe.client.v1.refunds.create({"payment_intent": payment_of(life, invoice)})
+    works.follow(life)
+    assert told(works, engine) == ([GivenBack(f"refund {refund.id}", invoice.total)], 0)
+    life.stripe.control("/stripe/fail-refund", refund=refund.id)
+    works.follow(life)
+    assert told(works, engine) == ([], overage(invoice).amount)
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "away", "at_last"),
+    [
+        ("needs_response", "lost", True, True),
+        ("needs_response", "won", True, False),
+        ("warning_needs_response", "warning_closed", False, False),
+    ],
+)
+def test_71_what_a_bank_takes_back_is_given_back_until_it_is_ours_again(shop, engine, begins, ends, away, at_last):
+    works, life = shop
+    invoice = over_billed(works, life)
+    dispute = life.stripe.control("/stripe/dispute", invoice=invoice.id, status=begins)
+    for status, taken in ((begins, away), (ends, at_last)):
+        works.follow(life)
+        back = [GivenBack(f"dispute {dispute}, {status}", invoice.total)] if taken else []
+        assert told(works, engine) == (back, 0 if taken else overage(invoice).amount)
+        if status == begins:
+            life.stripe.control("/stripe/close-dispute", dispute=dispute, status=ends)
+
+
+def test_71_a_credit_note_that_was_refunded_counts_once_and_a_refund_less_its_tax(shop, engine):
+    works, life = shop
+    vat = life.stripe.client.v1.tax_rates.create({"display_name": "VAT", "percentage": 20, "inclusive": False})
+    invoice = over_billed(works, life, default_tax_rates=[vat.id])
+    cents = overage(invoice).amount
+    given_in_the_dashboard(life, invoice, 200, refund_amount=240)
+    works.follow(life)
+    (note,) = notes(life)
+    assert told(works, engine) == ([GivenBack(f"credit note {note['number']}", 240)], cents - 200)
+    refund = life.stripe.client.v1.refunds.create({"payment_intent": payment_of(life, invoice), "amount": 120})
+    works.follow(life)
+    noted = GivenBack(f"credit note {note['number']}", 240)
+    assert told(works, engine) == ([noted, GivenBack(f"refund {refund.id}", 120)], cents - 300)
+
+
+def test_71_a_key_that_may_not_read_refunds_loses_no_invoice(shop, engine):
+    works, life = shop
+    invoice = over_billed(works, life)
+
+    class NoRefunds(StripeApi):
+        def get_paid_back(self, invoice):
+            raise AccountFault(403, None, "The provided key does not have the required permissions.")
+
+    works.api = NoRefunds(settings_of(life))
+    life.stripe.client.v1.refunds.create({"payment_intent": payment_of(life, invoice)})
+    works.follow(life)
+    assert works.rows("select count(*) from refreshes where mark > fetched_mark or error is not null") == [(0,)]
+    assert told(works, engine) == ([], overage(invoice).amount)
 
 
 def test_71_one_that_is_open_is_owed_less_and_discounts_and_taxes_are_stripes(shop):
