@@ -1375,5 +1375,15 @@ set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded
 
 UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0018';
 
+-- Running upgrade 0019 -> 0020
+
+set local lock_timeout = '5s';
+
+ALTER TABLE usage_adjustments ADD COLUMN told_amount BIGINT;
+
+COMMENT ON COLUMN usage_adjustments.told_amount IS 'in the currency''s smallest unit: what a person was told that it is worth, who had it carried; null: by the tiers of its own period';
+
+UPDATE alembic_version SET version_num='0020' WHERE alembic_version.version_num = '0019';
+
 COMMIT;
 

@@ -168,6 +168,11 @@ class UsageAdjustment(Base):
         ForeignKey("usage_records.id"),
         comment="the record whose settlement made it: the difference to its invoice; null: a call did",
     )
+    told_amount: Mapped[int | None] = mapped_column(
+        BigInteger,
+        comment="in the currency's smallest unit: what a person was told that it is worth, who had it carried; null:"
+        " by the tiers of its own period",
+    )
 
 
 class UsageAlert(Base):

@@ -147,8 +147,9 @@ def _follow(connection: Connection, drift: KeptDrift, *, carry: bool, now: datet
     record_id = int(drift.subject.split(":")[1]) if drift.subject.startswith("record:") else 0
     given_up = _GIVEN_UP.get(drift.kind)
     if carry and given_up is not None:
+        told = drift.evidence.get("amount")
         with _no_record():
-            late_minutes.charge_given_up(connection, record_id, given_up, now)
+            late_minutes.charge_given_up(connection, record_id, given_up, told if isinstance(told, int) else None, now)
     elif drift.kind == DriftKind.LATE_MINUTES:
         for held in late_minutes.held_minutes(connection, drift.business_id):
             if f"record:{held.origin_record_id}" == drift.subject:

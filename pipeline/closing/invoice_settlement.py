@@ -16,12 +16,12 @@ from pipeline.credits import given_back
 from pipeline.meter import push_states
 from pipeline.meter.push_sending import mark_sent
 from pipeline.meter.push_states import PUSH_COLUMNS, push_of
-from pipeline.providers.stripe_words import CLASSIC_MODE, InvoiceStatus
+from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, record_bounds, record_figures, waiting_minutes
 from pipeline.usage.late_minutes import AdjustmentKind, Late
-from pipeline.usage.minutes_worth import price_of
+from pipeline.usage.minutes_worth import fair_price, price_of
 from pipeline.usage.record_invoice import INVOICE
 
 _WHERE = "where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null"
@@ -29,6 +29,8 @@ _WHERE = "where r.state = 'closed' and r.subscription_id is not null and r.settl
 # Final: its invoice is no draft. One that was cut by another price, or by the removal of its item, and is on no
 # invoice, was dropped when an invoice that bills a later time is final: that was done without proration. In classic
 # billing mode Stripe drops it at once. Nor does anything bill it when its subscription has ended, and no draft is left.
+# Of a period that Stripe has heard of no minute of there need be no line at all: nothing is billed, and what it could
+# not use of a credit is handed on.
 _UNSETTLED = f"""
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
@@ -43,10 +45,16 @@ left join lateral (
   union all
   select true where r.cut and invoice.id is null and s.ended_at + interval '72 hours' <= %(now)s and not exists (
     select from stripe_invoices i where i.stripe_subscription_id = s.stripe_id and i.status = 'draft')
+  union all
+  select false where invoice.id is null and r.minutes <= 0 and r.pushed_minutes = 0
+    and r.period_end + interval '72 hours' <= %(now)s and not exists (
+      select from meter_pushes p
+      where p.business_id = r.business_id and p.timestamp >= r.period_start and p.timestamp < r.period_end
+        and p.state in ('planned', 'sending', 'unknown'))
   limit 1
 ) swap on true
 {_WHERE}
-  and (invoice.status <> 'draft' or swap.dropped)
+  and (invoice.status <> 'draft' or swap.dropped is not null)
 """  # noqa: S608 - put together from fragments of ours
 
 # What has been billed of the period already, whenever a threshold was reached (52).
@@ -100,7 +108,7 @@ _FINAL = f"""
 select r.id, r.business_id, r.minutes, r.pushed_minutes, r.period_start, r.period_end, r.tiers, r.currency, r.trial,
        invoice.id as invoice_id, invoice.status, threshold.minutes is not null as threshold,
        coalesce(invoice.metered_quantity, 0) + coalesce(threshold.minutes, 0) as metered_quantity,
-       coalesce(swap.dropped, false) as dropped, s.billing_mode,
+       swap.dropped is not null as unbilled, coalesce(swap.dropped, false) and r.minutes > 0 as dropped,
        (select coalesce(sum(minutes), 0)::int from usage_adjustments where settlement_record_id = r.id) as settled,
        exists (select from usage_adjustments where usage_record_id = r.id) as carries,
        {_UNCERTAIN.format(invoice_id="invoice.id")}
@@ -128,7 +136,7 @@ _UNDO = """
 delete from usage_adjustments a
 where a.settlement_record_id = %(id)s and a.kind <> 'credited'
   and not exists (select from usage_records taker where taker.id = a.usage_record_id and taker.state = 'closed')
-returning a.usage_record_id, a.minutes
+returning a.usage_record_id, a.minutes, a.call_sid, a.event_id
 """
 
 _WITHOUT_INVOICE = """
@@ -180,7 +188,7 @@ def _settle(connection: Connection, record: Any, now: datetime) -> None:
     # Of a record that was settled before, by an invoice that is void: what was carried then and has been billed stays.
     missing = record.minutes - record.metered_quantity - record.settled
     # Thresholds are not supported: no difference of such a record is carried without a person.
-    explained = not record.threshold and _explained(record)
+    explained = not record.threshold and (record.unbilled or _explained(record))
     if missing:
         _account(connection, record, missing, explained=explained, now=now)
     if record.carries and not record.dropped:
@@ -203,7 +211,7 @@ def _account(connection: Connection, record: Any, missing: int, *, explained: bo
         late_minutes.adjust(connection, difference, AdjustmentKind.WRITTEN_OFF, record.business_id, now)
     elif record.dropped:  # swapped without proration: whether that was meant to give its usage away is for a person
         late_minutes.adjust(connection, difference, AdjustmentKind.UNBILLABLE, record.business_id, now)
-        _report_lost(connection, record, now)
+        late_minutes.report_lost(connection, record.id, now)
     elif not explained:
         kind = AdjustmentKind.UNDER_BILLED if missing > 0 else AdjustmentKind.OVER_BILLED
         late_minutes.adjust(connection, difference, kind, record.business_id, now)
@@ -237,7 +245,8 @@ def unsettle(connection: Connection, business_id: int, invoice_id: str, now: dat
 
 def _undo(connection: Connection, record_id: int, business_id: int, now: datetime) -> None:
     """Take back what settling a record made, and the differences that told of it; the record is unsettled."""
-    for row in connection.exec_driver_sql(_UNDO, {"id": record_id}).all():
+    undone = connection.exec_driver_sql(_UNDO, {"id": record_id}).all()
+    for row in undone:
         if row.usage_record_id is not None:
             record_figures.add_carried(connection, row.usage_record_id, -row.minutes)
     record_figures.set_unsettled(connection, record_id)
@@ -245,6 +254,9 @@ def _undo(connection: Connection, record_id: int, business_id: int, now: datetim
         drifts.resolve(connection, kind, f"record:{record_id}", now)
     for kind in (DriftKind.CREDIT_DUE, DriftKind.UNDER_BILLED):
         drifts.resolve(connection, kind, carried_worth.subject_of(record_id), now)
+    for row in undone:
+        if row.call_sid is not None:  # a correction had taken back what was given away: now it is a correction again
+            late_minutes.carry_minutes(connection, Late(record_id, row.minutes, row.call_sid, row.event_id), now)
     late_minutes.report_held(connection, record_id, now)
     waiting_minutes.report_waiting(connection, business_id, now)
 
@@ -272,22 +284,6 @@ def reconsider(
         _undo(connection, record_id, business_id, now)
 
 
-def _report_lost(connection: Connection, record: Any, now: datetime) -> None:
-    lost = carried_worth.fair_price(connection, record)
-    drifts.report(
-        connection,
-        DriftKind.LOST_USAGE,
-        f"record:{record.id}",
-        business_id=record.business_id,
-        expected=f"{lost} billed for {record.period_start.isoformat()} to {record.period_end.isoformat()}",
-        actual="none: the metered price was swapped "
-        + ("in classic billing mode" if record.billing_mode == CLASSIC_MODE else "without proration")
-        + ", which gives its usage away",
-        evidence=lost.evidence,
-        now=now,
-    )
-
-
 def _report_disputed(connection: Connection, record: Any, missing: int, now: datetime) -> None:
     """Somebody else's meter event, an adjustment of the meter, an edited draft: for a person."""
     ours, theirs = price_of(record, record.minutes), price_of(record, record.metered_quantity)
@@ -311,7 +307,7 @@ def _report_disputed(connection: Connection, record: Any, missing: int, now: dat
 
 def _report_unusable(connection: Connection, record: Any, now: datetime) -> None:
     """A void invoice bills nothing: whether its minutes are to be billed at all is for a person to say."""
-    unbilled = carried_worth.fair_price(connection, record)
+    unbilled = fair_price(connection, record)
     drifts.report(
         connection,
         DriftKind.UNUSABLE_INVOICE,

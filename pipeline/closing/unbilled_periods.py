@@ -9,16 +9,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from pipeline.closing import carried_worth
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
-from pipeline.usage.minutes_worth import Worth, price_of
+from pipeline.usage.minutes_worth import Worth, fair_price, price_of
 from pipeline.usage.record_invoice import INVOICE
 
 # A draft of a business that is suspended waits with its subscription until that is paid, and is seen there. What a
 # change of price cut stands on a later invoice, and is settled by that.
 _UNBILLED = f"""
-select r.id, r.business_id, r.minutes, r.tiers, r.currency, r.trial, invoice.id as invoice_id,
+select r.id, r.business_id, r.minutes, r.pushed_minutes, r.tiers, r.currency, r.trial, invoice.id as invoice_id,
        elsewhere.minutes as billed
 from usage_records r
 join subscriptions s on s.id = r.subscription_id
@@ -42,8 +41,8 @@ def report_unbilled(connection: Connection, now: datetime) -> None:
     """Open a drift for each such period, with its minutes and their money."""
     for record in connection.exec_driver_sql(_UNBILLED, {"now": now}).all():
         unbilled = _unbilled(connection, record)
-        if unbilled.minutes <= 0 and (record.invoice_id is not None or record.billed):
-            continue
+        if unbilled.minutes <= 0 and (record.invoice_id is not None or record.billed or not record.pushed_minutes):
+            continue  # it settles by itself
         drifts.report(
             connection,
             DriftKind.NO_INVOICE,
@@ -58,7 +57,7 @@ def report_unbilled(connection: Connection, now: datetime) -> None:
 
 def _unbilled(connection: Connection, record: Any) -> Worth:
     """The minutes that are on no invoice, and what they cost above those that are."""
-    everything = carried_worth.fair_price(connection, record)
+    everything = fair_price(connection, record)
     billed = price_of(record, record.billed)
     if everything.amount is None or billed.amount is None:
         return Worth(record.minutes - record.billed, None, None)

@@ -13,10 +13,11 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from pipeline.providers.stripe_words import CLASSIC_MODE
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import record_figures, waiting_minutes
-from pipeline.usage.minutes_worth import worth
+from pipeline.usage.minutes_worth import fair_price, worth
 
 _ADJUST = """
 insert into usage_adjustments
@@ -49,11 +50,24 @@ of_settlement as (
   where settlement_record_id = %(origin_id)s and origin_record_id = %(origin_id)s group by kind)
 select kind,
        coalesce((select greatest(minutes, 0) from of_call where of_call.kind = k.kind and call_sid = %(call_sid)s), 0)
-       + greatest(coalesce((select minutes from of_settlement where of_settlement.kind = k.kind), 0)
-                  + coalesce((select sum(least(minutes, 0)) from of_call where of_call.kind = k.kind), 0), 0) as minutes
+         as of_call,
+       greatest(coalesce((select minutes from of_settlement where of_settlement.kind = k.kind), 0)
+                + coalesce((select sum(least(minutes, 0)) from of_call where of_call.kind = k.kind), 0), 0)
+         as of_settlement
 from unnest(array['waiting', 'unbillable', 'written-off']) with ordinality as k(kind, place)
 order by place
 """
+
+# What the settlement of a period gave up, less what corrections have taken back of it since.
+_LOST = """
+select r.id, r.business_id, r.period_start, r.period_end, r.tiers, r.currency, r.trial, s.billing_mode,
+       r.minutes + (select coalesce(sum(minutes), 0)::int from usage_adjustments a
+                    where a.settlement_record_id = r.id and a.kind = 'unbillable' and a.call_sid is not null) as minutes
+from usage_records r join subscriptions s on s.id = r.subscription_id
+where r.id = %s
+"""
+
+_LOSS_TOLD = "select exists (select from drifts where kind = 'lost-usage' and subject = %s and resolved_at is null)"
 
 _HELD = """
 select a.origin_record_id, a.business_id, sum(a.minutes) as minutes
@@ -84,8 +98,10 @@ where origin.id = %(record_id)s
 group by 1, 2
 """
 
+# The settlement's own row bears what was told; those of corrections have lowered it.
 _CHARGE = """
-update usage_adjustments set kind = 'carried', usage_record_id = %(target_id)s
+update usage_adjustments set kind = 'carried', usage_record_id = %(target_id)s,
+  told_amount = case when %(told)s::bigint is not null then case when call_sid is null then %(told)s else 0 end end
 where settlement_record_id = %(record_id)s and kind = %(kind)s
 """
 
@@ -120,7 +136,7 @@ class Late:
     """Minutes of a closed period (negative: a correction), and what told of them.
 
     A call, by its event; or, without one, the settlement of a record: the period's own, unless that one hands on a
-    credit that it could not use.
+    credit that it could not use. Both: the correction of a call takes back what a settlement gave away.
     """
 
     origin_record_id: int
@@ -187,14 +203,42 @@ def adjust(
 def _take_back(connection: Connection, late: Late, business_id: int, now: datetime) -> Late:
     """A correction of minutes that were given away takes that back first; returns what is left of it (72)."""
     about = {"origin_id": late.origin_record_id, "call_sid": late.call_sid}
-    for kind, given_away in connection.exec_driver_sql(_GIVEN_AWAY, about).all():
-        taken = min(int(given_away), -late.minutes)
-        if taken > 0:
-            adjust(connection, replace(late, minutes=-taken), AdjustmentKind(kind), business_id, now)
-            late = replace(late, minutes=late.minutes + taken)
-            if kind == AdjustmentKind.WAITING:
-                waiting_minutes.report_waiting(connection, business_id, now)
+    for row in connection.exec_driver_sql(_GIVEN_AWAY, about).all():
+        kind = AdjustmentKind(row.kind)
+        for given_away, settlement in ((row.of_call, None), (row.of_settlement, late.origin_record_id)):
+            taken = min(int(given_away), -late.minutes)
+            if taken > 0:
+                by = None if kind is AdjustmentKind.WAITING else settlement  # what waits is told call by call
+                part = replace(late, minutes=-taken, settlement_record_id=by)
+                adjust(connection, part, kind, business_id, now)
+                late = replace(late, minutes=late.minutes + taken)
+        if kind is AdjustmentKind.WAITING:
+            waiting_minutes.report_waiting(connection, business_id, now)
+    if connection.exec_driver_sql(_LOSS_TOLD, (f"record:{late.origin_record_id}",)).scalar():
+        report_lost(connection, late.origin_record_id, now)
     return late
+
+
+def report_lost(connection: Connection, record_id: int, now: datetime) -> None:
+    """Tell of the minutes of this record's period that Stripe has dropped, or that none are left of them."""
+    record = connection.exec_driver_sql(_LOST, (record_id,)).one()
+    subject = f"record:{record_id}"
+    if not record.minutes:
+        drifts.resolve(connection, DriftKind.LOST_USAGE, subject, now)
+        return
+    lost = fair_price(connection, record)
+    drifts.report(
+        connection,
+        DriftKind.LOST_USAGE,
+        subject,
+        business_id=record.business_id,
+        expected=f"{lost} billed for {record.period_start.isoformat()} to {record.period_end.isoformat()}",
+        actual="none: the metered price was swapped "
+        + ("in classic billing mode" if record.billing_mode == CLASSIC_MODE else "without proration")
+        + ", which gives its usage away",
+        evidence=lost.evidence,
+        now=now,
+    )
 
 
 def report_held(connection: Connection, record_id: int, now: datetime) -> None:
@@ -276,9 +320,12 @@ def charge_given_up(
     connection: Connection,
     record_id: int,
     kind: Literal[AdjustmentKind.UNBILLABLE, AdjustmentKind.UNDER_BILLED],
+    told: int | None,
     now: datetime,
 ) -> int:
     """Carry what settling a record gave up into the open record; returns how many minutes. The business must be locked.
+
+    ``told``: what a person was told that they are worth; None where that is not known.
 
     Raises ValueError when nothing charges the business now.
     """
@@ -289,6 +336,6 @@ def charge_given_up(
             f"business {what.business_id} has no metered subscription to carry {what.minutes} minutes into:"
             " bill them by hand"
         )
-    connection.exec_driver_sql(_CHARGE, {"record_id": record_id, "kind": kind, "target_id": target.id})
+    connection.exec_driver_sql(_CHARGE, {"record_id": record_id, "kind": kind, "target_id": target.id, "told": told})
     record_figures.add_carried(connection, target.id, what.minutes)
     return int(what.minutes)

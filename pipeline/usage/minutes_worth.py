@@ -4,7 +4,7 @@ Tiers make a minute dear or cheap by how many there are, so that one alone has n
 worth is what the period costs with them, less what it cost without. Amounts are in the currency's smallest unit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ from sqlalchemy import Connection
 
 from pipeline.prices.money import money
 from pipeline.prices.price_tiers import cost, stored_tiers
+from pipeline.shared.rows import typed_rows
 
 # Charged: what its invoice has of its own minutes, without those of others that it took, and what of its own has been
-# carried and used elsewhere since. What a record could not use of a credit it handed on: that stands there twice. What
-# nobody can be billed for has been told at its price, and counts as if it had been charged.
+# carried and used elsewhere since. What a record could not use of a credit it handed on: that stands there twice, and
+# perhaps waits. What nobody can be billed for has been told at its price, and counts as if it had been charged; it
+# keeps its place when a person has it carried.
 _RECORDS = """
 select r.id, r.tiers, r.currency,
        coalesce(r.invoiced_minutes + disputed.minutes, r.minutes) - (r.adjustment_minutes - handed_on.minutes)
@@ -30,13 +32,24 @@ cross join lateral (
   select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
   where settlement_record_id = r.id and origin_record_id <> r.id) handed_on
 cross join lateral (
-  select coalesce(sum(a.minutes) filter (where taker.settled_at is not null), 0)::int
+  select coalesce(sum(a.minutes) filter (where taker.settled_at is not null or a.told_amount is not null), 0)::int
          - coalesce(sum(a.minutes) filter (where giver.id <> r.id and giver.settled_at is not null), 0)::int as minutes
   from usage_adjustments a
-  left join usage_records taker on taker.id = a.usage_record_id
-  left join usage_records giver on giver.id = a.settlement_record_id
-  where a.origin_record_id = r.id and a.kind = 'carried') used
-where r.id = any(%s::bigint[]) and r.tiers is not null and r.currency is not null and not r.trial
+  left join usage_records taker on taker.id = a.usage_record_id and taker.id is distinct from %(without)s
+  left join usage_records giver on giver.id = a.settlement_record_id and giver.id is distinct from %(without)s
+  where a.origin_record_id = r.id) used
+where r.id = any(%(ids)s::bigint[]) and r.tiers is not null and r.currency is not null and not r.trial
+"""
+
+# By their own periods: what was carried into the record, less what of a credit it could not use and hands on.
+_CARRIED_INTO = """
+select origin_record_id, sum(minutes)::int as minutes, sum(told_amount)::bigint as told from (
+  select origin_record_id, minutes, told_amount from usage_adjustments where usage_record_id = %(id)s
+  union all
+  select origin_record_id, -minutes, null from usage_adjustments
+  where settlement_record_id = %(id)s and origin_record_id <> %(id)s) carried
+group by origin_record_id, told_amount is null having sum(minutes) <> 0
+order by 1
 """
 
 
@@ -57,9 +70,12 @@ class Tariff:
         return self.cost(self.charged + minutes) - self.cost(self.charged)
 
 
-def tariffs(connection: Connection, record_ids: Iterable[int]) -> dict[int, Tariff]:
-    """Of those of these records that have a price, by id; a trial's minutes have none."""
-    rows = connection.exec_driver_sql(_RECORDS, (sorted(record_ids),))
+def tariffs(connection: Connection, record_ids: Iterable[int], *, without: int | None = None) -> dict[int, Tariff]:
+    """Of those of these records that have a price, by id; a trial's minutes have none.
+
+    ``without``: a record whose use of their minutes does not count, since it is that which is to be priced.
+    """
+    rows = connection.exec_driver_sql(_RECORDS, {"ids": sorted(record_ids), "without": without})
     return {row.id: Tariff(row.tiers, row.currency, row.charged) for row in rows}
 
 
@@ -97,3 +113,43 @@ def price_of(record: Any, minutes: int) -> Worth:
     if record.tiers is None or record.currency is None or record.trial:
         return Worth(minutes, None, None)
     return Worth(minutes, cost(stored_tiers(record.tiers), minutes), record.currency)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Minutes of another period that a record took and used; ``told``: what a person was told that they are worth."""
+
+    origin_record_id: int
+    minutes: int
+    told: int | None
+
+
+def carried_into(connection: Connection, record_id: int) -> list[Carried]:
+    """What a record took of other periods, and used."""
+    return typed_rows(Carried, connection.exec_driver_sql(_CARRIED_INTO, {"id": record_id}))
+
+
+def worth_of(carried: Iterable[Carried], known: Mapping[int, Tariff]) -> int | None:
+    """What carried minutes are worth by the tiers of their own periods; None where one has no price."""
+    amounts = [
+        each.told
+        if each.told is not None
+        else known[each.origin_record_id].worth(each.minutes)
+        if each.origin_record_id in known
+        else None
+        for each in carried
+    ]
+    return None if None in amounts else sum(filter(None, amounts))
+
+
+def fair_price(connection: Connection, record: Any) -> Worth:
+    """What the minutes of a record should cost that no invoice bills: carried ones by the tiers of their own periods.
+
+    It is a row with ``id``, ``minutes``, ``tiers``, ``currency`` and ``trial``.
+    """
+    used = carried_into(connection, record.id)
+    own = price_of(record, record.minutes - sum(each.minutes for each in used))
+    carried = worth_of(used, tariffs(connection, [each.origin_record_id for each in used], without=record.id))
+    if own.amount is None or carried is None:
+        return price_of(record, record.minutes)
+    return Worth(record.minutes, own.amount + carried, own.currency)

@@ -16,7 +16,7 @@ from pipeline.usage.minutes_worth import worth
 
 # Carried into a record that turned out to be Free's or a trial's.
 _RETURN = """
-update usage_adjustments a set kind = 'waiting', usage_record_id = null
+update usage_adjustments a set kind = 'waiting', usage_record_id = null, told_amount = null
 from usage_records r
 where r.id = a.usage_record_id and a.kind = 'carried' and a.business_id = %s
   and r.state <> 'closed' and (r.subscription_id is null or r.trial)

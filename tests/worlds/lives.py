@@ -58,6 +58,7 @@ class Call:
     seconds: int
     correction: int = 0
     """Above zero: Twilio's API tells it, the highest last, and it outranks what the callback said."""
+    to: str = NUMBER
 
     @property
     def minutes(self) -> int:
@@ -170,19 +171,22 @@ class Books:
         self.clock = Clock(clock_file)
         self.clock_file = clock_file
         self.api = StripeApi(StripeSettings(stripe_api_key=SecretStr("sk_test_lives"), stripe_api_base=stripe.url))
-        with engine.begin() as connection:
-            self.business_id = int(
-                connection.exec_driver_sql(
-                    "insert into businesses (name, time_zone, plan_id, created_at)"
-                    " values ('A business', 'America/New_York', 1, %s) returning id",
-                    (START,),
-                ).scalar_one()
-            )
-            connection.exec_driver_sql("insert into phone_numbers values (%s, %s)", (NUMBER, self.business_id))
+        self.business_id = self.open_business(NUMBER)
+
+    def open_business(self, number: str) -> int:
+        """A business that has always held this number; returns its id."""
+        with self.engine.begin() as connection:
+            business_id = connection.exec_driver_sql(
+                "insert into businesses (name, time_zone, plan_id, created_at)"
+                " values ('A business', 'America/New_York', 1, %s) returning id",
+                (START,),
+            ).scalar_one()
+            connection.exec_driver_sql("insert into phone_numbers values (%s, %s)", (number, business_id))
             connection.exec_driver_sql(
                 "insert into phone_number_assignments (number, business_id, held) values (%s, %s, '(,)')",
-                (NUMBER, self.business_id),
+                (number, business_id),
             )
+        return int(business_id)
 
     def at(self, now: datetime) -> None:
         move(self.clock_file, now)
@@ -273,7 +277,7 @@ def _of_call(call: Call) -> dict[str, Any]:
             "CallStatus": "completed",
             "Direction": "inbound",
             "From": "+15559999999",
-            "To": NUMBER,
+            "To": call.to,
             "SequenceNumber": "0",
             "CallDuration": str(call.seconds),
             "Timestamp": format_datetime(call.ended.astimezone(UTC)),
@@ -291,7 +295,7 @@ def _of_correction(call: Call) -> dict[str, Any]:
         "parent_call_sid": None,
         "direction": "inbound",
         "from": "+15559999999",
-        "to": NUMBER,
+        "to": call.to,
         "status": "completed",
         "start_time": format_datetime(began.astimezone(UTC)),
         "end_time": format_datetime(call.ended.astimezone(UTC)),

@@ -1,9 +1,12 @@
 """Lives with everything that a Stripe account may do to the money of a customer, step by step."""
 
 import random
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+
+import stripe
 
 from tests.worlds.lives import Call
 from tests.worlds.stripe_stand_in import StandIn
@@ -12,15 +15,11 @@ from tests.worlds.world import sid_of
 #: What can happen; each is left out where it can't happen at the moment.
 MONEY_STEPS = (
     "talk",
-    "talk",
     "talk-much",
     "late-call",
     "correct-call",
     "pause",
     "resume",
-    "days",
-    "to-the-renewal",
-    "month",
     "swap",
     "swap-for-nothing",
     "renewing-swap",
@@ -32,20 +31,44 @@ MONEY_STEPS = (
     "break-payment",
     "repair-payment",
     "void",
+    "refund",
+    "dispute",
+    "decide-dispute",
+    "second-subscription",
+    "delete-customer",
 )
+
+#: How time goes by.
+PASSING = ("days", "to-the-renewal", "month")
+
+
+def story(chance: random.Random) -> list[str]:
+    """The steps of a life. Each has some kinds of them only, which so meet each other more than once."""
+    kinds = ["talk", "talk-much", *chance.sample(MONEY_STEPS, 7)]
+    steps = []
+    for _ in range(chance.randrange(2, 8)):
+        steps += [chance.choice(kinds) for _ in range(chance.randrange(1, 4))]
+        steps.append(chance.choice(PASSING))
+    return steps
 
 
 class MoneyLife:
-    """One customer with a currency, an order of items and add-ons of its own; ``calls`` are made while it lives."""
+    """One customer with a currency, an order of items and add-ons of its own.
 
-    def __init__(self, stripe: StandIn, business_id: int, chance: random.Random) -> None:
-        self.stripe = stripe
+    ``calls``: to which those of its number are added while it lives.
+    """
+
+    def __init__(
+        self, stand_in: StandIn, business_id: int, chance: random.Random, number: str, calls: list[Call]
+    ) -> None:
+        self.stripe = stand_in
         self.chance = chance
-        self.calls: list[Call] = []
+        self.number = number
+        self.calls = calls
         self.currency = chance.choice(["usd", "usd", "eur", "jpy"])
         self.interval = chance.choice(["month"] * 5 + ["week"])
-        self.meter = str(stripe.control("/stripe/meters", event_name="call_minutes"))
-        self.other_meter = str(stripe.control("/stripe/meters", event_name="sms"))
+        self.meter = stand_in.meter_of("call_minutes")
+        self.other_meter = stand_in.meter_of("sms")
         self.plans = {
             "starter": self._plan("starter", 100, "12", 4900),
             "professional": self._plan("professional", 400, "9.5", 14_900),
@@ -56,13 +79,21 @@ class MoneyLife:
             self._price("Seat", {"interval": "month"}, 700),
             self._price("SMS", {"interval": "month", "usage_type": "metered", "meter": self.other_meter}, 3),
         ]
-        self.customer = stripe.control(
-            "/stripe/customers", name="A business", metadata={"business_id": str(business_id)}
-        )
+        self.business_id = business_id
+        self.customers = [self._new_customer()]
 
     @property
     def now(self) -> Any:
         return self.stripe.timeline.now
+
+    @property
+    def customer(self) -> str:
+        """The present one: those before it have been deleted."""
+        return self.customers[-1]
+
+    def _new_customer(self) -> str:
+        about = {"name": "A business", "metadata": {"business_id": str(self.business_id)}}
+        return str(self.stripe.control("/stripe/customers", **about))
 
     def _price(self, name: str, recurring: dict[str, Any], amount: int, **more: Any) -> str:
         return self.stripe.price(name, currency=self.currency, recurring=recurring, unit_amount=amount, **more)
@@ -84,8 +115,18 @@ class MoneyLife:
         }
 
     def living(self) -> dict[str, Any] | None:
+        """The subscription that counts minutes."""
         its = [it for it in self.stripe.sandbox.state.subscriptions.values() if it["customer"] == self.customer]
-        return next((it for it in its if it["status"] not in {"canceled", "incomplete_expired"}), None)
+        prices = {plan["metered"] for plan in self.plans.values()}
+        return next(
+            (
+                it
+                for it in its
+                if it["status"] not in {"canceled", "incomplete_expired"}
+                and prices & {item["price"]["id"] for item in it["items"]["data"]}
+            ),
+            None,
+        )
 
     def step(self, what: str) -> None:
         it, chance = self.living(), self.chance
@@ -96,8 +137,8 @@ class MoneyLife:
                 self._call(chance.randrange(60, 500))
             case "late-call":
                 self._call(chance.randrange(1, 90), ago=timedelta(hours=chance.uniform(1, 24 * 40)))
-            case "correct-call" if self.calls:
-                self._correct(chance.choice(self.final_calls()))
+            case "correct-call" if own := self.final_calls():
+                self._correct(chance.choice(own))
             case "pause" if it is not None and it["status"] == "active" and it["pause_collection"] is None:
                 how = chance.choice(["void", "keep_as_draft", "mark_uncollectible"])
                 self.stripe.client.v1.subscriptions.update(it["id"], {"pause_collection": {"behavior": how}})
@@ -135,6 +176,51 @@ class MoneyLife:
                     if invoice.billing_reason == "subscription_cycle":
                         client.invoices.void_invoice(str(invoice.id))
 
+            case "refund" if payments := self.payments():
+                self.refund(chance.choice(payments)["invoice"])
+            case "dispute" if payments := self.payments():
+                status = chance.choice(["needs_response", "warning_needs_response"])
+                self.stripe.control("/stripe/dispute", invoice=chance.choice(payments)["invoice"], status=status)
+            case "decide-dispute" if open_ := self._open_disputes():
+                dispute = chance.choice(open_)
+                ends = ["won", "lost"] if dispute["status"] == "needs_response" else ["warning_closed"]
+                self.stripe.control("/stripe/close-dispute", dispute=dispute["id"], status=chance.choice(ends))
+            case "second-subscription":
+                items: Any = [{"price": chance.choice(self.add_ons[2:])}]
+                self.stripe.client.v1.subscriptions.create({"customer": self.customer, "items": items})
+            case "delete-customer":
+                self.stripe.client.v1.customers.delete(self.customer)
+                self.customers.append(self._new_customer())
+
+    def refund(self, invoice: str) -> None:
+        """Somebody gives back some or all of what was paid of an invoice."""
+        payment = next((each for each in self.payments() if each["invoice"] == invoice), None)
+        if payment is None:
+            return
+        wanted: Any = {"payment_intent": payment["payment"]["payment_intent"]}
+        if self.chance.random() < 0.7:
+            wanted["amount"] = self.chance.randrange(1, 3000)
+        with suppress(stripe.InvalidRequestError):  # more than is left, or a bank has it
+            self.stripe.client.v1.refunds.create(wanted)
+
+    def payments(self) -> list[dict[str, Any]]:
+        """What it has paid of its invoices."""
+        state = self.stripe.sandbox.state
+        return [
+            each
+            for each in state.invoice_payments.values()
+            if state.invoices[each["invoice"]]["customer"] in self.customers
+        ]
+
+    def _open_disputes(self) -> list[dict[str, Any]]:
+        disputes, own = self.stripe.sandbox.state.disputes.values(), self.payments()
+        intents = {each["payment"]["payment_intent"] for each in own}
+        return [
+            each
+            for each in disputes
+            if each["status"] in {"needs_response", "warning_needs_response"} and each["payment_intent"] in intents
+        ]
+
     def subscribe(self) -> None:
         chance = self.chance
         client = self.stripe.client.v1
@@ -163,7 +249,8 @@ class MoneyLife:
 
     def _call(self, minutes: int, ago: timedelta = timedelta(0)) -> None:
         ended = (self.now - ago).replace(microsecond=0)
-        self.calls.append(Call(sid_of(f"call-{len(self.calls)}"), ended, minutes * 60 - self.chance.randrange(60)))
+        seconds = minutes * 60 - self.chance.randrange(60)
+        self.calls.append(Call(sid_of(f"call-{len(self.calls)}"), ended, seconds, to=self.number))
 
     def _correct(self, call: Call) -> None:
         """Twilio says, some time after its callback, that the call was longer or shorter."""
@@ -171,8 +258,8 @@ class MoneyLife:
         self.calls.append(replace(call, seconds=minutes * 60, correction=call.correction + 1))
 
     def final_calls(self) -> list[Call]:
-        """Each call as it was told last."""
-        return list({call.sid: call for call in self.calls}.values())
+        """Each of its calls as it was told last."""
+        return list({call.sid: call for call in self.calls if call.to == self.number}.values())
 
     def _swap(self, it: dict[str, Any], **how: Any) -> None:
         """The prices of the other plan in place of the present ones; add-ons stay."""
@@ -185,8 +272,9 @@ class MoneyLife:
     def finalise(self) -> None:
         """Let drafts that nothing finalises, of a subscription that was unpaid, go out by hand."""
         client = self.stripe.client.v1
-        for invoice in client.invoices.list({"customer": self.customer, "status": "draft", "limit": 100}).data:
-            client.invoices.finalize_invoice(str(invoice.id))
+        for customer in self.customers:
+            for invoice in client.invoices.list({"customer": customer, "status": "draft", "limit": 100}).data:
+                client.invoices.finalize_invoice(str(invoice.id))
 
     def end(self) -> None:
         """Cancel what lives, with its last invoice, and let everything become final."""

@@ -60,6 +60,12 @@ class StandIn:
     def look(self, path: str, **query: str) -> Any:
         return self.http.get(f"/_sandbox/stripe/{path}", params=query).json()
 
+    def meter_of(self, event_name: str) -> str:
+        """The meter of this event, made if there is none; its id."""
+        meters = self.sandbox.state.meters.values()
+        had = next((each["id"] for each in meters if each["event_name"] == event_name), None)
+        return str(had or self.control("/stripe/meters", event_name=event_name))
+
     def kinds(self) -> list[str]:
         return [event["type"] for event in self.events]
 

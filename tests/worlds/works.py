@@ -1,6 +1,7 @@
 """Our side as its tasks run it, in this process: events told, minutes pushed, changes sent, periods closed."""
 
 import random
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +16,7 @@ from pipeline.shared import drifts
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.subscription_changes import planning, sending
 from pipeline.subscription_changes.change_requests import ChangeKind
+from pipeline.usage import late_minutes
 from tests.worlds.lives import Books, Call, Life
 from tests.worlds.stripe_stand_in import START, StandIn
 
@@ -84,11 +86,12 @@ class Works(Books):
             intent = planning.intend(connection, self.business_id, ChangeKind(kind), plan, migrate=migrate)
             planning.plan_change(connection, self.business_id, intent, "a test", self.clock.now())
 
-    def credit(self, kind: str, reason: str = "a test") -> int:
+    def credit(self, kind: str, reason: str = "a test", *, drift_id: int | None = None) -> int:
         """What `altiora drifts resolve ID --credit` does with the open difference of this kind; the credit's id."""
         with self.engine.begin() as connection:
             drift = connection.exec_driver_sql(
-                "select * from drifts where kind = %s and resolved_at is null", (kind,)
+                "select * from drifts where kind = %s and id = coalesce(%s, id) and resolved_at is null",
+                (kind, drift_id),
             ).one()
             lock_businesses(connection, [drift.business_id])
             now = self.clock.now()
@@ -96,6 +99,29 @@ class Works(Books):
             return credit_requests.request_credit(
                 connection, drift.business_id, drift.kind, drift.subject, drift.evidence, reason, now
             )
+
+    def carry(self, drift_id: int) -> None:
+        """What `altiora drifts resolve ID --carry` does, where something charges the business."""
+        given_up = {
+            "lost-usage": late_minutes.AdjustmentKind.UNBILLABLE,
+            "under-billed": late_minutes.AdjustmentKind.UNDER_BILLED,
+        }
+        now = self.clock.now()
+        with suppress(ValueError), self.engine.begin() as connection:
+            drift = connection.exec_driver_sql("select * from drifts where id = %s", (drift_id,)).one()
+            record_id = int(drift.subject.split(":")[1])
+            lock_businesses(connection, [drift.business_id])
+            if drift.kind == "late-minutes":
+                (held,) = (
+                    each
+                    for each in late_minutes.held_minutes(connection, drift.business_id)
+                    if each.origin_record_id == record_id
+                )
+                late_minutes.decide_held(connection, held, "carry", now, "carried by a test")
+            else:
+                kind, told = given_up[drift.kind], drift.evidence["amount"]
+                late_minutes.charge_given_up(connection, record_id, kind, told, now)  # type: ignore[arg-type]  # of its two
+            drifts.resolve_by_hand(connection, drift.id, now, "carried by a test")
 
     def status(self) -> list[tuple[str, str, str]]:
         """The transitions of the service: from, to, by which rule."""

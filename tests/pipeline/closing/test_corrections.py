@@ -120,8 +120,8 @@ def test_69_a_push_that_may_have_arrived_explains_it_and_so_does_what_is_learnt_
 
 @breaks(
     "pipeline/closing/carried_worth.py",
-    "    fair = sum(known[origin].worth(minutes) for origin, minutes in used.items())",
-    "    fair = paid",
+    "    if paid == fair:",
+    "    fair = paid\n    if paid == fair:",
 )
 @pytest.mark.parametrize(
     ("first", "correction", "second", "kind", "cents"),
@@ -300,7 +300,7 @@ def test_56_what_was_carried_as_lost_is_taken_back_when_an_invoice_bills_it_afte
     ledger.insert("usage_adjustments", **row, kind="unbillable", minutes=600, created_at=LATER)
     with ledger.engine.begin() as connection:
         lock_businesses(connection, [business_id])
-        late_minutes.charge_given_up(connection, record_id, late_minutes.AdjustmentKind.UNBILLABLE, LATER)
+        late_minutes.charge_given_up(connection, record_id, late_minutes.AdjustmentKind.UNBILLABLE, 1200, LATER)
     assert ledger.row("usage_records", following).minutes == 600
     with ledger.engine.begin() as connection:
         lock_businesses(connection, [business_id])
@@ -449,3 +449,104 @@ def test_72_and_what_was_lost_of_the_whole_period(ledger):
     late(ledger, record_id, -70, "CA2")
     assert adjusted(ledger)[1:] == [("unbillable", -70), ("unbillable", -30), ("carried", -40)]
     assert ledger.row("usage_records", following).minutes == -40
+
+
+@breaks(
+    "pipeline/closing/invoice_settlement.py",
+    "        if row.call_sid is not None:  # a",
+    "        if row.call_sid == '':  # a",
+)
+def test_72_a_correction_of_what_was_given_up_is_carried_when_an_invoice_bills_it_after_all(ledger):
+    record_id = ledger.paying(600, state="closing")
+    following = ledger.following(record_id)
+    priced(ledger)
+    ledger.sent(record_id, 600)
+    close(ledger, PERIOD_END + timedelta(hours=72))
+    assert told(ledger) == [("no-invoice", 600, 1200)]
+    business_id = ledger.row("usage_records", record_id).business_id
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        invoice_settlement.give_up(connection, record_id, LATER)
+    late(ledger, record_id, -70)
+    assert adjusted(ledger) == [("written-off", 600), ("written-off", -70)]
+    ledger.invoice(record_id, status="open", minutes=600)
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        subscription = ledger.row("subscriptions", ledger.row("usage_records", record_id).subscription_id).stripe_id
+        invoice_settlement.reconsider(connection, business_id, subscription, {PERIOD_END}, LATER)
+    assert adjusted(ledger) == [("carried", -70)]
+    assert ledger.row("usage_records", following).minutes == -70
+    close(ledger, PERIOD_END + timedelta(hours=80))
+    assert ledger.row("usage_records", record_id).invoiced_minutes == 600
+    assert adjusted(ledger) == [("carried", -70)]
+
+
+# 29: credits
+
+
+@breaks(
+    "pipeline/closing/invoice_settlement.py",
+    "  select false where invoice.id is null and r.minutes <= 0",
+    "  select false where invoice.id is null and r.minutes > 0",
+)
+def test_29_a_credit_in_a_period_that_no_invoice_has_is_handed_on(ledger):
+    first, second = settled(ledger, 600)
+    late(ledger, first, -70)
+    assert ledger.row("usage_records", second).minutes == -70
+    ledger.run("update usage_records set state = 'closing' where id = %s", second)
+    third = ledger.following(second)
+    priced(ledger)
+    ends = ledger.row("usage_records", second).period_end
+    assert close(ledger, ends + timedelta(hours=71)).get("settled", 0) == 0
+    ledger.run("update refreshes set fetched_mark = mark")
+    close(ledger, ends + timedelta(hours=72))
+    assert told(ledger) == []
+    close(ledger, ends + timedelta(hours=73))
+    assert ledger.row("usage_records", second).invoiced_minutes == 0
+    assert ledger.row("usage_records", third).minutes == -70
+    assert told(ledger) == []
+
+
+# 70: each minute is told or charged at one price
+
+
+@breaks(
+    "pipeline/usage/minutes_worth.py",
+    "  where a.origin_record_id = r.id) used",
+    "  where a.origin_record_id = r.id and a.kind = 'carried') used",
+)
+def test_70_a_credit_that_was_handed_on_and_waits_is_worth_what_is_left_of_it(ledger):
+    first, second = settled(ledger, 600)
+    late(ledger, first, -70)
+    third = ledger.following(second)
+    ledger.run("update usage_records set trial = true where id = %s", third)
+    ledger.run("update usage_records set minutes = minutes + 20, state = 'closing' where id = %s", second)
+    priced(ledger)
+    ledger.invoice(second, status="open", minutes=0)
+    assert close(ledger, ledger.row("usage_records", second).period_end + timedelta(hours=2))["settled"] == 1
+    assert adjusted(ledger) == [("carried", -70), ("waiting", -50)]
+    assert told(ledger) == [("credit-due", -20, 240), ("unbillable", -50, -600)]
+
+
+@breaks(
+    "pipeline/usage/late_minutes.py",
+    "case when %(told)s::bigint is not null then",
+    "case when false then",
+)
+def test_70_what_a_person_carries_of_lost_minutes_is_worth_what_was_told(ledger):
+    first, second = settled(ledger, 600, sent=600, invoiced=600)
+    ledger.run("update usage_records set invoiced_minutes = 0 where id = %s", first)
+    business_id = ledger.row("usage_records", first).business_id
+    row = {"business_id": business_id, "origin_record_id": first, "settlement_record_id": first}
+    ledger.insert("usage_adjustments", **row, kind="unbillable", minutes=600, created_at=LATER)
+    late(ledger, first, 10)
+    settle_next(ledger, second, 0)
+    assert told(ledger) == [("under-billed", 10, -120)], "beside the 600, which are told"
+    third = ledger.rows("select max(id) as id from usage_records")[0].id
+    then = ledger.row("usage_records", third).period_start + timedelta(hours=3)
+    with ledger.engine.begin() as connection:
+        lock_businesses(connection, [business_id])
+        late_minutes.charge_given_up(connection, first, late_minutes.AdjustmentKind.UNBILLABLE, 1200, then)
+    assert ledger.row("usage_records", third).minutes == 600
+    settle_next(ledger, third, 0)
+    assert told(ledger) == [("under-billed", 10, -120)], "600 cost 12.00 there as well"

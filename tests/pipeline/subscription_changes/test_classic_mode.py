@@ -2,6 +2,7 @@
 
 import os
 import random
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -116,6 +117,28 @@ def test_56_a_swap_in_the_dashboard_is_lost_usage_at_once_with_its_money(classic
     assert works.rows("select kind, evidence->'minutes', evidence->'amount' from drifts where resolved_at is null") == [
         ("lost-usage", 600, 1200)
     ]
+
+
+@breaks(
+    "pipeline/usage/late_minutes.py",
+    "        report_lost(connection, late.origin_record_id, now)",
+    "        return late",
+)
+def test_72_a_correction_of_lost_minutes_lowers_what_was_lost_and_what_a_person_carries(
+    classic, monkeypatch, environment
+):
+    works, life = classic
+    swap_in_dashboard(works, life)
+    life.calls.append(replace(life.calls[0], seconds=550 * 60, correction=1))
+    works.follow(life)
+    assert works.rows("select kind, evidence->'minutes', evidence->'amount' from drifts where resolved_at is null") == [
+        ("lost-usage", 550, 600)
+    ]
+    use_environment(monkeypatch, environment)
+    os.environ["ALTIORA_CLOCK"] = str(works.clock_file)
+    Altiora()("drifts", "resolve", str(Altiora().json("drifts", "list")[0]["id"]), "--note", "looked at", "--carry")
+    assert works.rows("select sum(minutes) from usage_adjustments where kind = 'carried'") == [(550,)]
+    assert works.rows("select minutes from usage_records where state = 'open'") == [(557,)]
 
 
 @pytest.mark.parametrize("carry", [True, False])
