@@ -93,6 +93,8 @@ class Evidence:
     delivered_stripe_events: set[str]
     meter_events: list[Json]
     invoices: list[Json]
+    fees: dict[str, int]
+    """What Stripe has charged of each customer for its plan's fee, before any discount."""
     summaries: dict[str, int]
     """By customer: what Stripe's meter sums up to over the whole time."""
     records: dict[tuple[int, datetime], Any]
@@ -139,6 +141,7 @@ def gather(
     ledger = sandbox.ledger()
     tally = Tally()
     differences = list(rebuild_all(engine, rules, now, tally))
+    invoices = sandbox.invoices()
     customers = [each.customer for each in signed if each.customer is not None]
     with engine.connect() as connection:
         return Evidence(
@@ -149,7 +152,8 @@ def gather(
             deliveries=sandbox.deliveries(),
             delivered_stripe_events=set(sandbox.delivered_events()),
             meter_events=[event for event in sandbox.meter_events() if event["meter"] == sandbox.minutes_meter],
-            invoices=[invoice for invoice in sandbox.invoices() if invoice["status"] != "draft"],
+            invoices=[invoice for invoice in invoices if invoice["status"] != "draft"],
+            fees=_fees(invoices, sandbox.fee_prices),
             summaries={customer: sandbox.meter_sum(customer, *_whole_time(now)) for customer in customers},
             records={(row.business_id, row.period_start): row for row in _rows(connection, _RECORDS)},
             calls={row.sid: row for row in _rows(connection, _CALLS)},
@@ -202,6 +206,15 @@ def _uses(signed: Sequence[Signed], ledger: list[Json], sandbox: Sandbox, now: d
         use.calls += 1
         use.minutes += minutes_of(call["seconds"])
     return [use for its in uses.values() for use in its]
+
+
+def _fees(invoices: list[Json], prices: set[str]) -> dict[str, int]:
+    fees: dict[str, int] = defaultdict(int)
+    for invoice in invoices:
+        for line in invoice["lines"]["data"]:
+            if line["pricing"]["price_details"]["price"] in prices:
+                fees[invoice["customer"]] += line["amount"]
+    return dict(fees)
 
 
 def _billed(sandbox: Sandbox, signed: Sequence[Signed]) -> dict[tuple[str | None, Bounds], dict[str, Any]]:

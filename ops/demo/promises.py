@@ -122,15 +122,21 @@ def _sums_agree(evidence: Evidence) -> Verdict:
 
 
 def _money_agrees(evidence: Evidence) -> Verdict:
-    """The simulator's minutes at the seeded prices are what Stripe has billed, will bill, took off or has elsewhere."""
-    faults, made, billed, off, to_come, moved = [], *(Counter[str]() for _ in range(5))
+    """The simulator's minutes at the seeded prices are what Stripe has billed, will bill, took off or has elsewhere.
+
+    Elsewhere is another period of the same business, and so only where its minutes agree. Beside it the fees of the
+    periods that have begun.
+    """
+    faults, made, billed, off, to_come, moved, fees = [], *(Counter[str]() for _ in range(6))
+    agree = {each.business_id for each in evidence.signed if not difference_of(evidence, each.business_id)}
     for use in evidence.uses:
         member = use.signed.member
         if not use.paid:
             continue
         cost = member.cost(use.quantity)
         made[member.currency] += member.cost(use.minutes)
-        moved[member.currency] += member.cost(use.minutes) - cost
+        if use.signed.business_id in agree:
+            moved[member.currency] += member.cost(use.minutes) - cost
         if not use.final:
             to_come[member.currency] += cost
             continue
@@ -140,6 +146,10 @@ def _money_agrees(evidence: Evidence) -> Verdict:
             faults.append(f"{about}: {use.quantity} min cost {cost} cents, and Stripe charges {use.amount}")
     for signed in evidence.signed:
         faults += _moved_untold(evidence, signed)
+        member, charged = signed.member, evidence.fees.get(signed.customer or "", 0)
+        fees[member.currency] += charged
+        if charged != member.fees(evidence.now):
+            faults.append(f"{member.name}: fees of {charged} cents, should be {member.fees(evidence.now)}")
     for invoice in evidence.invoices:
         member = next(each.member for each in evidence.signed if each.customer == invoice["customer"])
         lines = sum(line["amount"] for line in invoice["lines"]["data"])
@@ -158,6 +168,7 @@ def _money_agrees(evidence: Evidence) -> Verdict:
         + (", ".join(f"{money(part[each], each)} {name}" for name, part in parts.items() if part[each]) or "nothing")
         for each in sorted(made, reverse=True)
     ]
+    figures += [f"fees {' and '.join(money(fees[each], each) for each in sorted(fees, reverse=True))}"]
     difference = sum(abs(amount) for amount in left.values())
     return Verdict("5", "in money too", "; ".join([*figures, f"difference {difference}"]), faults)
 

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from ops.demo.figures import undone
 from ops.demo.stage import Stage
 from ops.demo.stand_ins import Sandbox
-from ops.demo.world import PERCENT_OFF, PLANS, START, Kind, Member
+from ops.demo.world import MONTHS_OF_A_YEAR, PERCENT_OFF, PLANS, START, Kind, Member
 from pipeline.businesses import registration
 
 #: Calls without a callback: how long before a period's end they begin, and how long they last.
@@ -66,7 +66,7 @@ def _subscribe(sandbox: Sandbox, member: Member, prices: Sequence[str], customer
     """Let a customer subscribe to its plan, with what is not usual about it."""
     plan, kind, (fee, minutes) = PLANS[member.plan], member.kind, prices
     if kind is Kind.YEARLY:
-        fee = sandbox.create_fee(member.plan, 10 * plan.flat_cents, member.currency, "year")
+        fee = sandbox.create_fee(member.plan, MONTHS_OF_A_YEAR * plan.flat_cents, member.currency, "year")
     if kind is Kind.EURO and plan.overage_cents is not None:
         fee = sandbox.create_fee(member.plan, plan.flat_cents, member.currency, "month")
         minutes = sandbox.create_minutes_price(member.plan, plan.included, plan.overage_cents, member.currency)

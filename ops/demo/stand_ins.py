@@ -43,6 +43,8 @@ class Sandbox:
         self.minutes_meter = ""
         self.minutes_prices: set[str] = set()
         """All that price minutes, of any plan and currency."""
+        self.fee_prices: set[str] = set()
+        """All that are the fee of a plan."""
 
     def __enter__(self) -> Self:
         return self
@@ -97,6 +99,7 @@ class Sandbox:
         }
         prices = self._post("/_sandbox/stripe/plan-prices", about)
         self.minutes_prices.add(prices["metered"])
+        self.fee_prices.add(prices["flat"])
         return [prices["flat"], prices["metered"]]
 
     def create_fee(self, code: str, cents: int, currency: str, interval: Literal["month", "year"]) -> str:
@@ -110,6 +113,7 @@ class Sandbox:
                 "metadata": {"altiora_plan": code},
             }
         )
+        self.fee_prices.add(price.id)
         return price.id
 
     def create_minutes_price(self, code: str, included: int, overage_cents: str, currency: str) -> str:

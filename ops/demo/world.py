@@ -62,6 +62,9 @@ class Kind(StrEnum):
 #: Of all lines of the invoices of a business with a coupon.
 PERCENT_OFF = 20
 
+#: So many months' fees are paid for a year at once.
+MONTHS_OF_A_YEAR = 10
+
 #: These talk more than their plan includes, so that it costs something.
 _TALKATIVE = frozenset({Kind.EURO, Kind.CLASSIC, Kind.COUPON})
 
@@ -152,6 +155,22 @@ class Member:
         plan = PLANS[self.plan]
         overage = max(0, minutes - plan.included) * Decimal(plan.overage_cents or 0)
         return int(overage.quantize(Decimal(1), ROUND_HALF_UP))
+
+    def fees(self, until: datetime) -> int:
+        """What its plan's fee comes to, in cents of its currency: in advance for each period that begins before then.
+
+        A year is paid at once.
+        """
+        flat = PLANS[self.plan].flat_cents
+        if self.anchor is None:
+            return 0
+        if self.kind is Kind.YEARLY:
+            return MONTHS_OF_A_YEAR * flat
+        ends = until if self.left is None else min(self.left, until)
+        begun = list(_periods(self.anchor, ends))
+        if self.back is not None:
+            begun += _periods(self.back, until)
+        return len(begun) * flat
 
     def periods(self, until: datetime) -> Iterator[Bounds]:
         """Its billing periods from the one that holds START on, those that begin before ``until``."""

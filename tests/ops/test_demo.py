@@ -218,13 +218,19 @@ def forget_a_coupon(evidence):
     return {"signed": signed}
 
 
+def charge_a_fee_twice(evidence):
+    customer, cents = next(iter(evidence.fees.items()))
+    return {"fees": evidence.fees | {customer: 2 * cents}}
+
+
 def tell_of_money_that_is_not_owed(evidence):
     paying = {use.signed.business_id for use in evidence.uses if use.paid}
     return {"told": [SimpleNamespace(business_id=each, kind="over-billed", amount=90) for each in paying]}
 
 
 @pytest.mark.parametrize(
-    "tamper", [charge_a_cent_too_much, take_something_off, forget_a_coupon, tell_of_money_that_is_not_owed]
+    "tamper",
+    [charge_a_cent_too_much, take_something_off, forget_a_coupon, charge_a_fee_twice, tell_of_money_that_is_not_owed],
 )
 def test_money_that_is_nowhere_is_seen(month, tamper):
     tampered = dataclasses.replace(month.evidence, **tamper(month.evidence))
@@ -241,6 +247,14 @@ def test_every_kind_of_subscription_is_among_the_businesses():
     bounds = list(returning.periods(returning.back + timedelta(days=40)))
     assert [returning.pays(each) for each in bounds].count(False) >= 1
     assert all(before[1] == after[0] for before, after in itertools.pairwise(bounds))
+    a_month = PLANS["starter"].flat_cents
+    (yearly,) = [member for member in members if member.kind is Kind.YEARLY]
+    assert yearly.fees(START + timedelta(days=31)) == 10 * PLANS[yearly.plan].flat_cents
+    (leaving,) = [member for member in members if member.kind is Kind.LEAVES]
+    assert leaving.fees(START + timedelta(days=90)) == PLANS[leaving.plan].flat_cents
+    usual = next(member for member in cast(40, 30, seed=1) if member.plan == "starter" and member.kind is None)
+    assert usual.fees(START) == a_month
+    assert usual.fees(START + timedelta(days=29)) == 2 * a_month
     assert [member.cost(501) for member in members if member.plan == "starter"][:2] == [12, 12]
 
 
