@@ -135,6 +135,8 @@ def show_where_to_look(console: Console, stage: Stage, evidence: Evidence) -> No
         "",
         f"Flower: {stage.flower_address}  (user {user}, password {password})",
         f"Receiver: {stage.settings['ALTIORA_PUBLIC_URL']}/health/backlog and /metrics",
+        f"Portal of {some.signed.member.name}, as its customer sees it:",
+        f"  {stage.settings['ALTIORA_STRIPE_API_BASE']}/_sandbox/stripe/portal/{some.signed.customer}",
         "Logs: " + str(stage.supervisor.folder),
         "",
         f"In another terminal, in this folder ({stage.env_file.parent.name}/{stage.env_file.name} tells where it is):",

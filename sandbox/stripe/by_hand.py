@@ -109,6 +109,20 @@ class StripeAccount:
         self._billing.subscriptions.end_in_portal(self.state.subscriptions[subscription])
         await self._events.flush()
 
+    async def keep_in_portal(self, subscription: str) -> None:
+        """Let it go on after all, as its customer would in the portal."""
+        self._billing.subscriptions.keep_in_portal(self.state.subscriptions[subscription])
+        await self._events.flush()
+
+    async def change_card(self, customer: str, *, pays: bool) -> None:
+        """Another card, which pays what is open at once, or is declined from now on."""
+        self.add_payment_method(customer)
+        if pays:
+            self.repair_payment(customer)
+            await self.pay(customer)
+        else:
+            self.break_payment(customer)
+
     async def change_price(self, subscription: str, old: str, new: str, proration: str = "create_prorations") -> None:
         """Put the price ``new`` on the item that has ``old``, as somebody in Stripe's dashboard would.
 

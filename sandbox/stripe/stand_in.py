@@ -15,6 +15,7 @@ from sandbox.stripe.api.refunds import RefundsApi
 from sandbox.stripe.api.schedules import SchedulesApi
 from sandbox.stripe.by_hand import StripeAccount
 from sandbox.stripe.control import control_routes
+from sandbox.stripe.portal import portal_routes
 from sandbox.timeline import Timeline
 
 
@@ -39,7 +40,11 @@ class StripeSandbox(StripeAccount):
             ReductionsApi(self.state),
             RefundsApi(self._billing),
         )
-        routes = [*(route for api in apis for route in api.routes(self._door)), *control_routes(self, faults)]
+        routes = [
+            *(route for api in apis for route in api.routes(self._door)),
+            *control_routes(self, faults),
+            *portal_routes(self),
+        ]
         self.app = FaultyDoor(
             Starlette(routes=routes, exception_handlers={404: unknown, 405: unknown}),
             faults,

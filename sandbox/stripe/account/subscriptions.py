@@ -259,6 +259,12 @@ class Subscriptions:
         self.set_cancel_at(subscription, last_end(subscription))
         self._events.emit_change("customer.subscription.updated", before, subscription)
 
+    def keep_in_portal(self, subscription: Object) -> None:
+        """As a customer's click on "Don't cancel": it goes on."""
+        before = copy.deepcopy(subscription)
+        self.set_cancel_at(subscription, None)
+        self._events.emit_change("customer.subscription.updated", before, subscription)
+
     def schedule_end(self, subscription: Object) -> None:
         """Let it end with its period, as the dashboard would."""
         before = copy.deepcopy(subscription)
