@@ -16,13 +16,12 @@ from pipeline.credits.credit_states import Credit, CreditState
 from pipeline.events import fetch_requests
 from pipeline.prices.money import money
 from pipeline.providers.outbox_sender import (
-    ACCOUNT_WAIT_SECONDS,
     LEASE_SECONDS,
     SECONDS,
     AnswerKind,
     Claimed,
     SendAnswer,
-    backoff_seconds,
+    retry_of,
     send_due,
 )
 from pipeline.providers.stripe_api import AccountFault, Json, Limited, Refused, StripeApi
@@ -187,19 +186,8 @@ def _settle(connection: Connection, credit: Credit, answer: SendAnswer, now: dat
         case AnswerKind.REFUSED:
             if credit_states.end_credit(connection, credit.id, CreditState.FAILED, answer.words):
                 _report_refused(connection, credit, answer.words, now)
-        case AnswerKind.LIMITED | AnswerKind.NOT_TRIED | AnswerKind.ACCOUNT:
-            waits = {AnswerKind.LIMITED: backoff_seconds(1), AnswerKind.ACCOUNT: ACCOUNT_WAIT_SECONDS}
-            wait = waits.get(answer.kind, 0.0)
-            credit_states.send_again(connection, credit, answer.words, wait, given_back=True, server_error=False)
-        case AnswerKind.SERVER_ERROR | AnswerKind.UNREACHABLE:
-            credit_states.send_again(
-                connection,
-                credit,
-                answer.words,
-                backoff_seconds(credit.attempts),
-                given_back=False,
-                server_error=answer.kind is AnswerKind.SERVER_ERROR,
-            )
+        case _:
+            credit_states.send_again(connection, credit, retry_of(answer, credit.attempts))
 
 
 def _report_refused(connection: Connection, credit: Credit, words: str, now: datetime) -> None:

@@ -3,13 +3,16 @@
 Each function is one way out of a state, for rows that are in it: whoever comes too late changes nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import Connection
 
 from pipeline.providers.idempotency_key import idempotency_key
+
+if TYPE_CHECKING:  # whoever reads states does not load the stripe package
+    from pipeline.providers.outbox_sender import Retry
 
 
 class CreditState(StrEnum):
@@ -71,9 +74,10 @@ where id = %(id)s and state in ('planned', 'sending')
 
 _AGAIN = """
 update credits
-set state = 'planned', answer = coalesce(nullif(%(words)s, ''), answer), attempts = attempts - %(given_back)s,
-    server_errors = server_errors + %(server_error)s, due_at = clock_timestamp() + make_interval(secs => %(wait)s)
-where id = %(id)s and state = 'sending' and attempts = %(attempts)s
+set state = 'planned', answer = coalesce(nullif(%(words)s, ''), answer), attempts = attempts - %(given_back)s::int,
+    server_errors = server_errors + %(server_error)s::int,
+    due_at = clock_timestamp() + make_interval(secs => %(wait_seconds)s)
+where id = %(id)s and state = 'sending' and attempts = %(sent_as)s
 """
 
 
@@ -91,13 +95,7 @@ def end_credit(
     return connection.exec_driver_sql(_END, about).rowcount > 0
 
 
-def send_again(
-    connection: Connection, credit: Credit, words: str, wait_seconds: float, *, given_back: bool, server_error: bool
-) -> None:
-    """SENDING → PLANNED; nothing where the claim is lost. ``given_back``: it was not tried, and costs no attempt.
-
-    ``server_error``: a 5xx, after which Stripe works on a new idempotency key only. Empty words say nothing.
-    """
-    about = {"id": credit.id, "attempts": credit.attempts, "words": words, "wait": wait_seconds}
-    given = {"given_back": int(given_back), "server_error": int(server_error)}
-    connection.exec_driver_sql(_AGAIN, about | given)
+def send_again(connection: Connection, credit: Credit, retry: "Retry") -> None:
+    """SENDING → PLANNED; nothing where the claim is lost."""
+    about = {"id": credit.id, "sent_as": credit.attempts} | asdict(retry)
+    connection.exec_driver_sql(_AGAIN, about)

@@ -68,6 +68,34 @@ def backoff_seconds(attempts: int) -> float:
     return min(LONGEST_BACKOFF_SECONDS, 2.0 ** min(attempts, 10)) * random.uniform(0.5, 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When a row that is not done is sent again, and what its attempt has cost."""
+
+    words: str
+    """Stripe's; empty ones say nothing."""
+    wait_seconds: float
+    given_back: bool
+    """It was not tried, and costs no attempt."""
+    server_error: bool
+    """A 5xx, after which Stripe works on a new idempotency key only."""
+
+
+def retry_of(answer: SendAnswer, attempts: int) -> Retry:
+    """What follows from an answer that is neither done nor refused, for a row whose attempts count."""
+    match answer.kind:
+        case AnswerKind.SERVER_ERROR | AnswerKind.UNREACHABLE:
+            server_error = answer.kind is AnswerKind.SERVER_ERROR
+            return Retry(answer.words, backoff_seconds(attempts), given_back=False, server_error=server_error)
+        case AnswerKind.LIMITED:
+            wait = backoff_seconds(1)
+        case AnswerKind.ACCOUNT:
+            wait = ACCOUNT_WAIT_SECONDS
+        case _:
+            wait = 0.0
+    return Retry(answer.words, wait, given_back=True, server_error=False)
+
+
 class _Pace:
     """A pause before each call that grows with every 429 and shrinks with every other answer.
 

@@ -5,15 +5,18 @@ from it (fetching the subscription, drifts, the log) is the caller's.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from sqlalchemy import Connection, Row
 
 from pipeline.providers.idempotency_key import idempotency_key
 from pipeline.subscription_changes.change_requests import AFTER_LAST_PUSH, ChangeKind
+
+if TYPE_CHECKING:  # whoever reads states does not load the stripe package
+    from pipeline.providers.outbox_sender import Retry
 
 
 class ChangeState(StrEnum):
@@ -111,13 +114,13 @@ update subscription_changes c
 set state = case when anew then 'done' else 'planned' end,
     settled_at = case when anew then clock_timestamp() end,
     answer = case when anew then 'wanted anew meanwhile' else coalesce(nullif(%(words)s, ''), c.answer) end,
-    attempts = c.attempts - %(given_back)s, server_errors = c.server_errors + %(server_error)s,
-    due_at = clock_timestamp() + make_interval(secs => %(wait)s)
+    attempts = c.attempts - %(given_back)s::int, server_errors = c.server_errors + %(server_error)s::int,
+    due_at = clock_timestamp() + make_interval(secs => %(wait_seconds)s)
 from (select exists (
         select from subscription_changes other join subscription_changes this on this.id = %(id)s
         where other.subscription_id = this.subscription_id and other.kind = this.kind
           and other.state = 'planned') as anew) later
-where c.id = %(id)s and c.state = 'sending' and c.attempts = %(attempts)s
+where c.id = %(id)s and c.state = 'sending' and c.attempts = %(sent_as)s
 """
 
 _RECOGNISED = """
@@ -143,17 +146,10 @@ def end_change(
     connection.exec_driver_sql(_END, {"id": change_id, "state": state.value, "words": words})
 
 
-def plan_again(
-    connection: Connection, change: Change, words: str, wait_seconds: float, *, given_back: bool, server_error: bool
-) -> None:
-    """SENDING → PLANNED, or DONE where the same was wanted anew; nothing where the claim is lost.
-
-    ``given_back``: it was not tried, and costs no attempt. ``server_error``: a 5xx, after which Stripe works on a new
-    idempotency key only. Empty words say nothing.
-    """
-    about = {"id": change.id, "attempts": change.attempts, "words": words, "wait": wait_seconds}
-    given = {"given_back": int(given_back), "server_error": int(server_error)}
-    connection.exec_driver_sql(_AGAIN, about | given)
+def plan_again(connection: Connection, change: Change, retry: "Retry") -> None:
+    """SENDING → PLANNED, or DONE where the same was wanted anew; nothing where the claim is lost."""
+    about = {"id": change.id, "sent_as": change.attempts} | asdict(retry)
+    connection.exec_driver_sql(_AGAIN, about)
 
 
 def set_recognised(connection: Connection, identifiers: Collection[str]) -> None:

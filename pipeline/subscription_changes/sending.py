@@ -13,13 +13,12 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.events import fetch_requests
 from pipeline.providers.outbox_sender import (
-    ACCOUNT_WAIT_SECONDS,
     LEASE_SECONDS,
     SECONDS,
     AnswerKind,
     Claimed,
     SendAnswer,
-    backoff_seconds,
+    retry_of,
     send_due,
 )
 from pipeline.providers.stripe_api import Limited, Refused
@@ -106,16 +105,5 @@ def _settle(connection: Connection, change: Change, answer: SendAnswer, now: dat
                 actual=answer.words,
                 now=now,
             )
-        case AnswerKind.LIMITED | AnswerKind.NOT_TRIED | AnswerKind.ACCOUNT:
-            waits = {AnswerKind.LIMITED: backoff_seconds(1), AnswerKind.ACCOUNT: ACCOUNT_WAIT_SECONDS}
-            wait = waits.get(answer.kind, 0.0)
-            change_states.plan_again(connection, change, answer.words, wait, given_back=True, server_error=False)
-        case AnswerKind.SERVER_ERROR | AnswerKind.UNREACHABLE:
-            change_states.plan_again(
-                connection,
-                change,
-                answer.words,
-                backoff_seconds(change.attempts),
-                given_back=False,
-                server_error=answer.kind is AnswerKind.SERVER_ERROR,
-            )
+        case _:
+            change_states.plan_again(connection, change, retry_of(answer, change.attempts))

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from sqlalchemy import Connection
 
 from ops.processes.repository import REPOSITORY
+from pipeline.providers.outbox_sender import Retry
 from pipeline.subscription_changes import change_states
 from pipeline.subscription_changes.change_requests import AFTER_LAST_PUSH, CHANGE_BEHAVIOURS, ChangeKind
 from pipeline.subscription_changes.change_states import Change, ChangeState
@@ -69,7 +70,7 @@ def take(ledger: Ledger, limit: int = 50) -> list[Change]:
 
 
 def again(connection: Connection, change: Change, *, given_back: bool = False, server_error: bool = False) -> None:
-    change_states.plan_again(connection, change, "sorry", 1.0, given_back=given_back, server_error=server_error)
+    change_states.plan_again(connection, change, Retry("sorry", 1.0, given_back, server_error))
 
 
 #: Each way: how it is gone, the states that it may leave, and the state that it leads to.
