@@ -105,12 +105,12 @@ def _of_record(told: Explanation) -> Iterator[str]:
     above = "more is billed by Stripe" if plan.bills_overage else "more is unbilled, and limits the business"
     price = f", price {plan.metered_price}" if plan.metered_price else ""
     yield (
-        f"plan  {plan.code}: {money(plan.price_cents, 'usd')} a month, {plan.included:,} minutes included,"
-        f" {above}; steps of {plan.increment_seconds} s{price}"
+        f"plan  {plan.code}: {money(plan.price_cents, 'usd')} a month, {period_costs.included(plan.included)} minutes"
+        f" included, {above}; steps of {plan.increment_seconds} s{price}"
     )
     if plan.included != plan.included_by_the_plan_now:
-        now = plan.included_by_the_plan_now
-        yield f"      the plan includes {now:,} now; this record has its price's, or what it was made with"
+        now = period_costs.included(plan.included_by_the_plan_now)
+        yield f"      the plan includes {now} now; this record has its price's, or what it was made with"
     for step in record.history:
         yield f"{shown(step.at)}  {step.what}, by {step.by}"
 

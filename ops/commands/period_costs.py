@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 
 from pipeline.prices.money import digits, money
+from pipeline.prices.price_tiers import UNLIMITED
 from pipeline.reading.period_money import PeriodInvoice, PeriodMoney, Rate
 
 
@@ -12,6 +13,11 @@ def rate(each: Rate, currency: str) -> str:
     span = f"above {each.after:,}" if each.up_to is None else f"{each.after + 1:,} to {each.up_to:,}"
     flat = f" and {money(int(each.flat_amount), currency)}" if each.flat_amount else ""
     return f"{span}: {_unit(each.unit_amount, currency)} a minute{flat}"
+
+
+def included(minutes: int) -> str:
+    """How many minutes cost nothing, as a person reads it."""
+    return "all" if minutes >= UNLIMITED else f"{minutes:,}"
 
 
 def _unit(amount: Decimal, currency: str) -> str:

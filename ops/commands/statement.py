@@ -84,7 +84,7 @@ def _tell(frozen: Statement, costs: PeriodMoney) -> None:
         "plan": frozen["plan"],
         "calls": frozen["calls"],
         "minutes": frozen["minutes"],
-        "included": frozen["included"],
+        "included": period_costs.included(frozen["included"]),
         "overage": frozen["overage"],
         "unbilled": frozen["unbilled"],
         "adjustments": frozen["adjustments"],

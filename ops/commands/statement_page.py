@@ -82,7 +82,7 @@ def page(record_id: int, statement: Statement, breakdown: Breakdown, costs: Peri
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=False
     )
-    environment.filters |= {"count": _count, "talk": _talk, "money": money}
+    environment.filters |= {"included": period_costs.included, "count": _count, "talk": _talk, "money": money}
     return environment.get_template("statement.html").render(
         it=statement,
         business=business["name"],

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.commands import tables
+from ops.commands import period_costs, tables
 from ops.commands.business_argument import find
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, print_json, print_table, say, shown
@@ -122,7 +122,7 @@ def _row(record: UsedPeriod) -> dict[str, Any]:
         "period (UTC)": f"{shown(record.period_start)}\n{shown(record.period_end)}",
         "state": record.state,
         "calls": record.calls,
-        "minutes": f"{record.minutes:,}\nof {record.included:,}",
+        "minutes": f"{record.minutes:,}\nof {period_costs.included(record.included)}",
         "over": f"{record.unbilled:,}\nunbilled" if record.unbilled else _over(record),
         "carried": record.adjustments,
         "pushed": record.pushed,

@@ -12,6 +12,7 @@ import pypdf
 import pytest
 
 from ops.commands import period_costs, tables
+from pipeline.prices.price_tiers import UNLIMITED
 from pipeline.providers.stripe_fields import read_invoice
 from pipeline.reading.period_money import InvoiceCharge, PeriodInvoice, Rate, period_money
 from tests.worlds.breaking import breaks
@@ -90,6 +91,22 @@ def test_the_commands_show_it(month):
     assert (record["currency"], record["fee"], record["minutes_amount"]) == ("usd", 4900, 1560)
     assert "total       66.60 USD, adds up" in Altiora()("statement", "1", "2026-11")
     assert Altiora().json("statement", "1", "2026-11")["money"]["minutes_amount"] == 1560
+
+
+def test_a_price_that_includes_all_minutes_says_so(month, tmp_path):
+    works, _ = month
+    with works.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update usage_records set included_minutes = %s, statement = statement || jsonb_build_object("
+            "'included', %s::int, 'overage', 0)",
+            (UNLIMITED, UNLIMITED),
+        )
+    page = tmp_path / "page.html"
+    Altiora()("statement", "1", "2026-11", "--html", str(page))
+    assert "All minutes are included." in page.read_text()
+    for said in (page.read_text(), Altiora()("usage", "1"), Altiora()("statement", "1", "2026-11")):
+        assert "2,147,483,647" not in said
+    assert "of all" in Altiora()("usage", "1")
 
 
 def test_the_page_says_on_your_invoice_only_where_it_is(month, tmp_path):
