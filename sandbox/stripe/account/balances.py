@@ -4,7 +4,7 @@ import copy
 
 from sandbox.stripe.account.events import Events
 from sandbox.stripe.account.state import Object, State, new_id
-from sandbox.stripe.api.errors import invalid
+from sandbox.stripe.api.errors import invalid, no_such
 
 
 class Balances:
@@ -26,8 +26,10 @@ class Balances:
         invoice: str | None = None,
         credit_note: str | None = None,
     ) -> Object:
-        """Add ``amount`` to a balance, whose currency is that of its first booking."""
+        """Add ``amount`` to a balance, whose currency is that of its first booking; a deleted customer has none."""
         customer = self._state.customers[customer_id]
+        if customer.get("deleted"):
+            raise no_such("customer", customer_id, "customer")
         if customer["currency"] not in {None, currency}:
             raise invalid(
                 "currency", f"The customer's balance is in {customer['currency']}: {currency} can't be added to it."

@@ -299,6 +299,18 @@ def test_71_one_of_nobody_is_refused_in_sight_and_that_of_a_former_customer_goes
     assert "credit-refused" in works.drifts()
 
 
+def test_71_a_deleted_customer_has_no_balance_and_a_person_is_told(shop):
+    works, life = shop
+    over_billed(works, life)
+    works.credit("over-billed")
+    life.stripe.client.v1.customers.delete(life.customer)
+    works.follow(life)
+    ((state, _, _, answer),) = credits_of(works)
+    assert (state, notes(life), booked(life)) == ("failed", [], [])
+    assert answer.startswith("400 resource_missing: No such customer")
+    assert "credit-refused" in works.drifts()
+
+
 def test_71_a_credit_is_frozen_and_ends_once(shop, engine):
     works, life = shop
     over_billed(works, life)
