@@ -1385,5 +1385,35 @@ COMMENT ON COLUMN usage_adjustments.told_amount IS 'in the currency''s smallest 
 
 UPDATE alembic_version SET version_num='0020' WHERE alembic_version.version_num = '0019';
 
+-- Running upgrade 0020 -> 0021
+
+set local lock_timeout = '5s';
+
+ALTER TABLE claims ADD COLUMN server_started_at TIMESTAMP WITH TIME ZONE DEFAULT pg_postmaster_start_time() NOT NULL;
+
+COMMENT ON COLUMN claims.server_started_at IS 'by which server it was written: one that has restarted since took the worker''s locks itself';
+
+ALTER TABLE webhook_events ADD COLUMN lone_deaths SMALLINT DEFAULT 0 NOT NULL;
+
+COMMENT ON COLUMN webhook_events.lone_deaths IS 'of workers that had nothing but this row';
+
+CREATE TABLE halts (
+    work TEXT NOT NULL, 
+    error TEXT NOT NULL, 
+    since TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    next_try_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT halts_pkey PRIMARY KEY (work)
+);
+
+COMMENT ON TABLE halts IS 'work that has stopped since everything failed alike; it goes on by itself';
+
+COMMENT ON COLUMN halts.work IS 'that has stopped: drain';
+
+COMMENT ON COLUMN halts.error IS 'in which everything failed, without its values';
+
+COMMENT ON COLUMN halts.next_try_at IS 'when one more is tried: if it passes, the row goes';
+
+UPDATE alembic_version SET version_num='0021' WHERE alembic_version.version_num = '0020';
+
 COMMIT;
 

@@ -1,6 +1,9 @@
 """Engines: how processes of ours connect to PostgreSQL."""
 
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from db.faults import Fault, fault_of
 
 #: Milliseconds. A stuck lock ends before the statement, the statement before the task's soft limit (60 s).
 LOCK_TIMEOUT_MS = 2_000
@@ -14,7 +17,7 @@ def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
     )
-    return create_engine(
+    made = create_engine(
         sqlalchemy_url,
         pool_size=pool_size,
         max_overflow=pool_size,
@@ -24,3 +27,14 @@ def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
         pool_use_lifo=True,
         connect_args={"options": options, "application_name": "altiora", "connect_timeout": 5},
     )
+    event.listen(made, "handle_error", _throw_away)
+    return made
+
+
+def _throw_away(context: ExceptionContext) -> None:
+    """Let no connection that is worth nothing go back to the pool, nor those beside it that were made before it.
+
+    SQLAlchemy knows those that were closed; one to a node that has become read-only looks healthy to it.
+    """
+    if fault_of(context.original_exception) is Fault.CONNECTION:
+        context.is_disconnect = True

@@ -1,12 +1,15 @@
 """The drain: claim what is pending, apply it, mark it, in one transaction a batch, until nothing is left.
 
-A batch that fails is tried again in halves, each its own claim, down to the one row that can't be applied. A lock
-that somebody holds too long sets only that business's events aside.
+A batch that fails is tried again in halves, each its own claim, down to the one row that can't be applied. What
+becomes of that, its fault decides (``db.faults``): an event's own failure is its end, a lock that somebody holds sets
+aside what needs it, and where everything fails alike nothing ends: the drain halts, tries one a minute, and goes on by
+itself.
 """
 
 import time
 import traceback
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +19,10 @@ from psycopg import errors as pg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from db.faults import Fault, fault_of
 from pipeline.businesses.consequences import Consequences
 from pipeline.calls import call_reports, counting
-from pipeline.events import heartbeats, queue, worker_deaths
+from pipeline.events import halts, heartbeats, queue, worker_deaths
 from pipeline.events.outcomes import Applied, EventState, MoreBusinesses, Outcome
 from pipeline.events.queue import StoredEvent
 from pipeline.shared.business_locks import free_businesses, lock_businesses
@@ -31,10 +35,21 @@ _PIPELINE = Path(__file__).parent
 
 #: A drain hands over to the next one after so many seconds, well below the task's soft limit.
 MAX_SECONDS = 20.0
-#: Attempts at a single row that fails for reasons that may pass (deadlock, lost connection), then it is dead.
-MAX_ATTEMPTS = 10
-#: The events of a business that somebody holds are due again after so many seconds.
+#: The events of a business that somebody holds, or of a table, are due again after so many seconds.
 SET_ASIDE_SECONDS = 15
+#: A batch that waits for a lock is halved so often in one drain, at lock_timeout each; then it is set aside whole.
+MOST_WAITS = 4
+#: On so many connections a drain tries, before it leaves the work to the next one.
+CONNECTIONS = 3
+#: So many events in a row that fail alike, for no fault of their own as far as can be told, halt the drain.
+ALIKE = 3
+#: So many in a row that fail alike by themselves do so too: a bad release, rather than bad events.
+ALIKE_BY_THEMSELVES = 20
+#: One that fails while others pass waits from a minute up to an hour, and is dead after a day.
+STUCK_SECONDS, LONGEST_STUCK_SECONDS = 60, 3_600
+STUCK_ATTEMPTS = 30
+
+_Claim = Callable[[Connection], list[StoredEvent]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +85,57 @@ class Drain:
         self._clock = clock
         self._result = DrainResult()
         self._heard: dict[str, datetime] = {}
+        self._failures: Counter[tuple[Fault, str]] = Counter()
+        """Of single events, alike, since something has passed."""
+        self._waits = 0
+        self._halted = False
 
     def run(self, max_seconds: float = MAX_SECONDS) -> DrainResult:
-        """Apply batch after batch until nothing is due, or for ``max_seconds`` of machine time."""
-        started = time.monotonic()
-        while self._batch(None):
-            if time.monotonic() - started > max_seconds:
-                self._result.more = True
+        """Apply batch after batch until nothing is due, or for ``max_seconds`` of machine time.
+
+        Where the database can't be reached, or the queue itself is locked, what is due waits for the next run.
+        """
+        until = time.monotonic() + max_seconds
+        for _ in range(CONNECTIONS):
+            try:
+                self._run(until)
+                heartbeats.note_heard(self._engine, self._heard)
+            except DBAPIError as error:
+                fault = fault_of(error)
+                if fault is Fault.EVENT:
+                    raise
+                log.warning("drain-stopped", fault=fault, error=_name(error), where=_where(error))
+                self._result.more = self._result.more or fault is not Fault.CONNECTION
+                if fault is not Fault.CONNECTION:
+                    break
+            else:
                 break
-        heartbeats.note_heard(self._engine, self._heard)
         return self._result
 
-    def _batch(self, event_ids: Sequence[int] | None, business_ids: frozenset[int] = frozenset()) -> bool:
-        """Claim and apply one batch: what is due, or these events. Returns whether there was anything."""
+    def _run(self, until: float) -> None:
+        with self._engine.begin() as connection:
+            self._halted = halts.is_halted(connection, halts.DRAIN)
+            if self._halted and not halts.may_try(connection, halts.DRAIN):
+                return
+        if self._halted:
+            self._batch(lambda connection: queue.claim_due(connection, limit=1))
+        while not self._halted and self._batch(queue.claim_due):
+            if time.monotonic() > until:
+                self._result.more = True
+                break
+        # Suspects come last, and yet in each run: there may always be something else that is due.
+        while not self._halted and self._batch(queue.claim_suspects) and time.monotonic() < until:
+            pass
+
+    def _again(self, events: Sequence[StoredEvent], business_ids: frozenset[int] = frozenset()) -> None:
+        ids = [event.id for event in events]
+        self._batch(lambda connection: queue.claim_these(connection, ids), business_ids)
+
+    def _batch(self, claim: _Claim, business_ids: frozenset[int] = frozenset()) -> bool:
+        """Claim and apply one batch. Returns whether there was anything."""
         with self._engine.connect() as connection:
             queue.plan_by_index(connection)
-            events = queue.claim_due(connection) if event_ids is None else queue.claim_these(connection, event_ids)
+            events = claim(connection)
             if not events:
                 return False
             self._heard |= heartbeats.heard(events)
@@ -104,10 +154,18 @@ class Drain:
                     raise
                 failure = error
             else:
-                self._result.add(applied)
+                self._passed(applied)
                 return True
         self._recover(events, business_ids, failure)
         return True
+
+    def _passed(self, applied: Applied) -> None:
+        self._result.add(applied)
+        self._failures.clear()
+        if self._halted:
+            with self._engine.begin() as connection:
+                halts.go_on(connection, halts.DRAIN)
+            self._halted = False
 
     def _apply(self, connection: Connection, events: list[StoredEvent], more: frozenset[int], now: datetime) -> Applied:
         applied, consequences = Applied(), Consequences()
@@ -156,46 +214,78 @@ class Drain:
 
     def _recover(self, events: list[StoredEvent], business_ids: frozenset[int], failure: Exception) -> None:
         if isinstance(failure, MoreBusinesses):
-            self._batch([event.id for event in events], business_ids | failure.business_ids)
-        elif isinstance(failure, _BusinessLocked):
-            self._set_aside(events, failure)
-        elif isinstance(failure, DBAPIError) and failure.connection_invalidated:
+            self._again(events, business_ids | failure.business_ids)
+            return
+        if isinstance(failure, _BusinessLocked):
+            self._wait_for_businesses(events, failure)
+            return
+        fault = fault_of(failure)
+        log.warning(
+            "batch-failed",
+            events=len(events),
+            first_event=events[0].id,
+            fault=fault,
+            error=_name(failure),
+            where=_where(failure),
+        )
+        if fault is Fault.CONNECTION:
             raise failure
-        else:
-            self._fail_or_halve(events, failure)
+        if fault is Fault.WAIT:
+            self._waits += 1
+        if len(events) == 1 or (fault is Fault.WAIT and self._waits > MOST_WAITS):
+            self._end(events, fault, failure)
+            return
+        middle = len(events) // 2
+        for half in (events[:middle], events[middle:]):
+            if not self._halted:
+                self._again(half)
 
-    def _set_aside(self, events: list[StoredEvent], failure: "_BusinessLocked") -> None:
+    def _wait_for_businesses(self, events: list[StoredEvent], failure: "_BusinessLocked") -> None:
         """Let the events of businesses that somebody holds wait, without costing an attempt; the others go on."""
         with self._engine.begin() as connection:
             held = failure.held_events(connection)
-            waiting = [
-                Outcome(event_id, EventState.PENDING, "business-locked", SET_ASIDE_SECONDS) for event_id in sorted(held)
-            ]
+            waiting = [_set_aside(event_id, "business-locked") for event_id in sorted(held)]
             queue.mark(connection, waiting)
         self._result.add(Applied(waiting))
         log.warning("business-locked", set_aside=len(held))
-        self._batch([event.id for event in events if event.id not in held])
+        self._again([event for event in events if event.id not in held])
 
-    def _fail_or_halve(self, events: list[StoredEvent], failure: Exception) -> None:
-        """Try a failed batch in halves; a single row that fails is dead, or waits where its fault may pass."""
-        log.warning(
-            "batch-failed", events=len(events), first_event=events[0].id, error=_name(failure), where=_where(failure)
-        )
-        if len(events) > 1:
-            middle = len(events) // 2
-            for half in (events[:middle], events[middle:]):
-                self._batch([event.id for event in half])
+    def _end(self, events: list[StoredEvent], fault: Fault, failure: Exception) -> None:
+        """What becomes of events that can't be applied now: one alone, or all that wait for the same lock."""
+        if fault is Fault.WAIT:
+            ends = [_set_aside(event.id, f"waits: {_name(failure)}") for event in events]
+            with self._engine.begin() as connection:
+                queue.mark(connection, ends)
+            self._result.add(Applied(ends))
             return
         (event,) = events
-        reason = f"failed: {_name(failure)}"
-        if isinstance(failure, OperationalError) and event.attempts + 1 < MAX_ATTEMPTS:
-            end = Outcome(event.id, EventState.PENDING, reason, min(2**event.attempts, 300))
+        self._failures[fault, _name(failure)] += 1
+        alike = self._failures[fault, _name(failure)]
+        # While the drain tries whether it may go on, no event is at fault.
+        if fault is Fault.EVENT and not self._halted and alike <= ALIKE_BY_THEMSELVES:
+            end = Outcome(event.id, EventState.DEAD, f"failed: {_name(failure)}")
         else:
-            end = Outcome(event.id, EventState.DEAD, reason)
+            end = _stuck(event, failure, may_die=not self._halted)
         with self._engine.begin() as connection:
             queue.count_attempt(connection, event.id)
             queue.mark(connection, [end])
+            if alike > ALIKE_BY_THEMSELVES or (fault is Fault.ENVIRONMENT and alike >= ALIKE):
+                halts.halt(connection, halts.DRAIN, f"{_name(failure)} at {_where(failure)}")
+                self._halted = True
         self._result.add(Applied([end]))
+
+
+def _set_aside(event_id: int, reason: str) -> Outcome:
+    return Outcome(event_id, EventState.PENDING, reason, SET_ASIDE_SECONDS)
+
+
+def _stuck(event: StoredEvent, failure: Exception, *, may_die: bool) -> Outcome:
+    """Later, and later each time; dead when it has failed for a day."""
+    reason = f"stuck: {_name(failure)}"
+    if may_die and event.attempts + 1 >= STUCK_ATTEMPTS:
+        return Outcome(event.id, EventState.DEAD, reason)
+    wait = min(LONGEST_STUCK_SECONDS, STUCK_SECONDS * 2 ** min(event.attempts, 10))
+    return Outcome(event.id, EventState.PENDING, reason, wait)
 
 
 class _BusinessLocked(Exception):  # noqa: N818 - a condition to act on

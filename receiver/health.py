@@ -40,6 +40,7 @@ class Health:
         """Return when events can be stored; a standby that only reads can't. Raises DatabaseAwayError."""
         ((read_only,),) = await self.ask(b"select current_setting('transaction_read_only')")
         if read_only == "on":
+            await self._pool.drain()  # after a failover these lead to the node that follows
             raise DatabaseAwayError("the database is read-only")
 
     async def backlog(self, now: datetime) -> list[Backlog]:

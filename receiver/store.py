@@ -18,6 +18,7 @@ import structlog
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from db.faults import Fault, fault_of
 from pipeline.events.outcomes import EventState
 
 _STORE = Path(__file__).with_name("store.sql").read_bytes()
@@ -133,11 +134,12 @@ class Store:
         """Commit a group; when the database takes exception to one of its events, each of them alone."""
         try:
             new = await self._insert([event for event, _ in group])
-        except (psycopg.OperationalError, TimeoutError) as error:
-            _log.error("not-stored", events=len(group), error=type(error).__name__)
-            for _, stored in group:
-                _refuse(stored, "the database can't be reached")
         except Exception as error:  # noqa: BLE001 - whatever one event made psycopg or PostgreSQL raise
+            if fault_of(error) is not Fault.EVENT:
+                _log.error("not-stored", events=len(group), error=type(error).__name__)
+                for _, stored in group:
+                    _refuse(stored, "the database can't store it now")
+                return
             if len(group) > 1:
                 for alone in group:
                     await self._store([alone])
@@ -158,14 +160,15 @@ class Store:
         described = [dict(zip(_DESCRIBED, event, strict=False)) for event in events]
         params = {"events": orjson.dumps(described).decode(), "bodies": [event.body for event in events]}
         async with asyncio.timeout(GROUP_TIMEOUT):
-            # After a restart of the server every connection of the pool is broken, which only using it shows.
+            # After a restart of the server, or a failover, every connection is worthless, which only using it shows.
             for _ in range(COMMITTERS):
                 try:
                     return await self._insert_once(params)
-                except PoolTimeout:
-                    raise
-                except psycopg.OperationalError as error:
+                except psycopg.Error as error:
+                    if isinstance(error, PoolTimeout) or fault_of(error) is not Fault.CONNECTION:
+                        raise
                     _log.warning("connection-lost", error=type(error).__name__)
+                    await self._pool.drain()
             return await self._insert_once(params)
 
     async def _insert_once(self, params: Mapping[str, object]) -> int:

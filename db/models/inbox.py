@@ -2,7 +2,18 @@
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import BigInteger, CheckConstraint, Identity, Index, LargeBinary, Sequence, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Identity,
+    Index,
+    LargeBinary,
+    Sequence,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -47,6 +58,9 @@ class WebhookEvent(Base):
     batch_limit: Mapped[int | None] = mapped_column(
         comment="set when a batch with this row died: it is tried again only with so many others"
     )
+    lone_deaths: Mapped[int] = mapped_column(
+        SmallInteger, server_default=text("0"), comment="of workers that had nothing but this row"
+    )
     due_at: Mapped[MachineInstant] = mapped_column(comment="not before")
     received_at: Mapped[Instant] = mapped_column(comment="business clock")
     stored_at: Mapped[MachineInstant]
@@ -71,6 +85,22 @@ class Claim(Base):
     worker: Mapped[str] = mapped_column(comment="host:pid")
     event_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger))
     claimed_at: Mapped[MachineInstant]
+    server_started_at: Mapped[datetime] = mapped_column(
+        server_default=text("pg_postmaster_start_time()"),
+        comment="by which server it was written: one that has restarted since took the worker's locks itself",
+    )
+
+
+class Halt(Base):
+    __tablename__ = "halts"
+    __table_args__ = ({"comment": "work that has stopped since everything failed alike; it goes on by itself"},)
+
+    work: Mapped[str] = mapped_column(primary_key=True, comment="that has stopped: drain")
+    error: Mapped[str] = mapped_column(comment="in which everything failed, without its values")
+    since: Mapped[MachineInstant]
+    next_try_at: Mapped[datetime] = mapped_column(
+        server_default=text("now()"), comment="when one more is tried: if it passes, the row goes"
+    )
 
 
 #: Every mark is larger than those before it, so that a fetch clears only what it has seen.

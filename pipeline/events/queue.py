@@ -23,15 +23,20 @@ on conflict (provider, key) do nothing
 returning id
 """
 
-# Claim: the longest due first; rows that somebody else works on are passed over.
+# Claim: the longest due first; rows that somebody else works on are passed over. Suspects, which a worker has died of,
+# come apart from the others.
 _CLAIM_DUE = """
 select id, provider, key, type, content_type, body, received_at, attempts, batch_limit
 from webhook_events
-where state = 'pending' and due_at <= now()
+where state = 'pending' and due_at <= now() and batch_limit is {suspects}null
 order by due_at, id
 limit %(limit)s
 for update skip locked
 """
+_CLAIM_HEALTHY, _CLAIM_SUSPECTS = _CLAIM_DUE.format(suspects=""), _CLAIM_DUE.format(suspects="not ")
+
+# One worker at a time has suspects, until its transaction ends: the others go on with what is healthy.
+_ONE_AT_A_TIME = "select pg_try_advisory_xact_lock(hashtext('altiora: suspects'))"
 
 # Claim again, by id: a half of a batch that failed, or all of it with more businesses locked.
 _CLAIM_THESE = """
@@ -109,22 +114,31 @@ def plan_by_index(connection: Connection) -> None:
 
 
 def claim_due(connection: Connection, limit: int = BATCH) -> list[StoredEvent]:
-    """Lock what is due, at most ``limit`` rows, of Stripe's at most STRIPE_BATCH; the others stay for the next claim.
-
-    Rows of batches that died come only with their own kind.
-    """
-    while True:
-        events = [StoredEvent(*row) for row in connection.exec_driver_sql(_CLAIM_DUE, {"limit": limit}).all()]
-        if not events or not isolate_the_dead(connection, [event.id for event in events]):
-            break
-        connection.commit()
+    """Lock what is due, at most ``limit`` rows, of Stripe's at most STRIPE_BATCH; the rest stays for the next claim."""
+    while (events := _claim(connection, _CLAIM_HEALTHY, limit)) is None:
         plan_by_index(connection)
-    healthy = [event for event in events if event.batch_limit is None]
-    if healthy or not events:
-        beyond = set([event.id for event in healthy if event.provider == "stripe"][STRIPE_BATCH:])
-        return [event for event in healthy if event.id not in beyond]
-    allowed = events[0].batch_limit or 1
-    return [event for event in events if event.batch_limit == allowed][:allowed]
+    beyond = set([event.id for event in events if event.provider == "stripe"][STRIPE_BATCH:])
+    return [event for event in events if event.id not in beyond]
+
+
+def claim_suspects(connection: Connection) -> list[StoredEvent]:
+    """Lock rows of which a worker has died, as many together as that allows; none while somebody else has some."""
+    while connection.exec_driver_sql(_ONE_AT_A_TIME).scalar_one():
+        events = _claim(connection, _CLAIM_SUSPECTS, BATCH)
+        if events is not None:
+            allowed = events[0].batch_limit or 1 if events else 0
+            return [event for event in events if event.batch_limit == allowed][:allowed]
+        plan_by_index(connection)
+    return []
+
+
+def _claim(connection: Connection, query: str, limit: int) -> list[StoredEvent] | None:
+    """Lock rows; None where a dead worker had left a trace on some, which is committed: claim again."""
+    events = [StoredEvent(*row) for row in connection.exec_driver_sql(query, {"limit": limit}).all()]
+    if events and isolate_the_dead(connection, [event.id for event in events]):
+        connection.commit()
+        return None
+    return events
 
 
 def claim_these(connection: Connection, event_ids: Collection[int]) -> list[StoredEvent]:
@@ -159,7 +173,7 @@ def replay(connection: Connection, event_ids: Collection[int]) -> int:
     """Let ended events be applied again, with fresh attempts; returns how many. Their effect is once all the same."""
     done = connection.exec_driver_sql(
         "update webhook_events set state = 'pending', reason = null, attempts = 0, batch_limit = null,"
-        " due_at = now(), processed_at = null"
+        " lone_deaths = 0, due_at = now(), processed_at = null"
         " where id = any(%b::bigint[]) and state <> 'pending'",
         (list(event_ids),),
     )

@@ -53,7 +53,13 @@ from (
     select 12, 'drifts', count(*), min(found_at), %(business_now)s::timestamptz
     from drifts where resolved_at is null
     union all
-    select 13, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
+    select 13, 'stuck', count(*), min(stored_at), now()
+    from webhook_events where state = 'pending' and starts_with(reason, 'stuck: ')
+    union all
+    select 14, 'halted', count(*), min(since), now()
+    from halts
+    union all
+    select 15, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
     from ({SOURCES_SQL}) as source where silent > normal
 ) as backlog (place, kind, count, oldest, reference)
 order by place
@@ -69,6 +75,8 @@ LIMITS = {
     "credits-unsent": 600,
     "records-due": 3_600,  # an invoice's grace is an hour: a close that starts later misses it
     "records-closing": 96 * 3_600,  # the longest grace is 72 h
+    "stuck": 0,  # it fails while others pass
+    "halted": 0,  # everything fails
     "silent-sources": 0,  # only those are counted that are silent for longer than is normal
 }
 

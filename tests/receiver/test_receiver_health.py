@@ -24,6 +24,8 @@ KINDS = [
     "records-due",
     "records-closing",
     "drifts",
+    "stuck",
+    "halted",
     "silent-sources",
 ]
 
@@ -133,6 +135,8 @@ def test_every_kind_is_counted_and_aged(world):
         "records-due": (1, 60),
         "records-closing": (1, 24 * 3600),
         "drifts": (1, 3600),
+        "stuck": (0, None),  # in tests/pipeline/events/test_drain.py, as is the next
+        "halted": (0, None),
         "silent-sources": (1, 49 * 3600),
     }
 

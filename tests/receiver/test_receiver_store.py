@@ -168,6 +168,19 @@ def test_connections_that_broke_are_replaced_without_losing_an_event(database_ur
     assert len(keys()) == 100
 
 
+def test_83_connections_to_a_node_that_became_read_only_are_thrown_away(database_url, keys):
+    async def run() -> None:
+        async with opened(database_url) as store:
+            await store.put(event("evt_before"))
+            async with store._pool.connection() as one, store._pool.connection() as other:
+                for connection in (one, other):
+                    await connection.execute("set default_transaction_read_only = on")
+            assert await put_all(store, [event(f"evt_{number}") for number in range(20)]) == [None] * 20
+
+    asyncio.run(run())
+    assert len(keys()) == 21
+
+
 def test_a_database_that_is_away_or_hangs_is_told_and_survived(processes):
     url = embedded.start_postgres(processes)
     migrate.upgrade(url)

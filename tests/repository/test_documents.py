@@ -123,7 +123,7 @@ def test_every_reason_to_be_dead_and_every_difference_is_explained():
     code = "\n".join(path.read_text() for path in sorted((REPOSITORY / "pipeline").rglob("*.py")))
     reasons = set(re.findall(r'EventState\.DEAD, "([a-z-]+)"', code))
     reasons |= set(re.findall(r'UnlinkedError\("([a-z-]+)"', code))
-    reasons |= set(re.findall(r"state = 'dead', reason = '([a-z-]+)'", code))
+    reasons |= set(re.findall(r"then reason else '([a-z-]+)' end", code))
     assert {"unreadable", "unknown-customer", "kills-its-worker"} <= reasons
     told = {code.split(" ")[0] for code in first_cells(OPERATIONS)}
     assert reasons <= told

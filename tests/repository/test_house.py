@@ -247,10 +247,10 @@ WRITERS = {
     "webhook_events": {
         "receive": ("receiver/store.sql", "insert"),
         "fetched events": ("pipeline/events/queue.py", "insert"),
-        "state": ("pipeline/events/queue.py", "state reason attempts batch_limit processed_at due_at"),
+        "state": ("pipeline/events/queue.py", "state reason attempts batch_limit lone_deaths processed_at due_at"),
         "its worker died": (
             "pipeline/events/worker_deaths.py",
-            "attempts batch_limit due_at state reason processed_at",
+            "attempts batch_limit lone_deaths due_at state reason processed_at",
         ),
         "wake what waited": ("pipeline/events/fetch_requests.py", "due_at"),
         "forget": ("pipeline/events/retention.py", "delete"),

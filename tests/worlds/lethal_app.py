@@ -4,7 +4,10 @@ import os
 import signal
 
 from pipeline.calls import call_reports
+from pipeline.events import worker_deaths
 from tasks.app import app as app  # noqa: PLC0414 - what `celery -A tests.worlds.lethal_app` looks for
+
+worker_deaths.LONE_WAIT_SECONDS = 2  # of minutes between its deaths
 
 LETHAL = b"kill-the-worker"
 _decode = call_reports.decode_report

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from ops.processes.repository import REPOSITORY
-from pipeline.calls import call_owner, call_rows
+from pipeline.calls import call_owner, call_reports, call_rows
 from pipeline.events import queue
 from pipeline.providers.twilio_words import TERMINAL
+from pipeline.reading.backlog import backlog
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
 
@@ -182,10 +183,19 @@ def _drain_in_a_process(world, database_url):
 def test_a_row_that_kills_every_worker_ends_dead_alone(world, database_url):
     bad = world.callback("bad", CallerName="lethal")
     good = [world.callback(f"call-{index}") for index in range(30)]
-    deaths = 0
-    while _drain_in_a_process(world, database_url) == -signal.SIGKILL:
-        deaths += 1
-        assert deaths <= 6, "31 rows, in halves: 31, 15, 7, 3, 1"
+    deaths = waits = 0
+    while world.event(bad)[0] == "pending":
+        died = _drain_in_a_process(world, database_url) == -signal.SIGKILL
+        deaths += died
+        if not died:  # the death before was noticed, and it waits
+            ((alone, waiting),) = world.rows(
+                "select lone_deaths, due_at > now() + interval '50 s' * power(2, lone_deaths - 1)"
+                " from webhook_events where lone_deaths > 0"
+            )
+            waits += 1
+            assert (alone, waiting) == (waits, True)
+        _make_due(world)
+    assert waits == 3
     assert deaths == 5
     assert world.event(bad) == ("dead", "kills-its-worker")
     assert {world.event(key) for key in good} == {("processed", None)}
@@ -223,8 +233,6 @@ def test_a_claim_that_died_in_its_effect_leaves_no_half(world, monkeypatch):
     monkeypatch.setattr(worker_deaths, "remove_trace", remove)
     release.set()
     thread.join(20)
-    assert {world.event(key) for key in keys} == {("pending", None)}
-    world.drain()
     assert {world.event(key) for key in keys} == {("processed", None)}
     assert world.figures(world.b) == [(3, 180, 3)]
 
@@ -237,3 +245,166 @@ def test_stored_calls_are_read_by_sid_also_by_plans_that_were_made_for_empty_tab
         for look in looks:
             plan = connection.exec_driver_sql(f"explain (generic_plan) {look.replace('%b', '$1')}").scalars().all()
             assert any("calls_pkey" in line for line in plan), plan
+
+
+def test_80_a_restart_of_the_server_is_no_death(world):
+    """It takes the worker's lock, and leaves its trace; so does a failover."""
+    key = world.callback("alone")
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "insert into claims (worker, event_ids, server_started_at)"
+            " select 'elsewhere:1', array_agg(id), pg_postmaster_start_time() - interval '1 hour' from webhook_events"
+        )
+    world.drain()
+    assert world.event(key) == ("processed", None)
+    assert world.rows("select lone_deaths, attempts from webhook_events") == [(0, 0)]
+    assert world.rows("select from claims") == []
+
+
+def test_80_suspects_come_after_all_others_and_one_worker_at_a_time_has_some(world):
+    for name in ("first", "second"):
+        world.callback(name)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update webhook_events set batch_limit = 1, due_at = now() - interval '1 hour'")
+    world.callback("healthy")
+    with world.engine.connect() as one, world.engine.connect() as other:
+        assert len(queue.claim_due(one)) == 1
+        assert len(queue.claim_suspects(one)) == 1
+        assert queue.claim_suspects(other) == []
+        one.rollback()
+        assert len(queue.claim_suspects(other)) == 1
+        other.rollback()
+    world.drain()
+    assert world.rows("select distinct state from webhook_events") == [("processed",)]
+
+
+# Whose fault
+
+
+@contextlib.contextmanager
+def _locked(world, table):
+    with world.engine.connect() as holder:
+        holder.exec_driver_sql(f"lock table {table} in access exclusive mode")
+        yield
+        holder.rollback()
+
+
+@pytest.mark.parametrize("table", ["calls", "usage_records"])
+def test_81_the_events_that_a_locked_table_keeps_waiting_cost_no_attempt(world, table, monkeypatch):
+    keys = [world.callback(f"call-{index}") for index in range(40)]
+    with _locked(world, table):
+        world.drain()
+    assert {world.event(key) for key in keys} == {("pending", "waits: LockNotAvailable")}
+    assert world.rows("select distinct attempts from webhook_events") == [(0,)]
+    _make_due(world)
+    world.drain()
+    assert {world.event(key) for key in keys} == {("processed", None)}
+
+
+@pytest.mark.parametrize("table", ["webhook_events", "claims"])
+def test_81_while_the_queue_itself_is_locked_the_worker_waits(world, table):
+    key = world.callback("one")
+    with _locked(world, table):
+        assert world.drain().more
+    assert world.event(key) == ("pending", None)
+    world.drain()
+    assert world.event(key) == ("processed", None)
+
+
+def test_82_what_everything_fails_in_halts_the_drain_and_no_event_ends(world):
+    keys = [world.callback(f"call-{index}") for index in range(200)]
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("alter table calls rename column counted to counted_before")
+    world.drain()
+    world.drain()
+    assert world.rows("select state, count(*) from webhook_events group by 1") == [("pending", 200)]
+    ((error, tried),) = world.rows("select error, next_try_at > now() from halts")
+    assert (error.partition(" at ")[0], tried) == ("UndefinedColumn", True)
+    assert backlog_of(world)["halted"] == 1
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("alter table calls rename column counted_before to counted")
+    world.drain()
+    assert world.rows("select count(*) from webhook_events where state <> 'pending'") == [(0,)], "a minute is not over"
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update halts set next_try_at = now()")
+    _make_due(world)
+    world.drain()
+    assert {world.event(key) for key in keys} == {("processed", None)}
+    assert world.rows("select from halts") == []
+
+
+def test_82_one_that_fails_so_while_others_pass_is_stuck_alone_and_dead_after_a_day(world, monkeypatch):
+    def no_memory(event_id, key, content_type, body, *rest):
+        if b"hungry" in body:
+            raise MemoryError
+        return decode(event_id, key, content_type, body, *rest)
+
+    decode = call_reports.decode_report
+    monkeypatch.setattr(call_reports, "decode_report", no_memory)
+    bad = world.callback("bad", CallerName="hungry")
+    good = [world.callback(f"call-{index}") for index in range(20)]
+    world.drain()
+    assert {world.event(key) for key in good} == {("processed", None)}
+    assert world.event(bad) == ("pending", "stuck: MemoryError")
+    assert world.rows("select from halts") == []
+    assert backlog_of(world)["stuck"] == 1
+    waits = []
+    while world.event(bad)[0] == "pending":
+        ((wait,),) = world.rows(
+            "select round(extract(epoch from due_at - now()))::int from webhook_events where state = 'pending'"
+        )
+        waits.append(wait)
+        _make_due(world)
+        world.callback(f"other-{len(waits)}")
+        world.drain()
+    assert world.event(bad) == ("dead", "stuck: MemoryError")
+    assert (waits[0], waits[1], max(waits)) == (60, 120, 3600)
+    assert 23.5 * 3600 < sum(waits) < 24.5 * 3600
+
+
+def test_82_more_than_twenty_that_fail_alike_by_themselves_are_a_bad_release(world, monkeypatch):
+    def broken(*_):
+        raise KeyError
+
+    decode = call_reports.decode_report
+    monkeypatch.setattr(call_reports, "decode_report", broken)
+    for index in range(200):
+        world.callback(f"call-{index}")
+    world.drain()
+    world.drain()
+    assert world.rows("select state, count(*) from webhook_events group by 1 order by 1") == [
+        ("dead", 20),
+        ("pending", 180),
+    ]
+    monkeypatch.setattr(call_reports, "decode_report", decode)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update halts set next_try_at = now()")
+    _make_due(world)
+    world.drain()
+    assert world.rows("select state, count(*) from webhook_events group by 1 order by 1") == [
+        ("dead", 20),
+        ("processed", 180),
+    ]
+
+
+def test_83_connections_to_a_node_that_became_read_only_are_thrown_away(world):
+    keys = [world.callback(f"call-{index}") for index in range(3)]
+    lent = [world.engine.connect() for _ in range(3)]
+    for connection in lent:
+        connection.exec_driver_sql("set session characteristics as transaction read only")
+        connection.commit()
+    for connection in lent:
+        connection.close()
+    world.drain()
+    assert {world.event(key) for key in keys} == {("processed", None)}
+    assert world.rows("select distinct attempts from webhook_events") == [(0,)]
+
+
+def _make_due(world):
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update webhook_events set due_at = now() where state = 'pending'")
+
+
+def backlog_of(world):
+    with world.engine.connect() as connection:
+        return {row.kind: row.count for row in backlog(connection, world.now)}
