@@ -139,6 +139,15 @@ where a.settlement_record_id = %(id)s and a.kind <> 'credited'
 returning a.usage_record_id, a.minutes, a.call_sid, a.event_id
 """
 
+# A credit note goes with its invoice, and so do the minutes that it gave back; what went to the balance stays given.
+_UNDO_CREDITS = """
+delete from usage_adjustments a
+where a.settlement_record_id = any(%(ids)s::bigint[]) and a.kind = 'credited' and not exists (
+  select from credits c
+  where c.invoice_id = %(invoice_id)s and c.subject = 'record:' || a.settlement_record_id
+    and starts_with(c.answer, 'balance transaction'))
+"""
+
 _WITHOUT_INVOICE = """
 select r.business_id,
        r.minutes - (select coalesce(sum(minutes), 0)::int from usage_adjustments where settlement_record_id = r.id)
@@ -239,6 +248,7 @@ def unsettle(connection: Connection, business_id: int, invoice_id: str, now: dat
     What was carried because of it is undone, unless it has been billed: then it stays, as a line of its own.
     """
     unsettled = connection.exec_driver_sql(_SETTLED_BY, (business_id, invoice_id)).scalars().all()
+    connection.exec_driver_sql(_UNDO_CREDITS, {"ids": list(unsettled), "invoice_id": invoice_id})
     for record_id in unsettled:
         _undo(connection, record_id, business_id, now)
 

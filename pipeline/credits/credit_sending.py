@@ -26,7 +26,7 @@ from pipeline.providers.outbox_sender import (
 )
 from pipeline.providers.stripe_api import AccountFault, Json, Limited, Refused, StripeApi
 from pipeline.providers.stripe_fields import below, identifier, read_customer, rows, whole
-from pipeline.providers.stripe_words import CREDIT_MARK, VOID_NOTE
+from pipeline.providers.stripe_words import CREDIT_MARK, VOID_NOTE, InvoiceStatus
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 
@@ -72,6 +72,8 @@ def give_back_once(api: StripeApi, credit: Credit, minutes_prices: set[str]) -> 
     invoice: Json | None = None
     if credit.invoice_id is not None:
         invoice = _existing(api, credit.invoice_id)
+    if invoice is not None and invoice.get("status") == InvoiceStatus.VOID:
+        return f"{credit.invoice_id} is void: nothing was charged, and nothing is given back"
     if invoice is not None:
         lines = [line for line in rows(invoice["lines"]) if _price_of(line) in minutes_prices and _amount(line) > 0]
         parts, charged = _parts(lines, notes, credit.amount), bool(lines)

@@ -311,6 +311,28 @@ def test_71_a_deleted_customer_has_no_balance_and_a_person_is_told(shop):
     assert "credit-refused" in works.drifts()
 
 
+@breaks(
+    "pipeline/credits/credit_sending.py",
+    '    if invoice is not None and invoice.get("status") == InvoiceStatus.VOID:',
+    "    if invoice is None and credit.amount < 0:",
+)
+@pytest.mark.parametrize("sent", [True, False])
+def test_71_a_credit_goes_with_an_invoice_that_is_void(shop, sent):
+    works, life = shop
+    life.stripe.control("/stripe/break-payment", customer=life.customer)
+    invoice = over_billed(works, life)
+    works.credit("over-billed")
+    if sent:
+        works.follow(life)
+        assert len(notes(life)) == 1
+    life.stripe.client.v1.invoices.void_invoice(str(invoice.id))
+    works.follow(life)
+    ((state, _, _, answer),) = credits_of(works)
+    assert (state, "is void: nothing was charged" in answer) == ("done", not sent)
+    assert booked(life) == [], "nobody has paid it"
+    assert works.rows("select kind, minutes from usage_adjustments") == []
+
+
 def test_71_a_credit_is_frozen_and_ends_once(shop, engine):
     works, life = shop
     over_billed(works, life)
