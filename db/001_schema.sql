@@ -1407,7 +1407,7 @@ CREATE TABLE halts (
 
 COMMENT ON TABLE halts IS 'work that has stopped since everything failed alike; it goes on by itself';
 
-COMMENT ON COLUMN halts.work IS 'that has stopped: drain';
+COMMENT ON COLUMN halts.work IS 'that has stopped: drain, close, close-looks, pushes, service, plans';
 
 COMMENT ON COLUMN halts.error IS 'in which everything failed, without its values';
 

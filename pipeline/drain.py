@@ -22,9 +22,10 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from db.faults import Fault, fault_of
 from pipeline.businesses.consequences import Consequences
 from pipeline.calls import call_reports, counting
-from pipeline.events import halts, heartbeats, queue, worker_deaths
+from pipeline.events import heartbeats, queue, worker_deaths
 from pipeline.events.outcomes import Applied, EventState, MoreBusinesses, Outcome
 from pipeline.events.queue import StoredEvent
+from pipeline.shared import halts
 from pipeline.shared.business_locks import free_businesses, lock_businesses
 from pipeline.shared.clock import Clock
 from pipeline.shared.settings import METER_EVENT_NAME
@@ -41,8 +42,6 @@ SET_ASIDE_SECONDS = 15
 MOST_WAITS = 4
 #: On so many connections a drain tries, before it leaves the work to the next one.
 CONNECTIONS = 3
-#: So many events in a row that fail alike, for no fault of their own as far as can be told, halt the drain.
-ALIKE = 3
 #: So many in a row that fail alike by themselves do so too: a bad release, rather than bad events.
 ALIKE_BY_THEMSELVES = 20
 #: One that fails while others pass waits from a minute up to an hour, and is dead after a day.
@@ -104,7 +103,7 @@ class Drain:
                 fault = fault_of(error)
                 if fault is Fault.EVENT:
                     raise
-                log.warning("drain-stopped", fault=fault, error=_name(error), where=_where(error))
+                log.warning("drain-stopped", fault=fault, error=halts.kind_of(error), where=_where(error))
                 self._result.more = self._result.more or fault is not Fault.CONNECTION
                 if fault is not Fault.CONNECTION:
                     break
@@ -225,7 +224,7 @@ class Drain:
             events=len(events),
             first_event=events[0].id,
             fault=fault,
-            error=_name(failure),
+            error=halts.kind_of(failure),
             where=_where(failure),
         )
         if fault is Fault.CONNECTION:
@@ -253,24 +252,24 @@ class Drain:
     def _end(self, events: list[StoredEvent], fault: Fault, failure: Exception) -> None:
         """What becomes of events that can't be applied now: one alone, or all that wait for the same lock."""
         if fault is Fault.WAIT:
-            ends = [_set_aside(event.id, f"waits: {_name(failure)}") for event in events]
+            ends = [_set_aside(event.id, f"waits: {halts.kind_of(failure)}") for event in events]
             with self._engine.begin() as connection:
                 queue.mark(connection, ends)
             self._result.add(Applied(ends))
             return
         (event,) = events
-        self._failures[fault, _name(failure)] += 1
-        alike = self._failures[fault, _name(failure)]
+        self._failures[fault, halts.kind_of(failure)] += 1
+        alike = self._failures[fault, halts.kind_of(failure)]
         # While the drain tries whether it may go on, no event is at fault.
         if fault is Fault.EVENT and not self._halted and alike <= ALIKE_BY_THEMSELVES:
-            end = Outcome(event.id, EventState.DEAD, f"failed: {_name(failure)}")
+            end = Outcome(event.id, EventState.DEAD, f"failed: {halts.kind_of(failure)}")
         else:
             end = _stuck(event, failure, may_die=not self._halted)
         with self._engine.begin() as connection:
             queue.count_attempt(connection, event.id)
             queue.mark(connection, [end])
-            if alike > ALIKE_BY_THEMSELVES or (fault is Fault.ENVIRONMENT and alike >= ALIKE):
-                halts.halt(connection, halts.DRAIN, f"{_name(failure)} at {_where(failure)}")
+            if alike > ALIKE_BY_THEMSELVES or (fault is Fault.ENVIRONMENT and alike >= halts.ALIKE):
+                halts.halt(connection, halts.DRAIN, f"{halts.kind_of(failure)} at {_where(failure)}")
                 self._halted = True
         self._result.add(Applied([end]))
 
@@ -281,7 +280,7 @@ def _set_aside(event_id: int, reason: str) -> Outcome:
 
 def _stuck(event: StoredEvent, failure: Exception, *, may_die: bool) -> Outcome:
     """Later, and later each time; dead when it has failed for a day."""
-    reason = f"stuck: {_name(failure)}"
+    reason = f"stuck: {halts.kind_of(failure)}"
     if may_die and event.attempts + 1 >= STUCK_ATTEMPTS:
         return Outcome(event.id, EventState.DEAD, reason)
     wait = min(LONGEST_STUCK_SECONDS, STUCK_SECONDS * 2 ** min(event.attempts, 10))
@@ -303,12 +302,6 @@ class _BusinessLocked(Exception):  # noqa: N818 - a condition to act on
         return self._batch.events_of(held) | {
             change.id for change in self._changes if event_types.businesses_of_events(connection, [change]) & held
         }
-
-
-def _name(failure: Exception) -> str:
-    """The kind of an error, without the values that its text may show."""
-    origin = failure.orig if isinstance(failure, DBAPIError) else failure
-    return type(origin).__name__
 
 
 def _where(failure: Exception) -> str:

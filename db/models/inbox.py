@@ -95,7 +95,9 @@ class Halt(Base):
     __tablename__ = "halts"
     __table_args__ = ({"comment": "work that has stopped since everything failed alike; it goes on by itself"},)
 
-    work: Mapped[str] = mapped_column(primary_key=True, comment="that has stopped: drain")
+    work: Mapped[str] = mapped_column(
+        primary_key=True, comment="that has stopped: drain, close, close-looks, pushes, service, plans"
+    )
     error: Mapped[str] = mapped_column(comment="in which everything failed, without its values")
     since: Mapped[MachineInstant]
     next_try_at: Mapped[datetime] = mapped_column(

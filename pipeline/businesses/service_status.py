@@ -138,4 +138,4 @@ def settle_due_services(engine: Engine, now: datetime) -> Counter[str]:
         settle_service(connection, dict.fromkeys(ids, _GRACE_HAS_PASSED), now)
         return Counter(settled=len(ids))
 
-    return under_locks(engine, _GRACE_IS_OVER, {"now": now}, work, seconds=SECONDS)
+    return under_locks(engine, "service", _GRACE_IS_OVER, {"now": now}, work, seconds=SECONDS)

@@ -14,6 +14,7 @@ from pipeline.closing import invoice_settlement, source_gaps, unbilled_periods
 from pipeline.closing.statement import OF_CALLS, STATEMENT
 from pipeline.events import fetch_requests
 from pipeline.meter import push_states
+from pipeline.shared import halts
 from pipeline.shared.business_locks import under_locks
 from pipeline.usage import unbilled_plans
 from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
@@ -120,11 +121,13 @@ def close_due(engine: Engine, now: datetime) -> Counter[str]:
         return close(connection, ids, now)
 
     about = {"now": now, "deadline": billing_deadline(now)}
-    counts = under_locks(engine, _DUE, about, work, seconds=SECONDS)
-    with engine.begin() as connection:
-        counts["requested"] += _request_missing(connection, now)
-        unbilled_periods.report_unbilled(connection, now)
-        source_gaps.resolve_gaps(connection, now)
+    counts = under_locks(engine, "close", _DUE, about, work, seconds=SECONDS)
+    with halts.guarded(engine, "close-looks") as may:
+        if may:
+            with engine.begin() as connection:
+                counts["requested"] += _request_missing(connection, now)
+                unbilled_periods.report_unbilled(connection, now)
+                source_gaps.resolve_gaps(connection, now)
     return +counts
 
 

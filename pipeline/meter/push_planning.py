@@ -129,7 +129,7 @@ def plan_due_pushes(engine: Engine, event_name: str, now: datetime) -> Counter[s
     def work(connection: Connection, ids: list[int]) -> Counter[str]:
         return Counter(planned=plan_pushes(connection, ids, event_name, now))
 
-    return under_locks(engine, _DUE, {"now": now, "deadline": billing_deadline(now)}, work, seconds=SECONDS)
+    return under_locks(engine, "pushes", _DUE, {"now": now, "deadline": billing_deadline(now)}, work, seconds=SECONDS)
 
 
 def plan_pushes(connection: Connection, business_ids: Sequence[int], event_name: str, now: datetime) -> int:

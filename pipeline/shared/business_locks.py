@@ -10,6 +10,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 import structlog
 from sqlalchemy import Connection, Engine
 
+from db.faults import Fault, fault_of
+from pipeline.shared import halts
+
 CHUNK = 500
 
 # Sorted, so that two who lock the same businesses don't deadlock; not against each other's foreign keys.
@@ -32,6 +35,7 @@ def free_businesses(connection: Connection, business_ids: Collection[int]) -> se
 
 def under_locks(
     engine: Engine,
+    name: str,
     due: str,
     about: Mapping[str, object],
     work: Callable[[Connection, list[int]], Counter[str]],
@@ -40,19 +44,35 @@ def under_locks(
 ) -> Counter[str]:
     """Do ``work`` for all businesses that ``due`` names, and give the sum of its counts.
 
-    ``due`` is a query of their ids, in that order; ``about`` its parameters.
+    ``name`` is what the work is called; ``due`` is a query of their ids, in that order; ``about`` its parameters.
 
     First chunk by chunk, passing over businesses that somebody else holds, so that two workers share the work.
     Those, and the chunks that failed, come after that one by one, waiting for the lock: neither a business whose
     lock is always taken nor one that can't be worked on keeps the others from their turn. Those that fail even so
-    are counted as ``failed`` and left for the next run.
+    are counted as ``failed`` and left for the next run. Where several fail alike and none passes, for a fault of what
+    is around them, the work halts (``halts``).
     """
-    until = time.monotonic() + seconds
     counts: Counter[str] = Counter()
+    with halts.guarded(engine, name) as may:
+        if may:
+            _work_off(engine, due, about, work, counts, until=time.monotonic() + seconds)
+    return counts
+
+
+def _work_off(
+    engine: Engine,
+    due: str,
+    about: Mapping[str, object],
+    work: Callable[[Connection, list[int]], Counter[str]],
+    counts: Counter[str],
+    *,
+    until: float,
+) -> None:
+    """Add to ``counts`` what was done. Raises the last of several errors that were alike, in a row."""
     left: set[int] = set()
     for ids in _chunks(engine, due, about):
         if time.monotonic() > until:
-            return counts
+            return
         try:
             with engine.begin() as connection:
                 locked = sorted(free_businesses(connection, ids))
@@ -64,20 +84,25 @@ def under_locks(
             counts += done
             left.update(set(ids).difference(locked))
     if not left:
-        return counts
+        return
+    alike: Counter[str] = Counter()
     for ids in _chunks(engine, due, about, size=1):
         if time.monotonic() > until:
-            return counts
+            return
         if left.isdisjoint(ids):
             continue
         try:
             with engine.begin() as connection:
                 lock_businesses(connection, ids)
                 counts += work(connection, ids)
-        except Exception:  # noqa: BLE001 - whatever it is, it must not keep the other businesses waiting
+        except Exception as error:  # whatever it is, it must not keep the other businesses waiting
             _log.exception("business-failed", business_id=ids[0], next="the next run tries it again")
             counts["failed"] += 1
-    return counts
+            alike[halts.kind_of(error)] += 1
+            if fault_of(error) is Fault.ENVIRONMENT and alike[halts.kind_of(error)] >= halts.ALIKE:
+                raise
+        else:
+            alike.clear()
 
 
 def _chunks(engine: Engine, due: str, about: Mapping[str, object], size: int = CHUNK) -> Iterator[list[int]]:

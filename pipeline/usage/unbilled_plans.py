@@ -106,7 +106,7 @@ def check_all_billing(engine: Engine, now: datetime) -> Counter[str]:
         service_status.settle_service(connection, causes, now)
         return Counter(unbilled=len(ids), limited=len(limited))
 
-    return +under_locks(engine, _DUE, {"now": now, "not_living": list(NOT_LIVING)}, work, seconds=SECONDS)
+    return +under_locks(engine, "plans", _DUE, {"now": now, "not_living": list(NOT_LIVING)}, work, seconds=SECONDS)
 
 
 def report_closed(connection: Connection, closed: Sequence[Any], now: datetime) -> None:

@@ -37,7 +37,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "halts",
-        sa.Column("work", sa.Text(), nullable=False, comment="that has stopped: drain"),
+        sa.Column(
+            "work",
+            sa.Text(),
+            nullable=False,
+            comment="that has stopped: drain, close, close-looks, pushes, service, plans",
+        ),
         sa.Column("error", sa.Text(), nullable=False, comment="in which everything failed, without its values"),
         sa.Column("since", sa.TIMESTAMP(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column(

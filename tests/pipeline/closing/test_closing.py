@@ -9,6 +9,7 @@ import pytest
 from pipeline.closing import period_close
 from pipeline.events import fetch_requests
 from pipeline.meter import push_sending
+from pipeline.shared.business_locks import under_locks
 from pipeline.usage import late_minutes
 from tests.worlds.ledger import NOON, PERIOD_END, Ledger
 
@@ -215,3 +216,41 @@ def test_a_fetch_that_is_due_already_is_not_asked_for_again(ledger):
     assert close(ledger, PERIOD_END) == {}, "it was fetched a moment ago"
     ledger.run("update refreshes set marked_at = now() - interval '20 seconds'")
     assert close(ledger, PERIOD_END) == {"requested": 1}
+
+
+# Whose fault
+
+
+def test_82_a_schema_that_does_not_fit_halts_the_close_which_goes_on_by_itself(ledger):
+    record_id = ledger.paying(600, state="closing")
+    ledger.invoice(record_id, status="open", minutes=600)
+    ledger.run("alter table usage_records rename column settled_at to settled_before")
+    close(ledger, PERIOD_END + timedelta(hours=2))
+    assert {tuple(row) for row in ledger.rows("select work, error from halts")} == {
+        ("close", "UndefinedColumn"),
+        ("close-looks", "UndefinedColumn"),
+    }
+    ledger.run("alter table usage_records rename column settled_before to settled_at")
+    close(ledger, PERIOD_END + timedelta(hours=2))
+    assert ledger.row("usage_records", record_id).state == "closing", "a minute is not over"
+    ledger.run("update halts set next_try_at = now()")
+    close(ledger, PERIOD_END + timedelta(hours=2))
+    assert ledger.row("usage_records", record_id).state == "closed"
+    assert ledger.rows("select from halts") == []
+
+
+@pytest.mark.parametrize("healthy", [False, True])
+def test_82_businesses_that_fail_alike_halt_the_work_unless_one_passes(ledger, healthy):
+    ids = [ledger.row("usage_records", ledger.paying(1)).business_id for _ in range(5)]
+    worked = []
+
+    def work(_, business_ids):
+        if not (healthy and business_ids in ([ids[0]], [ids[2]], [ids[4]])):
+            raise MemoryError
+        worked.extend(business_ids)
+        return Counter(done=1)
+
+    counts = under_locks(ledger.engine, "close", "select id from businesses order by id", {}, work, seconds=30)
+    halted = [row.work for row in ledger.rows("select work from halts")]
+    assert (halted, counts["failed"] >= 2) == ([] if healthy else ["close"], True)
+    assert worked == ([ids[0], ids[2], ids[4]] if healthy else [])
