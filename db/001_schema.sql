@@ -1415,5 +1415,11 @@ COMMENT ON COLUMN halts.next_try_at IS 'when one more is tried: if it passes, th
 
 UPDATE alembic_version SET version_num='0021' WHERE alembic_version.version_num = '0020';
 
+-- Running upgrade 0021 -> 0022
+
+set local lock_timeout = '5s';
+
+UPDATE alembic_version SET version_num='0022' WHERE alembic_version.version_num = '0021';
+
 COMMIT;
 

@@ -18,6 +18,7 @@ import orjson
 from pydantic import SecretStr
 
 from pipeline.events.outcomes import EventState
+from pipeline.providers.twilio_words import CallStatus
 from pipeline.providers.webhook_signatures import SignatureError, verify_stripe_signature, verify_twilio_signature
 from pipeline.shared.clock import machine_now
 from pipeline.shared.settings import PublicSettings, StripeWebhookSettings, TwilioSettings
@@ -29,6 +30,9 @@ TWILIO_PATH = "/webhooks/twilio/voice"
 _LONGEST_KEY = 300
 _LONGEST_TYPE = 100
 _MOST_PARAMETERS = 500
+_STATUSES = frozenset(CallStatus)
+_SID = re.compile(r"CA[0-9A-Za-z]{1,62}")
+_SEQUENCE = re.compile(r"[0-9]{1,9}")
 #: An encoded equals sign, or the NUL that ``parse_form`` separates by.
 _OWN_SEPARATORS = re.compile("%3D|%00", re.IGNORECASE)
 
@@ -127,7 +131,7 @@ class TwilioWebhook:
         return cls(public.public_url + TWILIO_PATH, twilio.twilio_auth_token)
 
     def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:
-        """The event under a key made of call, status, sequence and content.
+        """The event under a key made of call, status, sequence and content, whether it is a form or JSON (87).
 
         Callbacks have no id, and sequence numbers are missing or repeated; what differs in anything is an event of its
         own, since a false duplicate would lose a call and a false new one costs a row.
@@ -147,24 +151,33 @@ class TwilioWebhook:
             signature_settings=headers.get("x-twilio-webhooks-signature-settings"),
             tokens=self.tokens,
         )
-        if not form:
-            return self._json_event(body, content_type, now)
-        params = dict(form)
-        status = params.get("CallStatus")
-        kind = _fitting(f"call.{status}", _LONGEST_TYPE) if status else None
-        key = f"body:{hashlib.sha256(body).hexdigest()}"
-        if params.get("CallSid"):
-            content = hashlib.sha256(b"&".join(sorted(body.split(b"&")))).hexdigest()[:16]
-            key = f"{params['CallSid']}:{status or ''}:{params.get('SequenceNumber', '')}:{content}"
-        return Event("twilio", _fitting(key, _LONGEST_KEY), kind, EventState.PENDING, None, now, content_type, body)
-
-    def _json_event(self, body: bytes, content_type: str, now: datetime) -> Event:
-        key = f"body:{hashlib.sha256(body).hexdigest()}"
+        if form:
+            return _of_call(dict(form), _content_of(form), body, content_type, now)
+        digest = hashlib.sha256(body).hexdigest()
         try:
-            orjson.loads(body)
+            document = orjson.loads(body)
         except ValueError:
-            return Event("twilio", key, None, EventState.DEAD, "unreadable", now, content_type, body)
-        return Event("twilio", key, None, EventState.PENDING, None, now, content_type, body)
+            return Event("twilio", f"body:{digest}", None, EventState.DEAD, "unreadable", now, content_type, body)
+        fields = document.items() if isinstance(document, dict) else ()
+        params = {name: value for name, value in fields if isinstance(value, str)}
+        return _of_call(params, digest, body, content_type, now)
+
+
+def _of_call(params: Mapping[str, str], content: str, body: bytes, content_type: str, now: datetime) -> Event:
+    """A callback under its call's SID, whose events are found by it; under its content where it names none."""
+    sid, status, sequence = (params.get(name, "") for name in ("CallSid", "CallStatus", "SequenceNumber"))
+    kind = _fitting(f"call.{status}", _LONGEST_TYPE) if status else None
+    key = f"body:{content}"
+    if _SID.fullmatch(sid):  # what else stands in it must not look like a part of a key
+        known = status if status in _STATUSES else ""
+        key = f"{sid}:{known}:{sequence if _SEQUENCE.fullmatch(sequence) else ''}:{content[:16]}"
+    return Event("twilio", key, kind, EventState.PENDING, None, now, content_type, body)
+
+
+def _content_of(form: Sequence[tuple[str, str]]) -> str:
+    """The digest of what Twilio's signature covers: the same however it was encoded, ordered or repeated (88)."""
+    pairs = sorted({f"{name}\0{value}" for name, value in form})
+    return hashlib.sha256("\0\0".join(pairs).encode()).hexdigest()
 
 
 def parse_form(body: bytes) -> list[tuple[str, str]]:

@@ -87,7 +87,11 @@ def beat(
     _with_settings(BrokerSettings)
     schedule.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.execv(  # noqa: S606 - no shell is wanted
-        sys.executable, [*_CELERY, "beat", "--schedule", str(schedule.resolve()), "--loglevel", "INFO", "--pidfile="]
+        sys.executable,
+        [
+            *(*_CELERY, "beat", "--scheduler", "tasks.beat:Scheduler", "--schedule", str(schedule.resolve())),
+            *("--loglevel", "INFO", "--pidfile="),
+        ],
     )
 
 

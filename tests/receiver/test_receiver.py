@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import random
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -133,14 +135,52 @@ def test_a_callback_is_stored_raw(receiver):
 def test_repeated_parameters_count_for_signature_and_key(receiver):
     repeated = [*callback(3), ("Digits", "2"), ("Digits", "1"), ("Digits", "1")]
     assert send(receiver.port, from_twilio(repeated)).status == 200
+    assert send(receiver.port, from_twilio(repeated[:-1])).status == 200, "the same, by its signature"
+    assert len(receiver.stored()) == 1
     assert send(receiver.port, from_twilio(repeated[:-1])).status == 200
+    assert send(receiver.port, from_twilio(repeated[:-2])).status == 200
     assert len(receiver.stored()) == 2
 
 
-def test_a_callback_without_a_call_or_status_is_stored_under_its_body(receiver):
-    request = from_twilio([("AccountSid", ACCOUNT), ("RecordingSid", "RE1")])
+def test_a_callback_without_a_call_or_status_is_stored_under_its_content(receiver):
+    for order in (1, -1):
+        request = from_twilio([("AccountSid", ACCOUNT), ("RecordingSid", "RE1")][::order])
+        assert send(receiver.port, request).status == 200
+    ((_, key, *rest),) = receiver.stored()
+    assert (key.startswith("body:"), rest) == (True, [None, "pending", None])
+
+
+def test_88_the_same_callback_in_a_hundred_encodings_is_one_event(receiver):
+    request, chance = from_twilio(callback(8)), random.Random(8)
+    for _ in range(100):
+        parts = [
+            "=".join("".join(f"%{ord(each):02x}" if chance.random() < 0.2 else each for each in word) for word in pair)
+            for pair in (part.split("=") for part in request.body.decode().replace("%2B", "+").split("&"))
+        ]
+        other = "&".join(chance.sample(parts, len(parts))).replace("+", "%2B")
+        assert send(receiver.port, replace(request, body=other.encode())).status in {200, 403}
     assert send(receiver.port, request).status == 200
-    assert receiver.stored() == [("twilio", f"body:{digest(request.body)}", None, "pending", None)]
+    assert len(receiver.stored()) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "key"),
+    [
+        ({"CallStatus": "completed", "SequenceNumber": "2"}, "completed:2:"),
+        ({"CallStatus": "completed", "SequenceNumber": ":api:"}, "completed::"),
+        ({"CallStatus": "api", "SequenceNumber": "0"}, ":0:"),
+    ],
+)
+def test_87_json_and_odd_sequence_numbers_are_keyed_by_their_call_like_all_others(receiver, named, key):
+    body = orjson.dumps({"CallSid": "CA5", "AccountSid": ACCOUNT, **named})
+    query = f"bodySHA256={digest(body)}"
+    headers = {
+        "Content-Type": "application/json",
+        "X-Twilio-Signature": sign_twilio([], f"{PUBLIC_URL}{VOICE}?{query}"),
+    }
+    assert send(receiver.port, Request(f"{VOICE}?{query}", headers, body)).status == 200
+    ((_, stored, *_),) = receiver.stored()
+    assert stored == f"CA5:{key}{digest(body)[:16]}"
 
 
 def test_a_query_is_signed_and_the_host_header_is_not_asked(receiver):
@@ -158,7 +198,7 @@ def test_twilio_json_is_signed_by_the_digest_in_its_url(receiver):
     assert send(receiver.port, Request(f"{VOICE}?{query}", headers, body)).status == 200
     assert send(receiver.port, Request(f"{VOICE}?{query}", headers, b'{"CallSid": "CA6"}')).status == 403
     assert send(receiver.port, Request(VOICE, headers, body)).status == 403
-    assert receiver.stored() == [("twilio", f"body:{digest(body)}", None, "pending", None)]
+    assert receiver.stored() == [("twilio", f"CA5:::{digest(body)[:16]}", None, "pending", None)]
 
 
 # Signed, but unreadable: it is theirs, so it is kept and answered 200; they would send the same again, or never.
@@ -220,7 +260,7 @@ def test_odd_callbacks_are_stored_as_pending(receiver):
     assert [send(receiver.port, from_twilio(params)).status for params in odd] == [200, 200, 200]
     rows = receiver.stored()
     assert [row[3] for row in rows] == ["pending"] * 3
-    assert all(row[1].startswith("sha256:") for row in rows)
+    assert [row[1].partition(":")[0] for row in rows] == ["body", "body", f"CA{6:032x}"]
 
 
 # Bad requests

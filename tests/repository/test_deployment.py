@@ -24,6 +24,7 @@ import yaml
 from ops.processes.recipes import worker
 from pipeline.shared import settings
 from receiver.server import STOP_TIMEOUT
+from tasks.beat import SENT_FILE, note_sent
 from tasks.queues import QUEUES
 from tests.worlds.commands import find_command
 
@@ -142,15 +143,15 @@ def verdict(program: str) -> int:
     return int(ended.value.code or 0)
 
 
-def test_beat_is_well_while_it_writes_its_schedule(tmp_path):
+def test_beat_is_well_while_it_sends(tmp_path):
     folder = OURS["beat"]["volumes"][0].split(":")[1]
     program = OURS["beat"]["healthcheck"]["test"][-1].replace(folder, str(tmp_path))
-    for name, age in (("schedule.bak", 9_000), ("schedule", 100)):
-        (tmp_path / name).touch()
-        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    note_sent(tmp_path)
     assert verdict(program) == 0
-    (tmp_path / "schedule").unlink()
-    assert verdict(program) == 1
+    sent = tmp_path / SENT_FILE
+    sent.write_text(str(float(sent.read_text()) - 90))
+    os.utime(sent, times=(time.time() + 9_000,) * 2)
+    assert verdict(program) == 1, "whatever the file's own times say"
 
 
 @pytest.mark.parametrize(("name", "path"), [("receiver", "/health/live"), ("flower", "/healthcheck")])

@@ -59,6 +59,7 @@ def live(engine, host, folder, seed: int) -> Lived:
     with host.fresh(folder) as stripe:
         works = Works(engine, stripe, folder / "clock")
         works.at(stripe.timeline.now)
+        works.order = chance.choice([None, random.Random(seed)])
         everybody = _Everybody(stripe, [])
         lives = [MoneyLife(stripe, works.business_id, chance, NUMBER, everybody.calls)]
         others = chance.choice([[], [], [], [f"{NUMBER}1"], [f"{NUMBER}1", f"{NUMBER}2"]])

@@ -4,7 +4,7 @@ import random
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Engine
 
@@ -38,11 +38,13 @@ class Works(Books):
 
     told = 0
     called = 0
+    order: random.Random | None = None
+    """In which what has happened since the last time is told, in several parts; None: as it happened, at once."""
 
     def follow(self, life: Lived) -> None:
         """Take in what has happened, and do what is due at the life's present instant until nothing is."""
         self.at(life.now)
-        self.tell(*life.stripe.events[self.told :], *life.calls[self.called :])
+        self._hear(life.stripe.events[self.told :], life.calls[self.called :])
         self.told, self.called = len(life.stripe.events), len(life.calls)
         self._list(life.now)
         for _ in range(30):
@@ -54,6 +56,17 @@ class Works(Books):
             if not done and not more:
                 return
         raise AssertionError("there is still something to do after thirty rounds")
+
+    def _hear(self, events: list[dict[str, Any]], calls: list[Call]) -> None:
+        heard: list[dict[str, Any] | Call] = [*events, *calls]
+        if self.order is None:
+            self.tell(*heard)
+            return
+        self.order.shuffle(heard)
+        while heard:
+            part = self.order.randrange(1, 12)
+            self.tell(*heard[:part])
+            heard = heard[part:]
 
     def _work(self, now: datetime) -> bool:
         counts = (
