@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DBAPIError
 
 from ops.processes.repository import REPOSITORY
+from pipeline import drain
 from pipeline.calls import call_owner, call_reports, call_rows
 from pipeline.events import queue
 from pipeline.providers.twilio_words import TERMINAL
 from pipeline.reading.backlog import backlog
+from tests.worlds.breaking import breaks
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
 
@@ -247,6 +249,11 @@ def test_stored_calls_are_read_by_sid_also_by_plans_that_were_made_for_empty_tab
             assert any("calls_pkey" in line for line in plan), plan
 
 
+@breaks(
+    "pipeline/events/worker_deaths.py",
+    "server_started_at <> pg_postmaster_start_time() as restarted",
+    "false as restarted",
+)
 def test_80_a_restart_of_the_server_is_no_death(world):
     """It takes the worker's lock, and leaves its trace; so does a failover."""
     key = world.callback("alone")
@@ -289,8 +296,14 @@ def _locked(world, table):
         holder.rollback()
 
 
+@breaks(
+    "db/faults.py",
+    '"55P03": Fault.WAIT,',
+    '"55P03": Fault.EVENT,',
+)
 @pytest.mark.parametrize("table", ["calls", "usage_records"])
 def test_81_the_events_that_a_locked_table_keeps_waiting_cost_no_attempt(world, table, monkeypatch):
+    monkeypatch.setattr(drain, "MOST_WAITS", 1)  # each costs a lock_timeout
     keys = [world.callback(f"call-{index}") for index in range(40)]
     with _locked(world, table):
         world.drain()
@@ -311,6 +324,11 @@ def test_81_while_the_queue_itself_is_locked_the_worker_waits(world, table):
     assert world.event(key) == ("processed", None)
 
 
+@breaks(
+    "pipeline/drain.py",
+    "alike >= halts.ALIKE)",
+    "alike >= 10_000)",
+)
 def test_82_what_everything_fails_in_halts_the_drain_and_no_event_ends(world):
     keys = [world.callback(f"call-{index}") for index in range(200)]
     with world.engine.begin() as connection:
@@ -362,6 +380,11 @@ def test_82_one_that_fails_so_while_others_pass_is_stuck_alone_and_dead_after_a_
     assert 23.5 * 3600 < sum(waits) < 24.5 * 3600
 
 
+@breaks(
+    "pipeline/drain.py",
+    "alike <= ALIKE_BY_THEMSELVES:",
+    "alike <= 10_000:",
+)
 def test_82_more_than_twenty_that_fail_alike_by_themselves_are_a_bad_release(world, monkeypatch):
     def broken(*_):
         raise KeyError
@@ -387,6 +410,11 @@ def test_82_more_than_twenty_that_fail_alike_by_themselves_are_a_bad_release(wor
     ]
 
 
+@breaks(
+    "db/faults.py",
+    '"25006": Fault.CONNECTION,',
+    '"25006": Fault.ENVIRONMENT,',
+)
 def test_83_connections_to_a_node_that_became_read_only_are_thrown_away(world):
     keys = [world.callback(f"call-{index}") for index in range(3)]
     lent = [world.engine.connect() for _ in range(3)]
