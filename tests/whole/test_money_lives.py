@@ -75,7 +75,8 @@ def live(engine, host, folder, seed: int) -> Lived:
                 # What begins and is dropped between two looks stands on no object of Stripe's.
                 it = life.living()
                 dropping = "swap" in step or (it is not None and it["billing_mode"]["type"] == "classic")
-                if dropping or chance.random() < 0.8:
+                # Nor does the price of a call that is told after the swap that ended its time, where none was before.
+                if dropping or works.order is not None or chance.random() < 0.8:
                     works.follow(everybody)
                     if step in PASSING:
                         decide(works, life, chance)
