@@ -304,7 +304,7 @@ def _locked(world, table):
 @pytest.mark.parametrize("table", ["calls", "usage_records"])
 def test_81_the_events_that_a_locked_table_keeps_waiting_cost_no_attempt(world, table, monkeypatch):
     monkeypatch.setattr(drain, "MOST_WAITS", 1)  # each costs a lock_timeout
-    keys = [world.callback(f"call-{index}") for index in range(40)]
+    keys = [world.callback(f"call-{index}") for index in range(4)]
     with _locked(world, table):
         world.drain()
     assert {world.event(key) for key in keys} == {("pending", "waits: LockNotAvailable")}
@@ -326,8 +326,8 @@ def test_81_while_the_queue_itself_is_locked_the_worker_waits(world, table):
 
 @breaks(
     "pipeline/drain.py",
-    "alike >= halts.ALIKE)",
-    "alike >= 10_000)",
+    "if alike > ALIKE_BY_THEMSELVES or (",
+    "if alike > 10_000 and (",
 )
 def test_82_what_everything_fails_in_halts_the_drain_and_no_event_ends(world):
     keys = [world.callback(f"call-{index}") for index in range(200)]
@@ -336,8 +336,8 @@ def test_82_what_everything_fails_in_halts_the_drain_and_no_event_ends(world):
     world.drain()
     world.drain()
     assert world.rows("select state, count(*) from webhook_events group by 1") == [("pending", 200)]
-    ((error, tried),) = world.rows("select error, next_try_at > now() from halts")
-    assert (error.partition(" at ")[0], tried) == ("UndefinedColumn", True)
+    halted = world.rows("select error, next_try_at > now() from halts")
+    assert [(error.partition(" at ")[0], waits) for error, waits in halted] == [("UndefinedColumn", True)]
     assert backlog_of(world)["halted"] == 1
     with world.engine.begin() as connection:
         connection.exec_driver_sql("alter table calls rename column counted_before to counted")
