@@ -138,7 +138,8 @@ class StripeFetcher:
         swaps: dict[str, datetime] = {}
         for line in sorted(lines, key=lambda line: line.start):
             period = metered.get(line.price_id or "")
-            if period is not None and period[0] < line.start < period[1]:
+            # One that ends before is of a time before another price came, and went again.
+            if period is not None and period[0] < line.start < period[1] == line.end:
                 swaps[line.price_id or ""] = line.start
         return dataclasses.replace(subscription, swaps=swaps)
 
