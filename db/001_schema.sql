@@ -1421,5 +1421,19 @@ set local lock_timeout = '5s';
 
 UPDATE alembic_version SET version_num='0022' WHERE alembic_version.version_num = '0021';
 
+-- Running upgrade 0022 -> 0023
+
+CREATE TABLE resent_events (
+    event_id BIGINT NOT NULL, 
+    resent_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT resent_events_pkey PRIMARY KEY (event_id)
+);
+
+COMMENT ON TABLE resent_events IS 'dead events that their sender has sent again since: a wish to have them applied, until one looks';
+
+COMMENT ON COLUMN resent_events.event_id IS 'no foreign key: its check would wait for who works on the event';
+
+UPDATE alembic_version SET version_num='0023' WHERE alembic_version.version_num = '0022';
+
 COMMIT;
 

@@ -113,6 +113,7 @@ class Drain:
 
     def _run(self, until: float) -> None:
         with self._engine.begin() as connection:
+            queue.revive_resent(connection)
             self._halted = halts.is_halted(connection, halts.DRAIN)
             if self._halted and not halts.may_try(connection, halts.DRAIN):
                 return

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
@@ -22,6 +22,7 @@ from db.faults import Fault, fault_of
 from pipeline.events.outcomes import EventState
 
 _STORE = Path(__file__).with_name("store.sql").read_bytes()
+_RESENT = Path(__file__).with_name("resent.sql").read_bytes()
 
 #: One group commits while the next is collected.
 COMMITTERS = 2
@@ -62,7 +63,7 @@ _DESCRIBED = [field for field in Event._fields if field != "body"]
 
 
 class Store:
-    """Stores events in the database at ``libpq_url``; calls ``stored`` after each commit that stored a new one.
+    """Stores events in the database at ``libpq_url``; calls ``stored`` after each commit that a worker should see.
 
     Belongs to one event loop: ``open`` it there, and ``close`` it before the loop ends. Opening needs no database:
     while there is none, ``put`` says so.
@@ -133,7 +134,7 @@ class Store:
     async def _store(self, group: Sequence[tuple[Event, asyncio.Future[None]]]) -> None:
         """Commit a group; when the database takes exception to one of its events, each of them alone."""
         try:
-            new = await self._insert([event for event, _ in group])
+            news = await self._insert([event for event, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever one event made psycopg or PostgreSQL raise
             if fault_of(error) is not Fault.EVENT:
                 _log.error("not-stored", events=len(group), error=type(error).__name__)
@@ -152,11 +153,11 @@ class Store:
             for _, stored in group:
                 if not stored.done():
                     stored.set_result(None)
-            if new:
+            if news:
                 self._stored()
 
     async def _insert(self, events: Sequence[Event]) -> int:
-        """Insert them in one transaction; returns how many were new."""
+        """Insert them in one transaction; returns how many were new, or are dead and wished back."""
         described = [dict(zip(_DESCRIBED, event, strict=False)) for event in events]
         params = {"events": orjson.dumps(described).decode(), "bodies": [event.body for event in events]}
         async with asyncio.timeout(GROUP_TIMEOUT):
@@ -171,9 +172,12 @@ class Store:
                     await self._pool.drain()
             return await self._insert_once(params)
 
-    async def _insert_once(self, params: Mapping[str, object]) -> int:
+    async def _insert_once(self, params: Mapping[str, Any]) -> int:
         async with self._pool.connection() as connection:
-            return (await connection.execute(_STORE, params)).rowcount
+            new = (await connection.execute(_STORE, params)).rowcount
+            if new == len(params["bodies"]):
+                return new
+            return new + (await connection.execute(_RESENT, {"events": params["events"]})).rowcount
 
 
 def make_pool(libpq_url: str, size: int) -> Pool:

@@ -72,6 +72,18 @@ class WebhookEvent(Base):
     body: Mapped[bytes] = mapped_column(LargeBinary, comment="raw, as signed")
 
 
+class ResentEvent(Base):
+    __tablename__ = "resent_events"
+    __table_args__ = (
+        {"comment": "dead events that their sender has sent again since: a wish to have them applied, until one looks"},
+    )
+
+    event_id: Mapped[int] = mapped_column(
+        BigInteger, primary_key=True, comment="no foreign key: its check would wait for who works on the event"
+    )
+    resent_at: Mapped[MachineInstant]
+
+
 class Claim(Base):
     __tablename__ = "claims"
     __table_args__ = (

@@ -67,6 +67,14 @@ where e.id = o.id
 """
 
 
+_REPLAY = """
+update webhook_events
+set state = 'pending', reason = null, attempts = 0, lone_deaths = 0, due_at = now(), processed_at = null,
+    batch_limit = case when state = 'dead' and reason = 'kills-its-worker' then 1 end
+where id = any(%(ids)b::bigint[]) and state = any(%(states)b::text[])
+"""
+
+
 class StoredEvent(NamedTuple):
     """A pending row of webhook_events, locked by this claim."""
 
@@ -170,14 +178,18 @@ def count_attempt(connection: Connection, event_id: int) -> None:
 
 
 def replay(connection: Connection, event_ids: Collection[int]) -> int:
-    """Let ended events be applied again, with fresh attempts; returns how many. Their effect is once all the same."""
-    done = connection.exec_driver_sql(
-        "update webhook_events set state = 'pending', reason = null, attempts = 0, batch_limit = null,"
-        " lone_deaths = 0, due_at = now(), processed_at = null"
-        " where id = any(%b::bigint[]) and state <> 'pending'",
-        (list(event_ids),),
-    )
-    return done.rowcount
+    """Let ended events be applied again, with fresh attempts; returns how many. Their effect is once all the same.
+
+    One that killed its workers is tried alone.
+    """
+    ended = [state for state in EventState if state is not EventState.PENDING]
+    return connection.exec_driver_sql(_REPLAY, {"ids": list(event_ids), "states": ended}).rowcount
+
+
+def revive_resent(connection: Connection) -> int:
+    """Apply again what is dead and was sent again, as Stripe's Resend does (89); returns how many."""
+    resent = connection.exec_driver_sql("delete from resent_events returning event_id").scalars().all()
+    return connection.exec_driver_sql(_REPLAY, {"ids": resent, "states": [EventState.DEAD]}).rowcount if resent else 0
 
 
 def replay_orphans(connection: Connection) -> int:

@@ -10,6 +10,7 @@ import redis
 from sqlalchemy import text
 
 from ops.processes import embedded, recipes
+from tests.worlds.breaking import breaks
 from tests.worlds.webhooks import callback, from_stripe, from_twilio, get, send, send_all, start_receiver, stripe_event
 
 EVENTS = 1000
@@ -85,6 +86,21 @@ def test_a_nudge_reaches_the_worker_at_once(environment, processes, engine):
     for number in range(3):
         assert send(port, from_stripe(stripe_event(number))).status == 200
         eventually(lambda number=number: count(engine, "state = 'ignored'") == number + 1)
+
+
+@breaks("pipeline/drain.py", "            queue.revive_resent(connection)\n", "")
+def test_89_resending_a_dead_event_has_it_applied_again(environment, processes, engine):
+    """As the Dashboard's "Resend" does, after whatever made it fail was repaired."""
+    recipes.worker(1, queues="events").start(processes, environment)
+    port = start_receiver(processes, environment)
+    request = from_stripe(stripe_event(1))
+    assert send(port, request).status == 200
+    eventually(lambda: count(engine, "state = 'ignored'") == 1)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("update webhook_events set state = 'dead', reason = 'failed: X', attempts = 7")
+    assert send(port, request).status == 200
+    eventually(lambda: count(engine, "state = 'ignored' and attempts = 0") == 1)
+    assert count(engine) == 1
 
 
 @pytest.fixture

@@ -95,6 +95,47 @@ def test_what_was_stored_before_is_no_error_and_no_news(database_url, keys):
     assert nudges.count == 1
 
 
+def test_89_what_is_dead_and_sent_again_is_wished_back_and_changed_by_no_receiver(database_url, engine):
+    nudges = Nudges()
+
+    async def run() -> None:
+        async with opened(database_url, nudges) as store:
+            await put_all(store, [event(key) for key in ("evt_dead", "evt_done", "evt_pending")])
+            with engine.begin() as connection:
+                connection.exec_driver_sql(
+                    "update webhook_events set state = w.state, reason = 'failed: X' from (values"
+                    " ('evt_dead', 'dead'), ('evt_done', 'processed')) as w (key, state)"
+                    " where webhook_events.key = w.key"
+                )
+            for _ in range(2):
+                told = await put_all(store, [event(key) for key in ("evt_dead", "evt_done", "evt_pending", "evt_new")])
+                assert told == [None] * 4
+
+    asyncio.run(run())
+    with engine.connect() as connection:
+        states = dict(connection.exec_driver_sql("select key, state from webhook_events").all())
+        wished = connection.exec_driver_sql(
+            "select key from webhook_events join resent_events on event_id = id"
+        ).scalars()
+        assert list(wished) == ["evt_dead"]
+    assert states == {"evt_dead": "dead", "evt_done": "processed", "evt_pending": "pending", "evt_new": "pending"}
+
+
+def test_89_the_workers_are_told_of_a_wish(database_url, engine):
+    nudges = Nudges()
+
+    async def run() -> None:
+        async with opened(database_url, nudges) as store:
+            await store.put(event("evt_1"))
+            with engine.begin() as connection:
+                connection.exec_driver_sql("update webhook_events set state = 'dead', reason = 'failed: X'")
+            before = nudges.count
+            await store.put(event("evt_1"))
+            assert nudges.count == before + 1
+
+    asyncio.run(run())
+
+
 def test_an_event_that_the_database_refuses_is_refused_alone(database_url, keys):
     async def run() -> list[BaseException | None]:
         group = [event(f"evt_{number:02}") for number in range(64)]

@@ -255,6 +255,10 @@ WRITERS = {
         "wake what waited": ("pipeline/events/fetch_requests.py", "due_at"),
         "forget": ("pipeline/events/retention.py", "delete"),
     },
+    "resent_events": {
+        "wish": ("receiver/resent.sql", "insert"),
+        "done": ("pipeline/events/queue.py", "delete"),
+    },
     "usage_records": {
         "make": ("pipeline/usage/record_creation.py", "insert"),
         "bounds": (

@@ -285,6 +285,34 @@ def test_80_suspects_come_after_all_others_and_one_worker_at_a_time_has_some(wor
     assert world.rows("select distinct state from webhook_events") == [("processed",)]
 
 
+@breaks(
+    "pipeline/events/queue.py",
+    "    batch_limit = case when state = 'dead' and",
+    "    batch_limit = case when false and",
+)
+def test_89_what_is_sent_again_is_applied_with_fresh_attempts_and_a_killer_alone(world):
+    failed, killer, done, neighbour = (world.callback(name) for name in ("failed", "killer", "done", "neighbour"))
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "update webhook_events set state = w.state, reason = w.reason, attempts = 9, lone_deaths = 3,"
+            " processed_at = now() from (values (%(failed)s, 'dead', 'failed: X'),"
+            " (%(killer)s, 'dead', 'kills-its-worker'), (%(done)s, 'ignored', 'not-needed')) as w (key, state, reason)"
+            " where webhook_events.key = w.key",
+            {"failed": failed, "killer": killer, "done": done},
+        )
+        connection.exec_driver_sql("insert into resent_events (event_id) select id from webhook_events")
+    with world.engine.connect() as connection:
+        assert queue.revive_resent(connection) == 2
+        assert {event.key for event in queue.claim_due(connection)} == {failed, neighbour}
+        assert [event.key for event in queue.claim_suspects(connection)] == [killer]
+        connection.rollback()
+    world.drain()
+    assert world.event(failed) == world.event(killer) == ("processed", None)
+    assert world.event(done) == ("ignored", "not-needed")
+    assert world.rows("select distinct attempts, lone_deaths from webhook_events where state = 'processed'") == [(0, 0)]
+    assert world.rows("select from resent_events") == []
+
+
 # Whose fault
 
 
