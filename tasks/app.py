@@ -13,7 +13,7 @@ from kombu import Queue
 from pipeline.shared import logs
 from pipeline.shared.settings import BrokerSettings, load
 from schedules.table import beat_schedule
-from tasks import engine
+from tasks import broker_messages, engine
 from tasks.queues import QUEUES, route
 
 
@@ -80,6 +80,7 @@ class Configuration:
         return beat_schedule(load(BrokerSettings).beat_pace)
 
 
+broker_messages.let_in_only_ours()
 app = Celery("altiora")
 app.config_from_object(Configuration())
 

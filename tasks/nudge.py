@@ -9,13 +9,12 @@ import contextlib
 import os
 import threading
 import time
-import uuid
 from typing import Any
 
 import structlog
-from celery import Celery
 from kombu import Connection, Producer
 
+from tasks.broker_messages import message_of
 from tasks.queues import queue_of
 
 #: Seconds to connect, and for each answer of the broker.
@@ -25,9 +24,6 @@ TIMEOUT = 0.5
 PAUSE = 0.05
 #: A queue that holds so many has enough to wake every worker; without a bound it grew while no worker runs.
 ENOUGH = 10
-
-#: Knows what a task's message looks like, and nothing of ours: neither a broker's address nor tasks.
-_CELERY = Celery("nudge", set_as_current=False)
 
 _log = structlog.get_logger(__name__)
 
@@ -116,7 +112,7 @@ def _publish(connection: Connection, task_name: str) -> None:
     channel: Any = connection.default_channel  # kombu's types know nothing of queues
     if channel.queue_declare(queue=queue).message_count >= ENOUGH:
         return
-    message = _CELERY.amqp.as_task_v2(str(uuid.uuid4()), task_name, (), {})
+    message = message_of(task_name)
     # No exchange: the message goes straight to the queue, which needs no binding.
     Producer(channel).publish(
         message.body,
