@@ -13,8 +13,9 @@ from pipeline.shared.settings import (
 )
 from receiver.app import App
 from receiver.health import Health
+from receiver.pool import Pool
 from receiver.receive import TWILIO_PATH, StripeWebhook, TwilioWebhook, Webhook
-from receiver.store import Event, NotStoredError, Store, make_pool
+from receiver.store import Event, NotStoredError, Store
 from tasks.nudge import Nudge
 
 #: Connections, so that many requests are committed side by side.
@@ -33,7 +34,7 @@ class SingleStore(Store):
     def __init__(self, libpq_url: str, nudge: Nudge) -> None:
         super().__init__(libpq_url, lambda: None)
         self._nudge = nudge
-        self._connections = make_pool(libpq_url, CONNECTIONS)
+        self._connections = Pool(libpq_url, CONNECTIONS)
 
     async def open(self) -> None:
         await self._connections.open()

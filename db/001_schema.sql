@@ -761,6 +761,10 @@ values (1, 'free', 'Free', 0, 50, 1, 1, false),
 
 INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0001 -> 0002
 
 CREATE TABLE service_transitions (
@@ -868,6 +872,10 @@ ALTER TABLE subscription_changes ADD CONSTRAINT subscription_changes_kind_check 
 
 UPDATE alembic_version SET version_num='0002' WHERE alembic_version.version_num = '0001';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0002 -> 0003
 
 CREATE TABLE sources (
@@ -957,17 +965,29 @@ CREATE INDEX usage_adjustments_held_idx ON usage_adjustments (origin_record_id) 
 
 UPDATE alembic_version SET version_num='0003' WHERE alembic_version.version_num = '0002';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0003 -> 0004
 
 CREATE INDEX calls_uncounted_idx ON calls (business_id, ended_at) WHERE usage_record_id is null and ended_at is not null;
 
 UPDATE alembic_version SET version_num='0004' WHERE alembic_version.version_num = '0003';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0004 -> 0005
 
 COMMENT ON TABLE service_transitions IS 'each change of whether a business may take calls: by which of the service rules';
 
 UPDATE alembic_version SET version_num='0005' WHERE alembic_version.version_num = '0004';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0005 -> 0006
 
@@ -978,6 +998,10 @@ ALTER TABLE subscriptions ADD COLUMN cancel_at TIMESTAMP WITH TIME ZONE;
 COMMENT ON COLUMN subscriptions.cancel_at IS 'when it ends, where somebody has said so: at its period''s end, or at an instant (the portal''s way)';
 
 UPDATE alembic_version SET version_num='0006' WHERE alembic_version.version_num = '0005';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0006 -> 0007
 
@@ -1036,6 +1060,10 @@ COMMENT ON COLUMN subscriptions.price_ids IS 'written no longer';
 
 UPDATE alembic_version SET version_num='0007' WHERE alembic_version.version_num = '0006';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0007 -> 0008
 
 set local lock_timeout = '5s';
@@ -1064,6 +1092,10 @@ where p.id = r.plan_id
       <> (p.increment_seconds, p.late_policy, p.late_limit_minutes);
 
 UPDATE alembic_version SET version_num='0008' WHERE alembic_version.version_num = '0007';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0008 -> 0009
 
@@ -1099,6 +1131,10 @@ COMMENT ON COLUMN usage_records.tiers IS 'of that price in that currency; null: 
 
 UPDATE alembic_version SET version_num='0009' WHERE alembic_version.version_num = '0008';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0009 -> 0010
 
 set local lock_timeout = '5s';
@@ -1113,6 +1149,10 @@ on conflict (kind, object_id) do update
 set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
 
 UPDATE alembic_version SET version_num='0010' WHERE alembic_version.version_num = '0009';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0010 -> 0011
 
@@ -1146,6 +1186,10 @@ on conflict (kind, object_id) do update
 set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
 
 UPDATE alembic_version SET version_num='0011' WHERE alembic_version.version_num = '0010';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0011 -> 0012
 
@@ -1188,6 +1232,10 @@ from subscriptions s where s.id = r.subscription_id and r.settled_at is not null
 
 UPDATE alembic_version SET version_num='0012' WHERE alembic_version.version_num = '0011';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0012 -> 0013
 
 set local lock_timeout = '5s';
@@ -1206,6 +1254,10 @@ COMMENT ON COLUMN subscriptions.minutes_ended_at IS 'when its minutes item was r
 
 UPDATE alembic_version SET version_num='0013' WHERE alembic_version.version_num = '0012';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0013 -> 0014
 
 set local lock_timeout = '5s';
@@ -1215,6 +1267,10 @@ ALTER TABLE meter_pushes ADD COLUMN accepted_at TIMESTAMP WITH TIME ZONE;
 COMMENT ON COLUMN meter_pushes.accepted_at IS 'business clock: Stripe''s answer came then; in a draft''s last moment it may be on no invoice';
 
 UPDATE alembic_version SET version_num='0014' WHERE alembic_version.version_num = '0013';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0014 -> 0015
 
@@ -1231,6 +1287,10 @@ set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded
 
 UPDATE alembic_version SET version_num='0015' WHERE alembic_version.version_num = '0014';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0015 -> 0016
 
 set local lock_timeout = '5s';
@@ -1246,6 +1306,10 @@ COMMENT ON COLUMN usage_records.plan_minutes IS 'that its plan included when it 
 update usage_records r set plan_minutes = p.included_minutes from subscription_plans p where p.id = r.plan_id;
 
 UPDATE alembic_version SET version_num='0016' WHERE alembic_version.version_num = '0015';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0016 -> 0017
 
@@ -1277,6 +1341,10 @@ on conflict (kind, object_id) do update
 set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded.due_at;
 
 UPDATE alembic_version SET version_num='0017' WHERE alembic_version.version_num = '0016';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0017 -> 0018
 
@@ -1354,6 +1422,10 @@ COMMENT ON COLUMN stripe_invoices.credit_notes IS 'what was given back of it: id
 
 UPDATE alembic_version SET version_num='0018' WHERE alembic_version.version_num = '0017';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0018 -> 0019
 
 set local lock_timeout = '5s';
@@ -1375,6 +1447,10 @@ set mark = nextval('refresh_marks'), reason = excluded.reason, due_at = excluded
 
 UPDATE alembic_version SET version_num='0019' WHERE alembic_version.version_num = '0018';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0019 -> 0020
 
 set local lock_timeout = '5s';
@@ -1384,6 +1460,10 @@ ALTER TABLE usage_adjustments ADD COLUMN told_amount BIGINT;
 COMMENT ON COLUMN usage_adjustments.told_amount IS 'in the currency''s smallest unit: what a person was told that it is worth, who had it carried; null: by the tiers of its own period';
 
 UPDATE alembic_version SET version_num='0020' WHERE alembic_version.version_num = '0019';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0020 -> 0021
 
@@ -1415,11 +1495,19 @@ COMMENT ON COLUMN halts.next_try_at IS 'when one more is tried: if it passes, th
 
 UPDATE alembic_version SET version_num='0021' WHERE alembic_version.version_num = '0020';
 
+COMMIT;
+
+BEGIN;
+
 -- Running upgrade 0021 -> 0022
 
 set local lock_timeout = '5s';
 
 UPDATE alembic_version SET version_num='0022' WHERE alembic_version.version_num = '0021';
+
+COMMIT;
+
+BEGIN;
 
 -- Running upgrade 0022 -> 0023
 
@@ -1434,6 +1522,29 @@ COMMENT ON TABLE resent_events IS 'dead events that their sender has sent again 
 COMMENT ON COLUMN resent_events.event_id IS 'no foreign key: its check would wait for who works on the event';
 
 UPDATE alembic_version SET version_num='0023' WHERE alembic_version.version_num = '0022';
+
+COMMIT;
+
+BEGIN;
+
+-- Running upgrade 0023 -> 0024
+
+CREATE TABLE schema_serves (
+    one BOOLEAN DEFAULT true NOT NULL, 
+    oldest_code TEXT NOT NULL, 
+    CONSTRAINT schema_serves_pkey PRIMARY KEY (one), 
+    CONSTRAINT schema_serves_one_check CHECK (one)
+);
+
+COMMENT ON TABLE schema_serves IS 'one row: which code these tables serve; written by each migration (db/schema_version.py)';
+
+COMMENT ON COLUMN schema_serves.oldest_code IS 'the newest migration that the oldest such code comes with';
+
+INSERT INTO schema_serves (oldest_code) VALUES ('0022');
+
+UPDATE alembic_version SET version_num='0024' WHERE alembic_version.version_num = '0023';
+
+UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 

@@ -1,8 +1,10 @@
 """Engines: how processes of ours connect to PostgreSQL."""
 
+import psycopg
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
+from db import schema_version
 from db.faults import Fault, fault_of
 
 #: Milliseconds. A stuck lock ends before the statement, the statement before the task's soft limit (60 s).
@@ -12,7 +14,10 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 50_000
 
 
 def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
-    """An engine whose sessions run in UTC and give up on locks, statements and idle transactions in time."""
+    """An engine whose sessions run in UTC and give up on locks, statements and idle transactions in time.
+
+    Connecting raises SchemaError where this code and the database's tables don't fit.
+    """
     options = (
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
@@ -28,7 +33,21 @@ def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
         connect_args={"options": options, "application_name": "altiora", "connect_timeout": 5},
     )
     event.listen(made, "handle_error", _throw_away)
+    event.listen(made, "connect", _see_that_it_fits)
     return made
+
+
+def _see_that_it_fits(connection: psycopg.Connection, _: object) -> None:
+    try:
+        found = connection.execute(schema_version.ASK).fetchone()
+    except psycopg.errors.UndefinedTable:
+        found = None
+    connection.rollback()
+    try:
+        schema_version.check(*(found or (None, None)))
+    except schema_version.SchemaError:
+        connection.close()
+        raise
 
 
 def _throw_away(context: ExceptionContext) -> None:

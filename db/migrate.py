@@ -5,8 +5,13 @@ from typing import TextIO
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class UnknownRevisionError(Exception):
+    """The database is at a revision that this code does not know."""
 
 
 def config(sqlalchemy_url: str = "postgresql+psycopg://", output: TextIO | None = None) -> Config:
@@ -18,8 +23,14 @@ def config(sqlalchemy_url: str = "postgresql+psycopg://", output: TextIO | None 
 
 
 def upgrade(sqlalchemy_url: str, revision: str = "head") -> None:
-    """Migrate forward; seeds the plans on the way, so that a migrated database is ready."""
-    command.upgrade(config(sqlalchemy_url), revision)
+    """Migrate forward; seeds the plans on the way, so that a migrated database is ready.
+
+    Raises UnknownRevisionError.
+    """
+    try:
+        command.upgrade(config(sqlalchemy_url), revision)
+    except CommandError as error:
+        raise UnknownRevisionError(str(error)) from error
 
 
 def downgrade(sqlalchemy_url: str, revision: str = "base") -> None:

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.faults import Fault, fault_of
+from db.schema_version import SchemaError
 from pipeline.businesses.consequences import Consequences
 from pipeline.calls import call_reports, counting
 from pipeline.events import heartbeats, queue, worker_deaths
@@ -99,6 +100,9 @@ class Drain:
             try:
                 self._run(until)
                 heartbeats.note_heard(self._engine, self._heard)
+            except SchemaError as error:
+                log.warning("drain-stopped", error=str(error))
+                break
             except DBAPIError as error:
                 fault = fault_of(error)
                 if fault is Fault.EVENT:

@@ -10,9 +10,10 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
+from psycopg_pool import PoolTimeout
 
 from pipeline.reading.backlog import BACKLOG_SQL, Backlog, from_rows
-from receiver.store import make_pool
+from receiver.pool import Pool
 
 #: Seconds until a question counts as unanswered.
 TIMEOUT = 3.0
@@ -27,7 +28,7 @@ class Health:
 
     def __init__(self, libpq_url: str) -> None:
         # A question that takes its time must not hold up the one whether events can be stored.
-        self._pool = make_pool(libpq_url, 2)
+        self._pool = Pool(libpq_url, 2)
         self._asking: set[asyncio.Task[list[TupleRow]]] = set()
 
     async def open(self) -> None:
@@ -60,8 +61,12 @@ class Health:
         try:
             return asking.result()
         except psycopg.Error as error:
-            raise DatabaseAwayError(f"the database can't be asked: {type(error).__name__}") from error
+            misfit = self._pool.misfit if isinstance(error, PoolTimeout) else None
+            words = misfit or f"the database can't be asked: {type(error).__name__}"
+            raise DatabaseAwayError(str(words)) from error
 
     async def _fetch(self, query: bytes, params: dict[str, Any] | None) -> list[TupleRow]:
-        async with self._pool.connection() as connection:
+        async def fetch(connection: psycopg.AsyncConnection[TupleRow]) -> list[TupleRow]:
             return await (await connection.execute(query, params)).fetchall()
+
+        return await self._pool.use(fetch)

@@ -5,21 +5,20 @@ the event is committed, or says that it was not.
 """
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import psycopg
 import structlog
 from psycopg.rows import TupleRow
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.faults import Fault, fault_of
 from pipeline.events.outcomes import EventState
+from receiver.pool import Pool
 
 _STORE = Path(__file__).with_name("store.sql").read_bytes()
 _RESENT = Path(__file__).with_name("resent.sql").read_bytes()
@@ -36,10 +35,6 @@ PATIENCE = 5.0
 GROUP_TIMEOUT = 4.0
 
 _log = structlog.get_logger(__name__)
-# It tells of every connection lent and returned.
-logging.getLogger("psycopg.pool").setLevel(logging.WARNING)
-
-Pool = AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]
 
 
 class NotStoredError(Exception):
@@ -76,7 +71,7 @@ class Store:
         self._deadlines: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
-        self._pool = make_pool(libpq_url, COMMITTERS)
+        self._pool = Pool(libpq_url, COMMITTERS)
 
     async def open(self) -> None:
         await self._pool.open()
@@ -160,48 +155,15 @@ class Store:
         """Insert them in one transaction; returns how many were new, or are dead and wished back."""
         described = [dict(zip(_DESCRIBED, event, strict=False)) for event in events]
         params = {"events": orjson.dumps(described).decode(), "bodies": [event.body for event in events]}
-        async with asyncio.timeout(GROUP_TIMEOUT):
-            # After a restart of the server, or a failover, every connection is worthless, which only using it shows.
-            for _ in range(COMMITTERS):
-                try:
-                    return await self._insert_once(params)
-                except psycopg.Error as error:
-                    if isinstance(error, PoolTimeout) or fault_of(error) is not Fault.CONNECTION:
-                        raise
-                    _log.warning("connection-lost", error=type(error).__name__)
-                    await self._pool.drain()
-            return await self._insert_once(params)
 
-    async def _insert_once(self, params: Mapping[str, Any]) -> int:
-        async with self._pool.connection() as connection:
+        async def insert(connection: psycopg.AsyncConnection[TupleRow]) -> int:
             new = (await connection.execute(_STORE, params)).rowcount
-            if new == len(params["bodies"]):
+            if new == len(events):
                 return new
             return new + (await connection.execute(_RESENT, {"events": params["events"]})).rowcount
 
-
-def make_pool(libpq_url: str, size: int) -> Pool:
-    """A pool, not yet open, of connections in autocommit: every statement is a transaction of its own."""
-    return AsyncConnectionPool(
-        libpq_url,
-        kwargs={
-            "autocommit": True,
-            "connect_timeout": 2,
-            "application_name": "altiora-receiver",
-            "options": "-c timezone=UTC -c statement_timeout=10000",
-            # A server that vanished without a word is noticed after some seconds, not after hours.
-            "keepalives_idle": 5,
-            "keepalives_interval": 2,
-            "keepalives_count": 3,
-            "tcp_user_timeout": 10_000,
-        },
-        min_size=size,
-        max_size=size,
-        open=False,
-        timeout=2.0,
-        # Then the next request tries again, so that an event that comes just after the server's return is stored.
-        reconnect_timeout=1.0,
-    )
+        async with asyncio.timeout(GROUP_TIMEOUT):
+            return await self._pool.use(insert)
 
 
 def _refuse(stored: asyncio.Future[None], why: str) -> None:

@@ -10,6 +10,7 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
+oldest_code = ${repr(down_revision)}  # the newest migration that the oldest code which works with this one comes with
 
 
 def upgrade() -> None:

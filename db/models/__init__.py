@@ -2,9 +2,10 @@
 
 from db.models.accounts import ApiKey, Business, BusinessMember, ServiceTransition, User
 from db.models.agents import AgentKnowledge, AgentScript, AiAgent
-from db.models.inbox import Claim, Listing, Refresh, Source, WebhookEvent
+from db.models.inbox import Claim, Halt, Listing, Refresh, ResentEvent, Source, WebhookEvent
 from db.models.outbox import Drift, MeterPush, StripeSum
 from db.models.plans import StripeMeter, StripePrice, SubscriptionPlan
+from db.models.schema import SchemaServes
 from db.models.subscriptions import (
     StripeCustomer,
     StripeInvoice,
@@ -27,11 +28,14 @@ __all__ = [
     "CallTranscript",
     "Claim",
     "Drift",
+    "Halt",
     "Listing",
     "MeterPush",
     "PhoneNumber",
     "PhoneNumberAssignment",
     "Refresh",
+    "ResentEvent",
+    "SchemaServes",
     "ServiceTransition",
     "Source",
     "StripeCustomer",

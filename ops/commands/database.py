@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db.engine import make_engine
+from db.schema_version import SchemaError
 from ops.commands.output import WrongError, warn
 from ops.processes import environment
 from pipeline.shared.settings import DatabaseSettings, SettingsError, load
@@ -44,12 +45,17 @@ def _database_is_named() -> bool:
 
 @contextlib.contextmanager
 def engine(chosen: Chosen) -> Iterator[Engine]:
-    """An engine for one command; what PostgreSQL refuses becomes a WrongError that says what to do."""
+    """An engine for one command; what PostgreSQL refuses becomes a WrongError that says what to do.
+
+    So does a database whose tables this code does not fit.
+    """
     made = make_engine(load(DatabaseSettings, chosen).sqlalchemy_url)
     try:
         yield made
     except DBAPIError as error:
         raise WrongError(_explained(error)) from error
+    except SchemaError as error:
+        raise WrongError(str(error)) from error
     finally:
         made.dispose()
 
@@ -75,8 +81,6 @@ def _explained(error: DBAPIError) -> str:
     words = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
     if isinstance(error, OperationalError) and state is None:
         return f"PostgreSQL can't be reached: {words}; see that it runs and that ALTIORA_DATABASE_URL is right"
-    if isinstance(error, ProgrammingError) and state in {"42P01", "42703"}:  # no such table, no such column
-        return f"the database is not migrated ({words}); run `altiora migrate`"
     if state == "55P03":
-        return "another process holds what is needed here for longer than 2 s; try again"
+        return "another process holds what is needed here; try again"
     return f"PostgreSQL refused: {words}"

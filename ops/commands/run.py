@@ -1,16 +1,19 @@
 """The commands that run until they are told to stop: `receiver`, `worker`, `beat` and `flower`.
 
-They stop at once when a setting is missing, with the sentence that names it, and log JSON lines.
+They stop at once when a setting is missing, or the database's tables are of another version, with the sentence that
+says what to do, and log JSON lines.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy.exc import OperationalError
 
-from ops.commands.database import choose_settings
+from ops.commands.database import choose_settings, engine
 from ops.processes.repository import REPOSITORY
 from pipeline.shared.settings import (
     BrokerSettings,
@@ -47,11 +50,18 @@ def _with_settings(*kinds: type[Any], **variables: str) -> None:
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)  # noqa: S606 - no shell is wanted
 
 
+def _with_tables() -> None:
+    """See that this code fits the database's tables; where it can't be reached, each new connection looks again."""
+    with engine(None) as made, contextlib.suppress(OperationalError), made.connect():
+        pass
+
+
 def receiver(
     host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8000
 ) -> None:
     """Receive the webhooks of Stripe and Twilio."""
     _with_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
+    _with_tables()
     from receiver import server  # noqa: PLC0415 - granian is slow to load
 
     server.run(host, port)
@@ -67,6 +77,7 @@ def worker(
         if queue not in QUEUES:
             raise typer.BadParameter(f"{queue} is no queue; the queues are {', '.join(QUEUES)}", param_hint="--queues")
     _with_settings(DatabaseSettings, BrokerSettings, StripeSettings, TwilioSettings, RuleSettings)
+    _with_tables()
     os.execv(  # noqa: S606 - no shell is wanted
         sys.executable,
         [

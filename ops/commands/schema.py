@@ -2,7 +2,7 @@
 
 from db import seed as seeding
 from ops.commands.database import choose_settings, engine
-from ops.commands.output import say
+from ops.commands.output import WrongError, say
 from pipeline.shared.settings import DatabaseSettings, load
 
 
@@ -12,7 +12,13 @@ def migrate() -> None:
 
     chosen = choose_settings()
     with engine(chosen):
-        migrating.upgrade(load(DatabaseSettings, chosen).sqlalchemy_url)
+        try:
+            migrating.upgrade(load(DatabaseSettings, chosen).sqlalchemy_url)
+        except migrating.UnknownRevisionError as error:
+            raise WrongError(
+                "the database's tables are newer than this version, which can't migrate them: use the newer version's;"
+                " `altiora doctor` says whether this one can go on meanwhile"
+            ) from error
     with engine(chosen) as made:
         seeding.seed_plans(made)
     say("The database is up to date.")
