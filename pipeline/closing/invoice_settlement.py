@@ -21,7 +21,7 @@ from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import late_minutes, record_bounds, record_figures, waiting_minutes
 from pipeline.usage.late_minutes import AdjustmentKind, Late
-from pipeline.usage.minutes_worth import fair_price, price_of
+from pipeline.usage.minutes_worth import carried_into, fair_price, price_of
 from pipeline.usage.record_invoice import INVOICE
 
 _WHERE = "where r.state = 'closed' and r.subscription_id is not null and r.settled_at is null"
@@ -204,9 +204,8 @@ def _settle(connection: Connection, record: Any, now: datetime) -> None:
         charged = record.metered_quantity if explained else record.minutes
         carried_worth.compare(connection, record.id, record.business_id, charged, record.invoice_id, now)
     record_figures.set_invoiced(connection, record.id, record.metered_quantity, record.invoice_id, now)
-    if missing:  # what it is worth beside what is billed can be told only now
-        waiting_minutes.report_waiting(connection, record.business_id, now)
-        late_minutes.report_held(connection, record.id, now)
+    if missing or record.carries:
+        _tell_anew(connection, record.id, record.business_id, now)
     if record.invoice_id is not None:
         given_back.lower_due(connection, record.business_id, record.invoice_id, now)
     for answered in (DriftKind.NO_INVOICE, DriftKind.UNUSABLE_INVOICE):
@@ -267,8 +266,14 @@ def _undo(connection: Connection, record_id: int, business_id: int, now: datetim
     for row in undone:
         if row.call_sid is not None:  # a correction had taken back what was given away: now it is a correction again
             late_minutes.carry_minutes(connection, Late(record_id, row.minutes, row.call_sid, row.event_id), now)
-    late_minutes.report_held(connection, record_id, now)
+    _tell_anew(connection, record_id, business_id, now)
+
+
+def _tell_anew(connection: Connection, record_id: int, business_id: int, now: datetime) -> None:
+    """What waits or is held of the periods whose minutes this record bills is worth something else beside that."""
     waiting_minutes.report_waiting(connection, business_id, now)
+    for period in sorted({record_id, *(each.origin_record_id for each in carried_into(connection, record_id))}):
+        late_minutes.report_held(connection, period, now)
 
 
 def give_up(connection: Connection, record_id: int, now: datetime) -> None:

@@ -197,6 +197,7 @@ class Mirror:
                     known=self._known_prices(snapshot),
                     snapshot_at=at,
                     api_version=snapshot.api_version,
+                    now=self._now,
                 )
                 effects.follow_subscription(
                     self._connection,

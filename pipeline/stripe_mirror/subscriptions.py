@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from pipeline.prices.price_roles import KnownPrice, PriceRole, plan_items
 from pipeline.providers.stripe_fields import Item, Subscription
+from pipeline.usage import records
 
 # What an old shape of a cancelled subscription leaves out is kept.
 _REPLACE = """
@@ -48,7 +49,8 @@ on conflict do nothing
 """
 
 _STORED = """
-select metered_item_id, metered_price_id, metered_since, minutes_ended_at, period_start
+select metered_item_id, metered_price_id, metered_since, minutes_ended_at, period_start,
+       greatest(coalesce(metered_since, period_start), started_at) as counts_since
 from subscriptions where stripe_id = %s
 """
 
@@ -73,6 +75,7 @@ def store_subscription(
     known: Mapping[str, KnownPrice],
     snapshot_at: datetime,
     api_version: str | None,
+    now: datetime,
 ) -> StoredSubscription:
     """Make the mirror what this newer snapshot says; the business's lock is held, ``known`` are the items' prices."""
     ours = plan_items(subscription.items, known)
@@ -88,6 +91,9 @@ def store_subscription(
         removed_at = stored.minutes_ended_at or (snapshot_at if stored.metered_item_id is not None else None)
         if removed_at is not None:  # what had been counted by then is billed by its price, until then
             price_id, since = stored.metered_price_id, stored.metered_since
+    elif stored is not None and stored.counts_since and stored.metered_price_id not in {None, price_id}:
+        # What is told later of the time before is worth the price before, which nothing else here remembers.
+        records.record_for(connection, business_id, stored.counts_since, now)
     subscription_id = connection.exec_driver_sql(
         _REPLACE,
         {

@@ -529,6 +529,22 @@ def test_70_a_credit_that_was_handed_on_and_waits_is_worth_what_is_left_of_it(le
 
 
 @breaks(
+    "pipeline/closing/invoice_settlement.py",
+    "    if missing or record.carries:\n",
+    "    if missing:\n",
+)
+def test_70_what_waits_is_told_anew_when_other_minutes_of_its_period_are_billed(ledger):
+    first, second = settled(ledger, 510)
+    ledger.run("update usage_records set trial = true where id = %s", second)
+    late(ledger, first, -15)
+    assert told(ledger) == [("unbillable", -15, -120)], "10 of them had cost something"
+    ledger.run("update usage_records set trial = false where id = %s", second)
+    late(ledger, first, 200, "CA2")
+    settle_next(ledger, second, 0)
+    assert told(ledger) == [("unbillable", -15, -180), ("under-billed", 200, -2400)], "beside 710 all 15 cost"
+
+
+@breaks(
     "pipeline/usage/late_minutes.py",
     "case when %(told)s::bigint is not null then",
     "case when false then",

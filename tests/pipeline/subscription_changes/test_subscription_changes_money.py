@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from tests.worlds.breaking import breaks
 from tests.worlds.lives import Call, Life
 from tests.worlds.stripe_stand_in import START
 from tests.worlds.works import Works, billed, made
@@ -122,6 +123,33 @@ def test_a_price_that_is_swapped_with_proration_loses_nothing(works):
     assert works.drifts() == []
     assert works.rows("select kind, minutes from usage_adjustments") == [("carried", 7)]
     assert billed(life) == 52
+
+
+@breaks(
+    "pipeline/stripe_mirror/subscriptions.py",
+    "        records.record_for(connection, business_id, stored.counts_since, now)",
+    "        pass",
+)
+def test_70_a_call_of_before_the_swap_has_the_price_of_then_although_nobody_had_talked(works):
+    works, life = works
+    go_to(works, life, START + timedelta(days=3))
+    ((before,),) = works.rows("select metered_price_id from subscriptions")
+    assert works.records() == []
+    life.step("swap")
+    works.follow(life)
+    call(life, life.now + timedelta(minutes=1), 300)
+    go_to(works, life, life.now + timedelta(minutes=30))
+    call(life, START + timedelta(days=2), 420)  # told only now
+    works.follow(life)
+    ((after,),) = works.rows("select metered_price_id from subscriptions")
+    assert before != after
+    assert works.rows("select period_end, price_id from usage_records order by period_start") == [
+        (START + timedelta(days=3), before),
+        (PERIOD_END, after),
+    ]
+    assert works.rows(
+        "select a.minutes, r.price_id from usage_adjustments a join usage_records r on r.id = a.origin_record_id"
+    ) == [(7, before)]
 
 
 def test_a_trials_minutes_are_not_billed_later(engine, host, tmp_path):
