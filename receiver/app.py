@@ -180,6 +180,9 @@ class App:
     async def _ready(self) -> Response:
         try:
             await self._health.ready()
+            if not self._store.able:
+                await self._health.prove()
+                self._store.able = True
         except DatabaseAwayError as error:
             return _json(503, {"status": "unavailable", "reasons": [str(error)]})
         return _json(200, {"status": "ok"})

@@ -5,6 +5,8 @@ time also when the database hangs.
 """
 
 import asyncio
+import os
+from collections.abc import Coroutine
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +19,14 @@ from receiver.pool import Pool
 
 #: Seconds until a question counts as unanswered.
 TIMEOUT = 3.0
+
+# An event as they come, larger than what a full disk still has in the table's own pages; under an id that none has, so
+# that no number of theirs is used up.
+_PROOF_BYTES = 64_000
+_PROOF = b"""
+insert into webhook_events (id, provider, key, received_at, content_type, body) overriding system value
+values (-pg_backend_pid(), 'stripe', 'proof:' || pg_backend_pid(), now(), 'text/plain', %(body)b)
+"""
 
 
 class DatabaseAwayError(Exception):
@@ -38,11 +48,15 @@ class Health:
         await self._pool.close()
 
     async def ready(self) -> None:
-        """Return when events can be stored; a standby that only reads can't. Raises DatabaseAwayError."""
+        """Return when the database can be written; a standby that only reads can't. Raises DatabaseAwayError."""
         ((read_only,),) = await self.ask(b"select current_setting('transaction_read_only')")
         if read_only == "on":
             await self._pool.drain()  # after a failover these lead to the node that follows
             raise DatabaseAwayError("the database is read-only")
+
+    async def prove(self) -> None:
+        """Return when an event could be stored now: one is, and taken back. Raises DatabaseAwayError."""
+        await self._answer_of(self._pool.use(_store_and_take_back), "no event can be stored")
 
     async def backlog(self, now: datetime) -> list[Backlog]:
         """What waits, of each kind; ``now`` is business time. Raises DatabaseAwayError."""
@@ -50,7 +64,14 @@ class Health:
 
     async def ask(self, query: bytes, params: dict[str, Any] | None = None) -> list[TupleRow]:
         """The rows of a query. Raises DatabaseAwayError."""
-        asking = asyncio.create_task(self._fetch(query, params))
+
+        async def fetch(connection: psycopg.AsyncConnection[TupleRow]) -> list[TupleRow]:
+            return await (await connection.execute(query, params)).fetchall()
+
+        return await self._answer_of(self._pool.use(fetch), "the database can't be asked")
+
+    async def _answer_of(self, question: Coroutine[Any, Any, list[TupleRow]], failed: str) -> list[TupleRow]:
+        asking = asyncio.create_task(question)
         # A query to a server that hangs can't be cancelled at once, so it is left to end by itself.
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
@@ -62,11 +83,11 @@ class Health:
             return asking.result()
         except psycopg.Error as error:
             misfit = self._pool.misfit if isinstance(error, PoolTimeout) else None
-            words = misfit or f"the database can't be asked: {type(error).__name__}"
+            words = misfit or f"{failed}: {type(error).__name__}"
             raise DatabaseAwayError(str(words)) from error
 
-    async def _fetch(self, query: bytes, params: dict[str, Any] | None) -> list[TupleRow]:
-        async def fetch(connection: psycopg.AsyncConnection[TupleRow]) -> list[TupleRow]:
-            return await (await connection.execute(query, params)).fetchall()
 
-        return await self._pool.use(fetch)
+async def _store_and_take_back(connection: psycopg.AsyncConnection[TupleRow]) -> list[TupleRow]:
+    async with connection.transaction(force_rollback=True):
+        await connection.execute(_PROOF, {"body": os.urandom(_PROOF_BYTES)})
+    return []

@@ -71,6 +71,8 @@ class Store:
         self._deadlines: deque[tuple[float, asyncio.Future[None]]] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._open = False
+        #: Whether the last thing known is that events can be stored.
+        self.able = False
         self._pool = Pool(libpq_url, COMMITTERS)
 
     async def open(self) -> None:
@@ -132,6 +134,7 @@ class Store:
             news = await self._insert([event for event, _ in group])
         except Exception as error:  # noqa: BLE001 - whatever one event made psycopg or PostgreSQL raise
             if fault_of(error) is not Fault.EVENT:
+                self.able = False
                 _log.error("not-stored", events=len(group), error=type(error).__name__)
                 for _, stored in group:
                     _refuse(stored, "the database can't store it now")
@@ -145,6 +148,7 @@ class Store:
             _log.error("refused-by-the-database", provider=event.provider, key=event.key, error=type(error).__name__)
             _refuse(stored, f"the database refuses it: {type(error).__name__}")
         else:
+            self.able = True
             for _, stored in group:
                 if not stored.done():
                     stored.set_result(None)

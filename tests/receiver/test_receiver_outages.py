@@ -1,9 +1,16 @@
 """The receiver while the broker is away, emptied or hanging, and while the database can't store."""
 
+import contextlib
 import os
+import random
 import signal
+import string
+import subprocess
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -147,10 +154,85 @@ def test_a_database_that_does_not_answer_is_a_503_in_time(receiver, engine):
         answer = get(receiver, "/health/backlog")
         assert answer.status == 503
         assert answer.json["reasons"] == ["the database has not answered for 3 s"]
-        assert get(receiver, "/health/ready").status == 200  # a backlog must not take the door off its hinges
+        assert get(receiver, "/health/ready").status == 503
         locking.rollback()
     eventually(lambda: send(receiver, from_stripe(stripe_event(9))).status == 200)
     eventually(lambda: get(receiver, "/health/backlog").status == 200)
+    assert get(receiver, "/health/ready").status == 200
+
+
+@contextlib.contextmanager
+def _refusing_trigger(engine) -> Iterator[None]:
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            "create function full_disk() returns trigger language plpgsql as"
+            " $$begin raise exception 'full' using errcode = '53100'; end$$"
+        )
+        connection.exec_driver_sql(
+            "create trigger full_disk before insert on webhook_events for each row execute function full_disk()"
+        )
+    yield
+    with engine.begin() as connection:
+        connection.exec_driver_sql("drop trigger full_disk on webhook_events")
+
+
+@contextlib.contextmanager
+def _full_disk(engine) -> Iterator[None]:
+    """The events' table lies on a disk of its own, which somebody fills."""
+    disk = Path(tempfile.mkdtemp(prefix="disk-"))
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=0777", "tmpfs", disk], check=False)
+    if mounted.returncode:
+        disk.rmdir()
+        pytest.skip("only root can mount a small disk")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        (server,) = connection.exec_driver_sql("select (pg_stat_file('postmaster.pid')).size, pg_backend_pid()").all()
+        try:
+            (disk / "space").mkdir()
+            (disk / "space").chmod(0o777)
+            owner = Path(f"/proc/{server[1]}").stat()
+            os.chown(disk / "space", owner.st_uid, owner.st_gid)
+            connection.exec_driver_sql(f"create tablespace small location '{disk}/space'")
+            connection.exec_driver_sql("alter table webhook_events set tablespace small")
+            with contextlib.suppress(OSError):
+                (disk / "filler").write_bytes(bytes(8_000_000))
+            yield
+            (disk / "filler").unlink()
+        finally:
+            connection.exec_driver_sql("alter table webhook_events set tablespace pg_default")
+            connection.exec_driver_sql("drop tablespace small")
+            subprocess.run(["umount", disk], check=True)
+            disk.rmdir()
+
+
+@breaks("receiver/app.py", "            if not self._store.able:\n", "            if False:\n")
+@pytest.mark.parametrize("full", [_refusing_trigger, _full_disk])
+def test_90_with_a_full_disk_nobody_is_ready_until_an_event_can_be_stored_again(receiver, engine, full):
+    assert get(receiver, "/health/ready").status == 200
+    with full(engine):
+        large = stripe_event(1, padding="".join(random.Random(1).choices(string.printable, k=100_000)))
+        assert send(receiver, from_stripe(large)).status == 503
+        for _ in range(3):
+            ready = get(receiver, "/health/ready")
+            assert (ready.status, ready.json["reasons"]) == (503, ["no event can be stored: DiskFull"])
+        begun = time.monotonic()
+    eventually(lambda: get(receiver, "/health/ready").status == 200, 10)
+    assert time.monotonic() - begun < 10
+    assert send(receiver, from_stripe(stripe_event(2))).status == 200
+    assert count(engine) == 1
+
+
+def test_90_after_a_restart_of_the_server_the_receiver_is_ready_when_it_can_store(receiver, engine, administration):
+    assert send(receiver, from_stripe(stripe_event(1))).status == 200
+    database = engine.url.database
+    with administration.connect() as connection:
+        connection.execute(text(f"alter database {database} allow_connections false"))
+        connection.execute(
+            text("select pg_terminate_backend(pid) from pg_stat_activity where datname = :name"), {"name": database}
+        )
+        assert get(receiver, "/health/ready").status == 503
+        connection.execute(text(f"alter database {database} allow_connections true"))
+    eventually(lambda: get(receiver, "/health/ready").status == 200, 10)
+    assert send(receiver, from_stripe(stripe_event(2))).status == 200, "ready is a promise"
 
 
 def test_a_receiver_starts_without_a_database_and_stores_when_there_is_one(
