@@ -19,7 +19,7 @@ HANG_UP = "altiora.hang_up"
 FAULT = "altiora.fault"
 """Where the ASGI scope holds the fault that the stand-in acts on itself (see FaultyDoor)."""
 
-WORDS = frozenset({"ok", "409", "429", "500", "500_done", "slow", "lose_answer", "down"})
+WORDS = frozenset({"ok", "401", "409", "429", "500", "500_done", "slow", "lose_answer", "down"})
 """``500`` does nothing and answers 500, ``500_done`` does it and answers 500, ``slow:2`` waits two seconds,
 ``lose_answer`` does it and drops the connection, ``down`` drops the connection and does nothing."""
 
@@ -128,7 +128,7 @@ async def hang_up(scope: Scope, receive: Receive) -> None:
 class FaultyDoor:
     """ASGI wrapper that lets each request under one of ``paths`` meet its fault before ``app`` sees it.
 
-    ``refuse(status)`` makes the service's own answer for 409 (Stripe's only), 429 and 500. The words in ``inside`` are
+    ``refuse(status)`` makes the service's own answer for 401, 409 (Stripe's only), 429 and 500. The words in ``inside`` are
     not acted on here: ``app`` finds them in ``scope[FAULT]`` and acts where it matters (Stripe stores a 500 under its
     idempotency key).
     """

@@ -30,7 +30,7 @@ class CallFetcher:
         try:
             call = self._api.fetch_call(due.object_id)
         except TwilioApiError as error:
-            raise FetchError(str(error), costs_attempt=error.status != 429) from error
+            raise FetchError(str(error), costs_attempt=error.status not in {401, 403, 429}) from error
         with self._engine.begin() as connection:
             stored = calls_from_api.store_news(
                 connection,

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy import Connection, Engine
 
+from db.faults import Fault, fault_of
+
 log = structlog.get_logger()
 
 #: A fetch that has not come back after so many seconds of machine time is tried by somebody else.
@@ -79,7 +81,10 @@ class FetchRequest:
 
 
 class FetchError(Exception):
-    """The object could not be fetched now, in the provider's words. ``costs_attempt`` is false for a rate limit."""
+    """The object could not be fetched now, in the provider's words.
+
+    ``costs_attempt`` is false where that says nothing of the object: a rate limit, a key that is refused.
+    """
 
     def __init__(self, words: str, *, costs_attempt: bool = True) -> None:
         super().__init__(words)
@@ -163,6 +168,11 @@ def fetch_due(engine: Engine, handlers: Mapping[str, Callable[[FetchRequest], No
     return dict(counts)
 
 
+def _is_its_own(error: Exception) -> bool:
+    """Whether the failure says something of the object, rather than of a connection that is lost or a lock (82)."""
+    return fault_of(error) not in {Fault.CONNECTION, Fault.WAIT}
+
+
 def _fail(engine: Engine, due: FetchRequest, error: Exception) -> None:
     expected = isinstance(error, FetchError)
     log.warning("fetch-failed", kind=due.kind, object_id=due.object_id, error=str(error), exc_info=not expected)
@@ -173,7 +183,7 @@ def _fail(engine: Engine, due: FetchRequest, error: Exception) -> None:
                 "kind": due.kind,
                 "object_id": due.object_id,
                 "mark": due.mark,
-                "attempts": 0 if isinstance(error, FetchError) and not error.costs_attempt else 1,
+                "attempts": 1 if (error.costs_attempt if isinstance(error, FetchError) else _is_its_own(error)) else 0,
                 "error": f"{type(error).__name__}: {error}"[:1000],
             },
         )

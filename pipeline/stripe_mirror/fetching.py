@@ -294,7 +294,7 @@ def _ask(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
     except Refused as error:
         if error.status == 404:
             return None
-        raise FetchError(str(error)) from error
+        raise FetchError(str(error), costs_attempt=not isinstance(error, AccountFault)) from error
     except StripeApiError as error:
         raise FetchError(str(error), costs_attempt=not isinstance(error, Limited)) from error
 

@@ -73,4 +73,4 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 
 def _refuse(status: int) -> Response:
-    return refusal(TwilioError({429: 20429, 500: 20500}[status]))
+    return refusal(TwilioError({401: 20003, 429: 20429, 500: 20500}[status]))

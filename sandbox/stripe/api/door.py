@@ -125,5 +125,6 @@ async def unknown(request: Request, _: Exception) -> Response:
 
 def refuse(status: int) -> Response:
     """The answer to a request that a fault stops at the door."""
-    errors = {409: in_use(), 429: too_many("global-rate"), 500: server_error()}
+    expired = StripeError(401, "Expired API Key provided: sk_test_****")
+    errors = {401: expired, 409: in_use(), 429: too_many("global-rate"), 500: server_error()}
     return _response(refused(errors[status]), new_id("req"))

@@ -299,7 +299,7 @@ def test_10a_a_call_that_twilio_does_not_know_ends(line):
     assert line.event(key) == ("dead", "unknown-number")
 
 
-@pytest.mark.parametrize(("fault", "attempts"), [("429", 0), ("500", 1), ("down", 1)])
+@pytest.mark.parametrize(("fault", "attempts"), [("429", 0), ("401", 0), ("500", 1), ("down", 1)])
 def test_trouble_at_twilio_is_waited_out(line, fault, attempts):
     call = line.place(61)
     line.pass_time(minutes=2)

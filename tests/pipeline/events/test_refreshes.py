@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from psycopg import errors as pg
 from pydantic import SecretStr
 from sqlalchemy import Connection, Engine
 
@@ -111,6 +112,30 @@ def test_a_failed_fetch_waits_longer_each_time_and_new_events_do_not_hurry_it(en
     assert (row.attempts, row.error) == (4, "FetchError: no connection")
     assert 3 < waits[0] < 7
     assert all(later > earlier for earlier, later in pairwise(waits))
+
+
+@breaks("pipeline/events/fetch_requests.py", "{Fault.CONNECTION, Fault.WAIT}", "{Fault.CONNECTION}")
+@pytest.mark.parametrize(
+    ("error", "attempts"),
+    [
+        (pg.AdminShutdown(), 0),
+        (pg.ReadOnlySqlTransaction(), 0),
+        (pg.LockNotAvailable(), 0),
+        (pg.DeadlockDetected(), 0),
+        (pg.UndefinedColumn(), 1),
+        (pg.CheckViolation(), 1),
+        (ZeroDivisionError(), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_82_what_says_nothing_of_the_object_costs_it_no_attempt(engine, error, attempts):
+    def handler(_: FetchRequest) -> None:
+        raise error
+
+    ask(engine)
+    assert fetch_requests.fetch_due(engine, {"invoice": handler}) == {"failed": 1}
+    with engine.begin() as connection:
+        assert connection.exec_driver_sql("select attempts from refreshes").scalar_one() == attempts
 
 
 def test_a_handler_that_breaks_stops_nobody_else(engine):
@@ -354,7 +379,7 @@ def test_an_object_that_is_gone_is_a_drift_and_is_not_asked_for_for_ever(shop):
     assert shop.rows("select kind from drifts where resolved_at is null") == []
 
 
-@pytest.mark.parametrize(("fault", "attempts"), [("429", 0), ("500", 1), ("down", 1)])
+@pytest.mark.parametrize(("fault", "attempts"), [("429", 0), ("401", 0), ("500", 1), ("down", 1)])
 def test_trouble_at_stripe_is_waited_out(shop, fault, attempts):
     subscription = shop.stripe.subscribe(shop.customer, shop.prices)
     shop.deliver()
