@@ -128,7 +128,7 @@ async def hang_up(scope: Scope, receive: Receive) -> None:
 class FaultyDoor:
     """ASGI wrapper that lets each request under one of ``paths`` meet its fault before ``app`` sees it.
 
-    ``refuse(status)`` makes the service's own answer for 401, 409 (Stripe's only), 429 and 500. The words in ``inside`` are
+    ``refuse(status)`` makes the service's own answer for 401, 409 (Stripe's), 429 and 500. The words in ``inside`` are
     not acted on here: ``app`` finds them in ``scope[FAULT]`` and acts where it matters (Stripe stores a 500 under its
     idempotency key).
     """
