@@ -2,21 +2,14 @@
 
 import sys
 
-from granian.constants import HTTPModes, Interfaces
-from granian.server import Server
+from uvicorn.importer import import_from_string
+
+from receiver import server
 
 
 def main() -> None:
     factory, port = sys.argv[1:]
-    Server(
-        factory,
-        address="127.0.0.1",
-        port=int(port),
-        interface=Interfaces.ASGI,
-        factory=True,
-        http=HTTPModes.http1,
-        websockets=False,
-    ).serve()
+    server.Server(server.config(import_from_string(factory)(), host="127.0.0.1", port=int(port))).run()
 
 
 if __name__ == "__main__":

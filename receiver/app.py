@@ -8,7 +8,9 @@ Only /webhooks/ belongs on the internet: /health and /metrics answer without aut
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import orjson
@@ -35,6 +37,8 @@ from tasks.nudge import Nudge
 BODY_TIMEOUT = 10.0
 #: Seconds between two looks for those that take longer.
 LOOK = 0.25
+#: Bytes of bodies that are not complete, of all together; beyond it the oldest is given up (91).
+UNFINISHED = 32_000_000
 #: Bytes of a refused body that are still taken and thrown away: a sender that is cut off while it sends sees a broken
 #: connection, and not the answer.
 DISCARDED = 16_000_000
@@ -48,7 +52,20 @@ _log = structlog.get_logger(__name__)
 
 
 class _UnreadableError(Exception):
-    """The request ended, or took too long, before its body was there."""
+    """The request ended, or took too long, before its body was there, or there is no room for it."""
+
+    def __init__(self, words: str, status: int = 400) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A body that is being read: until when, by the loop's clock, and how much of it is there."""
+
+    until: float
+    size: int = 0
+    given_up: _UnreadableError | None = None
 
 
 class Response(NamedTuple):
@@ -75,8 +92,9 @@ class App:
         self._health = health
         self._clock = clock
         self._build = {"version": VERSION, "commit": commit()}
-        #: Who reads a body, and until when, by the loop's clock.
-        self._readers: dict[asyncio.Task[Any], float] = {}
+        #: Who reads a body, in the order in which they began.
+        self._readers: dict[asyncio.Task[Any], _Reading] = {}
+        self._unfinished = 0
         self._giving_up: asyncio.Task[None] | None = None
         self._pages: dict[str, Callable[[], Awaitable[Response]]] = {
             "/health/live": self._live,
@@ -89,14 +107,16 @@ class App:
         if scope["type"] == "lifespan":
             await self._lifespan(receive_message, send)
             return
+        began = time.perf_counter()
+        path = _known(scope["path"], self._webhooks, self._pages)
         try:
             response = await self._respond(scope, receive_message)
         except Exception:  # noqa: BLE001 - the sender gets an answer that it understands, whatever happened
             # Not known to be stored, so the sender should send it again.
-            _log.exception("failed", path=_known(scope["path"], self._webhooks, self._pages))
+            _log.exception("failed", path=path)
             response = _text(503, "something went wrong here, send it again")
+        metrics.count_answer(path, response.status, time.perf_counter() - began)
         if response.status >= 400:
-            path = _known(scope["path"], self._webhooks, self._pages)
             _log.warning("refused", path=path, status=response.status, words=response.body.decode())
         headers = [(b"content-length", str(len(response.body)).encode())]
         if response.body:
@@ -134,7 +154,7 @@ class App:
         try:
             body = await self._read(receive_message, webhook.limit)
         except _UnreadableError as error:
-            return Answer(400, str(error))
+            return Answer(error.status, str(error))
         query = scope["query_string"].decode("latin-1")
         return await receive(webhook, self._store, headers, query, body, self._clock.now())
 
@@ -144,9 +164,8 @@ class App:
         assert task is not None
         if self._giving_up is None:  # here, since a server without lifespan events starts nothing
             self._giving_up = asyncio.create_task(self._give_up_the_slow())
-        self._readers[task] = asyncio.get_running_loop().time() + BODY_TIMEOUT
+        reading = self._readers[task] = _Reading(asyncio.get_running_loop().time() + BODY_TIMEOUT)
         parts: list[bytes] = []
-        size = 0
         try:
             while True:
                 message = await receive_message()
@@ -154,25 +173,35 @@ class App:
                     raise _UnreadableError("the body ended early")
                 part = message.get("body", b"")
                 parts.append(part)
-                size += len(part)
-                if size > limit or not message.get("more_body"):
+                reading.size += len(part)
+                self._unfinished += len(part)
+                if reading.size > limit or not message.get("more_body"):
                     return b"".join(parts)
+                while self._unfinished > UNFINISHED and self._readers:
+                    words = f"{UNFINISHED} bytes of unfinished bodies are here already, send it again"
+                    self._give_up(next(iter(self._readers)), _UnreadableError(words, 503))
         except asyncio.CancelledError:
-            if task in self._readers:  # it was not _give_up_the_slow
+            if reading.given_up is None:
                 raise
             task.uncancel()
-            raise _UnreadableError(f"the body took longer than {BODY_TIMEOUT:.0f} s") from None
+            raise reading.given_up from None
         finally:
-            self._readers.pop(task, None)
+            if self._readers.pop(task, None) is not None:
+                self._unfinished -= reading.size
+
+    def _give_up(self, task: asyncio.Task[Any], error: _UnreadableError) -> None:
+        reading = self._readers.pop(task)
+        self._unfinished -= reading.size
+        reading.given_up = error
+        task.cancel()
 
     async def _give_up_the_slow(self) -> None:
         """End what has been reading a body for too long: one look at them all is cheaper than a timer for each."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(LOOK)
-            for task in [task for task, until in self._readers.items() if until <= loop.time()]:
-                del self._readers[task]
-                task.cancel()
+            for task in [task for task, reading in self._readers.items() if reading.until <= loop.time()]:
+                self._give_up(task, _UnreadableError(f"the body took longer than {BODY_TIMEOUT:.0f} s"))
 
     async def _live(self) -> Response:
         return _json(200, {"status": "ok", **self._build})
@@ -201,8 +230,8 @@ class App:
         try:
             backlog = await self._health.backlog(self._clock.now())
             rows = await self._health.ask(metrics.METRICS_SQL)
-        except DatabaseAwayError as error:
-            return _text(503, str(error))
+        except DatabaseAwayError:
+            return Response(200, metrics.render_without_database(), CONTENT_TYPE_LATEST.encode())
         return Response(200, metrics.render(backlog, rows), CONTENT_TYPE_LATEST.encode())
 
     async def start(self) -> None:

@@ -1,12 +1,14 @@
 """Metrics for Prometheus: totals from PostgreSQL, so that they are true however many processes there are.
 
+Beside them this process's own answers, which are there also while the database is not.
+
 Nothing here counts what is done: that grows for ever. What waits is counted over partial indexes, minutes are summed
 over the records that are not closed, and what ever came is read from a sequence and from PostgreSQL's own statistics.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -62,9 +64,44 @@ _HELP = {
 }
 
 
+#: Of this process, since it was started.
+_PROCESS = CollectorRegistry()
+_ANSWERS = Counter("altiora_answers", "Requests answered by this receiver", ["path", "status"], registry=_PROCESS)
+_SECONDS = Histogram(
+    "altiora_answer_seconds",
+    "From the first of a request to its answer, by this receiver",
+    ["path"],
+    buckets=(0.005, 0.025, 0.1, 0.25, 1, 2.5, 5, 10),
+    registry=_PROCESS,
+)
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the package's types leave it out
+
+
+def count_answer(path: str, status: int, seconds: float) -> None:
+    """Note one answer. ``path`` is one of ours, or "unknown": what somebody makes up must not become a label."""
+    _ANSWERS.labels(path, status).inc()
+    _SECONDS.labels(path).observe(seconds)
+
+
 def render(backlog: Sequence[Backlog], rows: Iterable[TupleRow]) -> bytes:
     """Prometheus' text format, of the backlog, the rows of METRICS_SQL and what runs here."""
-    return generate_latest(_Answer(_families(backlog, rows)))
+    return generate_latest(_Answer([*_of_process(database_up=True), *_families(backlog, rows)])) + _own()
+
+
+def render_without_database() -> bytes:
+    """The same while the database can't be asked: what this process knows by itself."""
+    return generate_latest(_Answer(_of_process(database_up=False))) + _own()
+
+
+def _own() -> bytes:
+    return generate_latest(_PROCESS)
+
+
+def _of_process(*, database_up: bool) -> Iterator[Metric]:
+    build = InfoMetricFamily("altiora_build", "What runs here")
+    build.add_metric([], {"version": VERSION, "commit": commit()})
+    yield build
+    yield GaugeMetricFamily("altiora_database_up", "Whether the database could be asked", value=database_up)
 
 
 class _Answer(Collector):
@@ -78,9 +115,6 @@ class _Answer(Collector):
 
 
 def _families(backlog: Sequence[Backlog], rows: Iterable[TupleRow]) -> Iterator[Metric]:
-    build = InfoMetricFamily("altiora_build", "What runs here")
-    build.add_metric([], {"version": VERSION, "commit": commit()})
-    yield build
     count = GaugeMetricFamily("altiora_backlog", "Rows of each kind that wait", labels=["kind"])
     oldest = GaugeMetricFamily(
         "altiora_backlog_oldest_seconds", "Age of the oldest of each kind, 0 when there is none", labels=["kind"]

@@ -50,6 +50,8 @@ class Webhook(Protocol):
     limit: int
     """Bytes of the longest body."""
     content_types: frozenset[str]
+    signature: str
+    """The header without which nothing is taken."""
 
     def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:
         """The event to store. Raises SignatureError."""
@@ -61,6 +63,8 @@ def refusal(webhook: Webhook, headers: Mapping[str, str], size: int) -> Answer |
         return Answer(415, f"send {' or '.join(sorted(webhook.content_types))}")
     if size > webhook.limit:
         return Answer(413, f"a body here has at most {webhook.limit} bytes")
+    if webhook.signature not in headers:
+        return Answer(403, f"{webhook.signature} is missing")
     return None
 
 
@@ -93,6 +97,7 @@ class StripeWebhook:
     #: Events are some kB; an invoice's with all its lines can reach hundreds.
     limit = 1_000_000
     content_types = frozenset({"application/json"})
+    signature = "stripe-signature"
 
     @classmethod
     def from_settings(cls, settings: StripeWebhookSettings) -> "StripeWebhook":
@@ -100,7 +105,7 @@ class StripeWebhook:
 
     def read(self, headers: Mapping[str, str], query: str, body: bytes, now: datetime) -> Event:  # noqa: ARG002 - Stripe signs the body alone
         """The event under Stripe's own id; what can't be read is stored too, as dead: Stripe did send it."""
-        verify_stripe_signature(body, headers.get("stripe-signature"), self.secrets, machine_now().timestamp())
+        verify_stripe_signature(body, headers.get(self.signature), self.secrets, machine_now().timestamp())
         try:
             document = orjson.loads(body)
         except ValueError:
@@ -124,6 +129,7 @@ class TwilioWebhook:
     #: A callback has some forty short parameters, about 1 kB.
     limit = 64_000
     content_types = frozenset({"application/x-www-form-urlencoded", "application/json"})
+    signature = "x-twilio-signature"
 
     @classmethod
     def from_settings(cls, public: PublicSettings, twilio: TwilioSettings) -> "TwilioWebhook":
@@ -147,7 +153,7 @@ class TwilioWebhook:
             f"{self.url}?{query}" if query else self.url,
             form,
             body,
-            signature=headers.get("x-twilio-signature"),
+            signature=headers.get(self.signature),
             signature_settings=headers.get("x-twilio-webhooks-signature-settings"),
             tokens=self.tokens,
         )

@@ -185,6 +185,9 @@ def test_health_and_metrics_of_a_running_receiver(world, environment, processes)
     lines = (line for line in answer.body.decode().splitlines() if not line.startswith("#"))
     samples = {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines)}
     assert samples[f'altiora_build_info{{commit="{commit()}",version="{VERSION}"}}'] == 1
+    assert samples["altiora_database_up"] == 1
+    assert samples['altiora_answers_total{path="/health/backlog",status="503"}'] == 2
+    assert samples['altiora_answer_seconds_count{path="/health/backlog"}'] == 3
     assert samples['altiora_events{provider="stripe",state="pending"}'] == 3
     assert samples['altiora_events{provider="stripe",state="dead"}'] == 1
     assert samples["altiora_event_deliveries_total"] == 6

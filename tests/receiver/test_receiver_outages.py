@@ -128,8 +128,13 @@ def test_a_database_that_is_away_is_a_503_until_it_is_back(receiver, engine, adm
         assert answer.status == 503
         assert b"send it again" in answer.body
         assert get(receiver, "/health/live").status == 200
-        for path in ("/health/ready", "/health/backlog", "/metrics"):
+        for path in ("/health/ready", "/health/backlog"):
             assert get(receiver, path).status == 503
+        told = get(receiver, "/metrics")
+        assert told.status == 200
+        lines = told.body.decode().splitlines()
+        assert "altiora_database_up 0.0" in lines
+        assert 'altiora_answers_total{path="/webhooks/stripe",status="503"} 1.0' in lines
         connection.execute(text(f"alter database {database} allow_connections true"))
     eventually(lambda: send(receiver, from_stripe(stripe_event(2))).status == 200)
     eventually(lambda: get(receiver, "/health/ready").status == 200)
