@@ -28,11 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logs.configure(logging.ERROR)  # to standard error: figures stand alone on the other
     sections = _sections(long=options.long)
     sizes = SMALL if options.small else FULL
-    businesses = traffic.businesses(sizes.businesses)
+    everybody = traffic.businesses(sizes.businesses + sizes.crowd)
+    businesses = everybody[: sizes.businesses]
     figures: list[Figure] = []
     started = time.monotonic()
     try:
-        with stage(businesses) as made:
+        with stage(everybody) as made:
             for name, section in sections.items():
                 if not options.section or name in options.section:
                     begun = time.monotonic()

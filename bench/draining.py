@@ -22,11 +22,20 @@ _PROCESSED = "select xmin from webhook_events where state = 'processed'"
 def measure(stage: Stage, businesses: Sequence[Business], sizes: Sizes, *, long: bool) -> list[Figure]:
     """The figures of the drain, by a real worker of two children."""
     drained, copied, memory = _drain(stage, businesses, sizes, long=long)
+    of_all = _drain_of_all(stage, sizes)
     noops, way = _best_noops(stage, sizes)
     return [
         faster("drain / no-op Celery tasks", drained, noops, 5, 10, f"No-op tasks are fastest with {way}."),
         faster("drain / COPY of the same rows", drained, copied, 0.15, 0.3),
         memory,
+        faster(
+            f"drain, calls of {sizes.businesses + sizes.crowd:,} businesses / of {sizes.businesses:,}",
+            of_all,
+            drained,
+            0.4,
+            0.7,
+            "Each business's record is made on the way.",
+        ),
     ]
 
 
@@ -92,6 +101,17 @@ def _drain(
         less_is_better=True,
     )
     return drained[: sizes.runs], copied[: sizes.runs], memory
+
+
+def _drain_of_all(stage: Stage, sizes: Sizes) -> list[float]:
+    """Events a second where they are of the whole crowd, so that a batch of 500 has nearly as many businesses."""
+    calls = traffic.calls(traffic.businesses(sizes.businesses + sizes.crowd), sizes.drained, datetime.now(UTC))
+    with stage.worker():
+        rates = []
+        for _ in range(sizes.runs):
+            stage.reset()
+            rates.append(drain(stage, calls)[1])
+    return rates
 
 
 def _memory(process_id: int) -> float:

@@ -9,6 +9,8 @@ class Sizes:
 
     runs: int = 3
     businesses: int = 200
+    crowd: int = 4_000
+    """Businesses beside those, which call only where that is what is measured."""
     warm_up: int = 10_000
     """Events that a worker drains before the first measured run."""
     drained: int = 40_000
@@ -34,6 +36,7 @@ FULL = Sizes()
 SMALL = Sizes(
     runs=1,
     businesses=20,
+    crowd=40,
     warm_up=100,
     drained=400,
     noops=100,

@@ -51,7 +51,7 @@ def mutations() -> list[Mutation]:
             if isinstance(node, ast.FunctionDef):
                 name = f"{path.relative_to(REPOSITORY)}::{node.name}"
                 found += [Mutation(name, *patch) for patch in map(_patch, node.decorator_list) if patch is not None]
-    return sorted(found, key=lambda each: (int(each.case), each.test))
+    return sorted(found, key=lambda each: (int(each.case or 0), each.test))
 
 
 def _patch(decorator: ast.expr) -> tuple[str, str, str] | None:

@@ -40,6 +40,8 @@ coalesce((select s.trial_end >= made.period_end from subscriptions s where s.id 
 
 # What Stripe has of its time, by the pushes' timestamps: it may be told of a period after minutes of that were pushed.
 # No conflict target: with one, the exclusion constraint raises instead of standing aside.
+# Looked up one by one, and in the order given: joined, where plans are made by index and without a sort, every business
+# was read for each record (545 ms with 40,000).
 _CREATE = f"""
 insert into usage_records
   (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
@@ -54,14 +56,13 @@ from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_i
             %(allowance_months)s::date[], %(cut)s::boolean[], %(price_ids)s::text[])
      as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month, cut,
              price_id)
-join businesses b on b.id = made.business_id
-join subscription_plans p on p.id = coalesce(made.plan_id, b.plan_id)
+cross join lateral (select id, plan_id from businesses where id = made.business_id limit 1) b
+cross join lateral (select * from subscription_plans where id = coalesce(made.plan_id, b.plan_id) limit 1) p
 {TARIFF}
 cross join lateral (
   select coalesce(sum(push.minutes), 0)::int as minutes from meter_pushes push
   where push.business_id = b.id and push.timestamp >= made.period_start and push.timestamp < made.period_end
     and push.state = 'sent') pushed
-order by b.id, made.period_start
 on conflict do nothing
 """  # noqa: S608 - put together from fragments of ours
 

@@ -25,7 +25,7 @@ def test_every_section_runs_and_its_totals_are_right():
     run = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     measured = json.loads(run.stdout)
-    assert len(measured["figures"]) == 12
+    assert len(measured["figures"]) == 13
     assert all(figure["value"] > 0 for figure in measured["figures"])
 
 
