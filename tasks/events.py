@@ -5,7 +5,7 @@ import structlog
 from pipeline.drain import Drain, DrainSettings
 from pipeline.events import queue
 from pipeline.shared.clock import business_clock
-from pipeline.shared.settings import RuleSettings, StripeSettings, TwilioSettings, load
+from pipeline.shared.settings import RuleSettings, StripeModeSettings, TwilioAccountSettings, load
 from tasks import follow_ups
 from tasks.app import app
 from tasks.engine import engine
@@ -16,9 +16,9 @@ log = structlog.get_logger()
 @app.task(name="events.drain")
 def drain() -> None:
     """Apply what is due. Sent by a receiver that has stored something, and by a drain that left something."""
-    stripe = load(StripeSettings)
+    stripe = load(StripeModeSettings)
     settings = DrainSettings(
-        twilio_account_sid=load(TwilioSettings).twilio_account_sid,
+        twilio_account_sid=load(TwilioAccountSettings).twilio_account_sid,
         livemode=stripe.livemode,
         bill_child_legs=load(RuleSettings).bill_child_legs,
         meter_event_name=stripe.stripe_meter_event_name,

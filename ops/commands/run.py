@@ -20,8 +20,10 @@ from pipeline.shared.settings import (
     DatabaseSettings,
     PublicSettings,
     RuleSettings,
+    StripeModeSettings,
     StripeSettings,
     StripeWebhookSettings,
+    TwilioAccountSettings,
     TwilioSettings,
 )
 from tasks.queues import QUEUES
@@ -76,7 +78,9 @@ def worker(
     for queue in queues.split(","):
         if queue not in QUEUES:
             raise typer.BadParameter(f"{queue} is no queue; the queues are {', '.join(QUEUES)}", param_hint="--queues")
-    _with_settings(DatabaseSettings, BrokerSettings, StripeSettings, TwilioSettings, RuleSettings)
+    talks = {"stripe", "maintenance"} & set(queues.split(","))  # to Stripe and Twilio; the others do without the keys
+    accounts = (StripeSettings, TwilioSettings) if talks else (StripeModeSettings, TwilioAccountSettings)
+    _with_settings(DatabaseSettings, BrokerSettings, *accounts, RuleSettings)
     _with_tables()
     os.execv(  # noqa: S606 - no shell is wanted
         sys.executable,

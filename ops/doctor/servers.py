@@ -31,6 +31,12 @@ select (select count(*) from subscriptions where ended_at is null and billing_mo
          select kind, count(*) as number from drifts where resolved_at is null group by kind) by_kind) as differences
 """
 
+_CONNECTED = """
+select distinct application_name, usename from pg_stat_activity
+where datname = current_database() and starts_with(application_name, 'altiora')
+order by 1, 2
+"""
+
 #: Differences that say how an account is set up, rather than what has happened.
 _SET_UP = (
     DriftKind.PAID_PLAN_UNBILLED,
@@ -72,6 +78,7 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield warn(f"its tables are at {present}, this version comes with {schema_version.CODE}: run `altiora migrate`")
     else:
         yield ok(f"its tables are up to date ({present})")
+    yield from _logins(connection)
     yield from _unsettling(connection)
     plans = set(connection.exec_driver_sql("select code from subscription_plans").scalars())
     missing = [plan["code"] for plan in PLANS if plan["code"] not in plans]
@@ -79,6 +86,17 @@ def _database(connection: Connection) -> Iterator[Finding]:
         yield fail(f"plans are missing ({', '.join(missing)}): run `altiora seed`")
     else:
         yield ok(f"{len(plans)} plans are there")
+
+
+def _logins(connection: Connection) -> Iterator[Finding]:
+    """Who we are there, and as whom our processes work: each should have only its own rights (db/roles.py)."""
+    user, superuser = connection.exec_driver_sql(
+        "select rolname, rolsuper from pg_roles where rolname = current_user"
+    ).one()
+    connected = connection.exec_driver_sql(_CONNECTED).all()
+    yield ok(f"connected there: {', '.join(f'{name} as {login}' for name, login in connected)}")
+    if superuser:
+        yield ok(f"{user} may do everything there; `altiora migrate --roles` makes logins that may do only their own")
 
 
 def _unsettling(connection: Connection) -> Iterator[Finding]:

@@ -28,6 +28,11 @@ HELP = {
     "twilio_auth_token": "the account's auth token; several, comma-separated, while rotating; the first signs ours",
     "twilio_api_base": "the address of Twilio's API, https://api.twilio.com unless it is a stand-in",
     "public_url": "the address by which Stripe and Twilio call us, as https://billing.example.com; Twilio signs it",
+    "owner_password": "the password of altiora_owner, 12 characters or more; `altiora migrate --roles` sets it",
+    "receiver_password": "the password of altiora_receiver, 12 characters or more; `altiora migrate --roles` sets it",
+    "worker_password": "the password of altiora_worker, 12 characters or more; `altiora migrate --roles` sets it",
+    "reader_password": "the password of altiora_reader, 12 characters or more; `altiora migrate --roles` sets it",
+    "stripe_livemode": "true for live data, false for test data, as the key says; where a process has no key",
     "bill_child_legs": "true to bill the legs that <Dial> opens, false (the default) to bill parent legs only",
     "beat_pace": "how many times faster than written the beat schedule ticks; 1 except in a simulation",
 }
@@ -54,6 +59,10 @@ def _secrets(value: object) -> object:
     return value
 
 
+def _is_live(key: SecretStr) -> bool:
+    return "_live_" in key.get_secret_value()
+
+
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
 
 
@@ -78,6 +87,25 @@ class DatabaseSettings(_Settings):
         return "postgresql://" + self.database_url.get_secret_value().split("://", 1)[1]
 
 
+class RoleSettings(_Settings):
+    """The passwords of the four logins (db/roles.py), for whoever makes them; nobody else has them all."""
+
+    owner_password: SecretStr = Field(min_length=12)
+    receiver_password: SecretStr = Field(min_length=12)
+    worker_password: SecretStr = Field(min_length=12)
+    reader_password: SecretStr = Field(min_length=12)
+
+    @property
+    def passwords(self) -> dict[str, SecretStr]:
+        """By login."""
+        return {
+            "altiora_owner": self.owner_password,
+            "altiora_receiver": self.receiver_password,
+            "altiora_worker": self.worker_password,
+            "altiora_reader": self.reader_password,
+        }
+
+
 class BrokerSettings(_Settings):
     broker_url: SecretStr
     beat_pace: float = Field(default=1.0, ge=1.0, le=1000.0)
@@ -87,6 +115,24 @@ class StripeWebhookSettings(_Settings):
     stripe_webhook_secret: Secrets
 
     _split = field_validator("stripe_webhook_secret", mode="before")(_secrets)
+
+
+class StripeModeSettings(_Settings):
+    """What applying events needs to know of the account; it does without the key."""
+
+    stripe_livemode: bool | None = None
+    stripe_api_key: SecretStr | None = None
+    stripe_meter_event_name: str = Field(default=METER_EVENT_NAME, min_length=1, max_length=100)
+
+    @property
+    def livemode(self) -> bool:
+        """Whether the account is the live one; events of the other mode are ignored. Raises SettingsError."""
+        by_key = None if self.stripe_api_key is None else _is_live(self.stripe_api_key)
+        if self.stripe_livemode is None and by_key is None:
+            raise SettingsError(f"ALTIORA_STRIPE_LIVEMODE is missing: set it to {HELP['stripe_livemode']}")
+        if None not in {self.stripe_livemode, by_key} and self.stripe_livemode != by_key:
+            raise SettingsError("ALTIORA_STRIPE_LIVEMODE and ALTIORA_STRIPE_API_KEY are of different modes")
+        return bool(by_key if self.stripe_livemode is None else self.stripe_livemode)
 
 
 class StripeSettings(_Settings):
@@ -103,7 +149,13 @@ class StripeSettings(_Settings):
     @property
     def livemode(self) -> bool:
         """Whether the key is a live one: sk_live_… or rk_live_…; events of the other mode are ignored."""
-        return "_live_" in self.stripe_api_key.get_secret_value()
+        return _is_live(self.stripe_api_key)
+
+
+class TwilioAccountSettings(_Settings):
+    """Whose calls are billed."""
+
+    twilio_account_sid: str = Field(pattern="^AC[0-9a-fA-F]{32}$")
 
 
 class TwilioSettings(_Settings):

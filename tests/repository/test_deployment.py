@@ -35,6 +35,33 @@ OURS = {name: service for name, service in SERVICES.items() if service["image"] 
 DOCKERFILE = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
 
 
+#: What a person starts, or another service waits for the end of.
+BY_HAND = {"migrate", "operator"}
+_LOGINS = {f"ALTIORA_{login}_PASSWORD" for login in ("OWNER", "RECEIVER", "WORKER", "READER")}
+_KEYS = {"ALTIORA_STRIPE_API_KEY", "ALTIORA_TWILIO_AUTH_TOKEN"}
+_OF_WORKER = {"BROKER_PASSWORD", "ALTIORA_WORKER_PASSWORD"}
+SECRETS = {
+    *(*_LOGINS, *_KEYS, "POSTGRES_PASSWORD", "BROKER_PASSWORD"),
+    *("FLOWER_BASIC_AUTH", "ALTIORA_STRIPE_WEBHOOK_SECRET"),
+}
+HOLDERS: dict[str, set[str]] = {
+    "postgres": {"POSTGRES_PASSWORD"},
+    "broker": {"BROKER_PASSWORD"},
+    "migrate": {"POSTGRES_PASSWORD", *_LOGINS},
+    "receiver": {
+        *("BROKER_PASSWORD", "ALTIORA_RECEIVER_PASSWORD"),
+        *("ALTIORA_STRIPE_WEBHOOK_SECRET", "ALTIORA_TWILIO_AUTH_TOKEN"),
+    },
+    "worker-events": _OF_WORKER,
+    "worker-usage": _OF_WORKER,
+    "worker-stripe": _OF_WORKER | _KEYS,
+    "operator": _OF_WORKER | _KEYS | {"ALTIORA_STRIPE_WEBHOOK_SECRET"},
+    "beat": {"BROKER_PASSWORD"},
+    "flower": {"BROKER_PASSWORD", "FLOWER_BASIC_AUTH"},
+    "proxy": set(),
+}
+
+
 def options(words: list[str]) -> dict[str, str]:
     return {name: value for name, value in itertools.pairwise(words) if name.startswith("--")}
 
@@ -99,14 +126,16 @@ def test_no_service_may_do_more_than_it_must(name):
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
-    assert service["restart"] == ("no" if name == "migrate" else "unless-stopped")
+    assert service["restart"] == ("no" if name in BY_HAND else "unless-stopped")
+    assert re.fullmatch(r"\d+[mg]", service["mem_limit"])
     assert not {"privileged", "cap_add", "network_mode", "pid", "devices"} & set(service)
-    if name not in {"migrate", "receiver"}:  # it ends by itself; the image's own
+    if name not in {*BY_HAND, "receiver"}:  # they end by themselves; the image's own
         assert service["healthcheck"]["test"]
 
 
-def test_only_the_receiver_and_flower_can_be_reached_and_only_from_the_machine():
+def test_only_the_proxy_can_be_reached_from_elsewhere():
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.pop("proxy") == ["80:8080", "443:8443"]
     assert set(published) == {"receiver", "flower"}
     for name, ports in published.items():
         (port,) = ports
@@ -114,7 +143,7 @@ def test_only_the_receiver_and_flower_can_be_reached_and_only_from_the_machine()
         assert options(OURS[name]["command"])["--port"] == port.rpartition(":")[2]
     assert yaml.safe_load(COMPOSE_TEXT)["networks"]["inside"] == {"internal": True}
     outside = {name for name, service in SERVICES.items() if service["networks"] != ["inside"]}
-    assert outside == {"receiver", "flower", "worker-stripe"}
+    assert outside == {"receiver", "flower", "worker-stripe", "proxy", "operator"}
 
 
 def test_everything_waits_for_the_tables():
@@ -125,9 +154,22 @@ def test_everything_waits_for_the_tables():
 
 def test_no_password_has_a_default():
     used = re.findall(r"\$\{(\w+)(.*?)\}", COMPOSE_TEXT)
-    assert {name for name, _ in used} == {"POSTGRES_PASSWORD", "BROKER_PASSWORD", "FLOWER_BASIC_AUTH"}
-    assert all(rest == f":?set {name} in .env" for name, rest in used)
+    demanded = {name for name, rest in used if rest == f":?set {name} in .env"}
+    assert demanded >= SECRETS
+    assert {name for name, rest in used if rest.startswith(":-")} == {name for name, _ in used} - demanded
+    assert all(rest.startswith(":-") for name, rest in used if name not in demanded)
     assert re.search(r"\$\$BROKER_PASSWORD", SERVICES["broker"]["command"][-1])
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_container_is_handed_only_the_secrets_that_its_work_needs(name):
+    given = str(SERVICES[name].get("environment", {})) + str(SERVICES[name].get("command", ""))
+    assert "env_file" not in SERVICES[name]
+    assert {secret for secret in SECRETS if secret in given} == HOLDERS[name]
+    addresses = set(re.findall(r"postgresql://(\w+):", given))
+    assert addresses == {"migrate": {"altiora"}, "receiver": {"altiora_receiver"}}.get(
+        name, {"altiora_worker"} if "ALTIORA_WORKER_PASSWORD" in HOLDERS[name] else set()
+    )
 
 
 def test_the_servers_are_pinned_and_the_broker_keeps_what_it_is_given():

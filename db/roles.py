@@ -1,0 +1,123 @@
+"""Who may do what in the database: four logins, and the one table of their rights.
+
+`altiora migrate --roles` makes them, and `altiora migrate` keeps their rights in step with the tables. A database
+without them works as well, with whatever login it is given. Time limits are set on the logins too, since a pooler
+passes on no options of a connection.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+import psycopg
+from psycopg import sql
+
+OWNER: Final = "altiora_owner"
+"""Owns the tables and migrates them."""
+RECEIVER: Final = "altiora_receiver"
+"""Stores events and looks whether they are done: it changes none, and reads neither bodies nor calls."""
+WORKER: Final = "altiora_worker"
+"""Does the work: workers and the commands of operators. It makes no tables, and rewrites no history."""
+READER: Final = "altiora_reader"
+"""Looks: a dashboard of figures, a person with a question."""
+
+LOGINS: Final = (OWNER, RECEIVER, WORKER, READER)
+
+#: Tables that the worker may not write at all, or only add to.
+_FIXED: Final = {"alembic_version": "select", "schema_serves": "select"}
+
+#: What the receiver may do: the columns it sees of what it stores, and what backlog and metrics count.
+_RECEIVER_RIGHTS: Final = (
+    "insert on webhook_events, resent_events",
+    """
+    select (id, provider, key, type, state, reason, attempts, due_at, received_at, stored_at, processed_at)
+    on webhook_events
+    """,
+    """
+    select on alembic_version, schema_serves, claims, credits, drifts, halts, listings, meter_pushes, refreshes,
+    sources, subscription_changes, usage_records
+    """,
+    "select on sequence webhook_events_id_seq",
+)
+
+#: Of every session of these logins; db/engine.py and receiver/pool.py say the same where nothing stands between.
+_LIMITS: Final = {
+    RECEIVER: {"statement_timeout": "10s"},
+    WORKER: {"lock_timeout": "2s", "statement_timeout": "45s", "idle_in_transaction_session_timeout": "50s"},
+    READER: {"lock_timeout": "2s", "statement_timeout": "45s", "default_transaction_read_only": "on"},
+}
+
+_TABLES = "select relname from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r' order by 1"
+
+# What belongs to somebody else; a sequence of an identity column goes with its table.
+_OTHERS = """
+select case relkind when 'S' then 'sequence' else 'table' end, relname from pg_class c
+where relnamespace = 'public'::regnamespace and relowner <> %(owner)s::regrole
+  and (relkind = 'r' or relkind = 'S' and not exists (
+    select from pg_depend d where d.objid = c.oid and d.deptype = 'i'))
+union all
+select 'function', oid::regprocedure::text from pg_proc p
+where pronamespace = 'public'::regnamespace and proowner <> %(owner)s::regrole and not exists (
+  select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
+"""
+
+
+def make_logins(connection: psycopg.Connection, passwords: Mapping[str, str]) -> None:
+    """Make the logins that are not there, set the passwords of all, and their rights.
+
+    ``passwords`` by login. Whoever is connected must be allowed to make logins and owns the tables, or is a superuser.
+    """
+    present = existing(connection)
+    for login in LOGINS:
+        verb = "alter" if login in present else "create"
+        secret = connection.pgconn.encrypt_password(passwords[login].encode(), login.encode(), b"scram-sha-256")
+        _run(
+            connection,
+            verb + " role {} with login nosuperuser nocreatedb nocreaterole noinherit password {}",
+            sql.Identifier(login),
+            sql.Literal(secret.decode()),
+        )
+        for name, value in {"timezone": "UTC", **_LIMITS.get(login, {})}.items():
+            _run(
+                connection,
+                "alter role {} set {} = {}",
+                *(sql.Identifier(login), sql.Identifier(name), sql.Literal(value)),
+            )
+    # Whoever makes the logins must be one of the owner's to hand the tables over.
+    _run(connection, "grant {} to current_user", sql.Identifier(OWNER))
+    give_rights(connection)
+
+
+def existing(connection: psycopg.Connection) -> set[str]:
+    """Those of the logins that are there."""
+    found = connection.execute("select rolname from pg_roles where rolname = any(%s)", (list(LOGINS),))
+    return {name for (name,) in found}
+
+
+def give_rights(connection: psycopg.Connection) -> None:
+    """Have each login that is there own or may do what this file says, and no more. Repeating it changes nothing."""
+    present = existing(connection)
+    if OWNER in present:
+        _run(connection, "grant usage, create on schema public to {}", sql.Identifier(OWNER))
+        for kind, name in connection.execute(_OTHERS, {"owner": OWNER}).fetchall():
+            named = sql.SQL(name) if kind == "function" else sql.Identifier(name)
+            _run(connection, f"alter {kind} {{}} owner to {{}}", named, sql.Identifier(OWNER))
+    tables = [name for (name,) in connection.execute(_TABLES)]
+    for login in sorted(present - {OWNER}):
+        to = sql.Identifier(login)
+        _run(connection, "revoke all on all tables in schema public from {}", to)
+        _run(connection, "revoke all on all sequences in schema public from {}", to)
+        _run(connection, "grant usage on schema public to {}", to)
+        if login == RECEIVER:
+            for rights in _RECEIVER_RIGHTS:
+                _run(connection, f"grant {rights} to {{}}", to)
+        elif login == READER:
+            _run(connection, "grant select on all tables in schema public to {}", to)
+        else:
+            _run(connection, "grant usage, select on all sequences in schema public to {}", to)
+            for table in tables:
+                rights = _FIXED.get(table, "select, insert, update, delete")
+                _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
+
+
+def _run(connection: psycopg.Connection, statement: str, *parts: sql.Composable) -> None:
+    connection.execute(sql.SQL(statement).format(*parts))

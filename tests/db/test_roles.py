@@ -1,0 +1,146 @@
+"""Each login of the database may do what `db/roles.py` says, and all else fails: login by login, table by table."""
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
+
+from db import roles
+from tests.worlds.command_line import Altiora, use_environment
+from tests.worlds.webhooks import callback, from_twilio, get, send, start_receiver
+
+PASSWORDS = {f"ALTIORA_{name}_PASSWORD": f"{name}-of-a-test" for name in ("OWNER", "RECEIVER", "WORKER", "READER")}
+_SEEN_BY_THE_RECEIVER = (
+    *("alembic_version", "schema_serves", "claims", "credits", "drifts", "halts", "listings", "meter_pushes"),
+    *("refreshes", "sources", "subscription_changes", "usage_records"),
+)
+WRITES = {
+    "insert": "insert into {} default values",
+    "update": "update {} set {column} = {column} where false",
+    "delete": "delete from {} where false",
+}
+#: What each login may do with a table, where it is not the same for all.
+RIGHTS = {
+    roles.RECEIVER: {
+        "webhook_events": {"insert"},
+        "resent_events": {"insert"},
+        **{table: {"select"} for table in _SEEN_BY_THE_RECEIVER},
+    },
+    roles.WORKER: {"alembic_version": {"select"}, "schema_serves": {"select"}},
+    roles.READER: {},
+}
+USUAL = {
+    roles.RECEIVER: set(),
+    roles.WORKER: {"select", "insert", "update", "delete"},
+    roles.READER: {"select"},
+}
+
+
+def as_login(url: str, login: str) -> str:
+    """The address of the same database for another login; the test's server asks nobody for a password."""
+    return make_url(url).set(username=login, drivername="postgresql").render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def logins(database_url, environment, monkeypatch, administration):
+    """The four logins, made by the command; gone afterwards, since they are the whole server's."""
+    use_environment(monkeypatch, environment | PASSWORDS)
+    said = Altiora()("migrate", "--roles")
+    assert "Logins: altiora_owner, altiora_reader, altiora_receiver, altiora_worker." in " ".join(said.split())
+    yield database_url
+    plain = create_engine(database_url, poolclass=NullPool)
+    with plain.begin() as connection:
+        for login in roles.LOGINS:
+            connection.execute(text(f"reassign owned by {login} to current_user"))
+            connection.execute(text(f"drop owned by {login}"))
+    with administration.connect() as connection:
+        for login in roles.LOGINS:
+            connection.execute(text(f"drop role {login}"))
+
+
+def _tables(url: str) -> dict[str, str]:
+    """Each table and one of its columns."""
+    with psycopg.connect(as_login(url, roles.OWNER)) as connection:
+        return dict(
+            connection.execute(
+                "select relname, min(attname) from pg_class join pg_attribute on attrelid = pg_class.oid"
+                " where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0 and not attisdropped"
+                " group by 1"
+            ).fetchall()
+        )
+
+
+def _may(connection: psycopg.Connection, statement: str, table: str, column: str = "") -> bool:
+    composed = sql.SQL(statement).format(sql.Identifier(table), column=sql.Identifier(column))
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(composed)
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    except psycopg.errors.ReadOnlySqlTransaction:
+        return False
+    except psycopg.Error:  # it may, and the row is none
+        return True
+    return True
+
+
+@pytest.mark.parametrize("login", [roles.RECEIVER, roles.WORKER, roles.READER])
+def test_what_a_login_may_not_do_fails(logins, login):
+    tables = _tables(logins)
+    assert len(tables) > 35
+    with psycopg.connect(as_login(logins, login), autocommit=True) as connection:
+        for table, column in tables.items():
+            allowed = RIGHTS[login].get(table, USUAL[login])
+            done = {verb for verb, statement in WRITES.items() if _may(connection, statement, table, column)}
+            if _may(connection, "select * from {} limit 0", table):
+                done.add("select")
+            assert done == allowed, f"{login} on {table}"
+            for never in ("truncate {}", "drop table {}", "alter table {} add column x int", "lock table {}"):
+                assert not _may(connection, never, table) or (never.startswith("lock") and "update" in allowed), never
+        assert not _may(connection, "create table {} (x int)", "new")
+        assert not _may(connection, "create role {}", "new")
+        assert not _may(connection, "alter role {} password 'x'", roles.OWNER)
+        assert not _may(connection, "copy {} to program 'true'", "alembic_version")
+
+
+def test_the_receiver_reads_no_body(logins):
+    with psycopg.connect(as_login(logins, roles.RECEIVER), autocommit=True) as connection:
+        assert _may(connection, "select state, due_at from {}", "webhook_events")
+        assert not _may(connection, "select body from {}", "webhook_events")
+
+
+def test_each_process_works_with_its_own_login(logins, environment, processes, engine, monkeypatch):
+    from ops.processes import recipes
+    from tests.receiver.test_receiver_outages import count, eventually
+
+    url = {login: as_login(logins, login) for login in roles.LOGINS}
+    recipes.worker(1).start(processes, environment | {"ALTIORA_DATABASE_URL": url[roles.WORKER]})
+    port = start_receiver(processes, environment | {"ALTIORA_DATABASE_URL": url[roles.RECEIVER]})
+    for number in range(5):
+        assert send(port, from_twilio(callback(number))).status == 200
+    eventually(lambda: count(engine, "state = 'pending'") == 0)
+    assert send(port, from_twilio(callback(1))).status == 200  # of which a dead one is wished back
+    for path in ("/health/ready", "/metrics"):
+        assert get(port, path).status == 200
+    assert "altiora_database_up 1.0" in get(port, "/metrics").body.decode()
+    use_environment(monkeypatch, environment | {"ALTIORA_DATABASE_URL": url[roles.READER]})
+    Altiora()("backlog")
+    assert "read-only" in Altiora()("seed", status=1)
+    use_environment(monkeypatch, environment | {"ALTIORA_DATABASE_URL": url[roles.OWNER]})
+    Altiora()("migrate")
+    use_environment(monkeypatch, environment | PASSWORDS | {"ALTIORA_DATABASE_URL": url[roles.WORKER]})
+    assert "run it once as the database's superuser" in " ".join(Altiora()("migrate", "--roles", status=1).split())
+
+
+def test_passwords_are_kept_as_digests_and_limits_belong_to_the_logins(logins, administration):
+    with administration.connect() as connection:
+        secrets = connection.execute(
+            text("select rolpassword from pg_authid where starts_with(rolname, 'altiora_')")
+        ).scalars()
+        assert all(secret.startswith("SCRAM-SHA-256$") for secret in secrets)
+    with psycopg.connect(as_login(logins, roles.WORKER)) as connection:
+        assert connection.execute("show lock_timeout").fetchone() == ("2s",)
+        assert connection.execute("show timezone").fetchone() == ("UTC",)
+    with psycopg.connect(as_login(logins, roles.READER)) as connection:
+        assert connection.execute("show transaction_read_only").fetchone() == ("on",)
