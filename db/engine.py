@@ -13,12 +13,15 @@ STATEMENT_TIMEOUT_MS = 45_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 50_000
 
 
-def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
+def make_engine(sqlalchemy_url: str, *, pool_size: int = 5, pooler: bool = False) -> Engine:
     """An engine whose sessions run in UTC and give up on locks, statements and idle transactions in time.
+
+    ``pooler``: PgBouncer in transaction mode stands before the database. It hands each transaction to another session,
+    so that nothing may be prepared in one, and takes no options; the login's own limits count (db/roles.py).
 
     Connecting raises SchemaError where this code and the database's tables don't fit.
     """
-    options = (
+    limits = (
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MS} -c statement_timeout={STATEMENT_TIMEOUT_MS}"
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}"
     )
@@ -30,7 +33,11 @@ def make_engine(sqlalchemy_url: str, *, pool_size: int = 5) -> Engine:
         pool_recycle=1800,
         # The one used last: it has its statements prepared. In turn, each of five did so by itself.
         pool_use_lifo=True,
-        connect_args={"options": options, "application_name": "altiora", "connect_timeout": 5},
+        connect_args={
+            **({"prepare_threshold": None} if pooler else {"options": limits}),
+            "application_name": "altiora",
+            "connect_timeout": 5,
+        },
     )
     event.listen(made, "handle_error", _throw_away)
     event.listen(made, "connect", _see_that_it_fits)

@@ -256,14 +256,15 @@ class App:
 
 def make() -> App:
     """The application with the settings of this process. Raises SettingsError."""
-    database = load(DatabaseSettings).libpq_url
+    database = load(DatabaseSettings)
     webhooks: dict[str, Webhook] = {
         "/webhooks/stripe": StripeWebhook.from_settings(load(StripeWebhookSettings)),
         TWILIO_PATH: TwilioWebhook.from_settings(load(PublicSettings), load(TwilioSettings)),
     }
     nudge = Nudge(load(BrokerSettings).broker_url.get_secret_value())
-    store = Store(database, stored=lambda: nudge.send("events.drain"))
-    return App(webhooks, store, Health(database), business_clock())
+    url, pooler = database.libpq_url, database.database_pooler
+    store = Store(url, stored=lambda: nudge.send("events.drain"), pooler=pooler)
+    return App(webhooks, store, Health(url, pooler=pooler), business_clock())
 
 
 async def _discard(receive_message: Receive) -> None:

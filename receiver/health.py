@@ -36,9 +36,9 @@ class DatabaseAwayError(Exception):
 class Health:
     """Asks the database at ``libpq_url``. Belongs to one event loop, like the store."""
 
-    def __init__(self, libpq_url: str) -> None:
+    def __init__(self, libpq_url: str, *, pooler: bool = False) -> None:
         # A question that takes its time must not hold up the one whether events can be stored.
-        self._pool = Pool(libpq_url, 2)
+        self._pool = Pool(libpq_url, 2, pooler=pooler)
         self._asking: set[asyncio.Task[list[TupleRow]]] = set()
 
     async def open(self) -> None:

@@ -27,14 +27,16 @@ class Pool(AsyncConnectionPool[psycopg.AsyncConnection[TupleRow]]):
     misfit: SchemaError | None = None
     """Why the last connection that was made was not taken."""
 
-    def __init__(self, libpq_url: str, size: int) -> None:
+    def __init__(self, libpq_url: str, size: int, *, pooler: bool = False) -> None:
+        """``pooler``: PgBouncer stands before the database, as for db/engine.py."""
+        limits = {"options": "-c timezone=UTC -c statement_timeout=10000"}
         super().__init__(
             libpq_url,
             kwargs={
                 "autocommit": True,
                 "connect_timeout": 2,
                 "application_name": "altiora-receiver",
-                "options": "-c timezone=UTC -c statement_timeout=10000",
+                **({"prepare_threshold": None} if pooler else limits),
                 # A server that vanished without a word is noticed after some seconds, not after hours.
                 "keepalives_idle": 5,
                 "keepalives_interval": 2,

@@ -64,7 +64,7 @@ class Store:
     while there is none, ``put`` says so.
     """
 
-    def __init__(self, libpq_url: str, stored: Callable[[], None]) -> None:
+    def __init__(self, libpq_url: str, stored: Callable[[], None], *, pooler: bool = False) -> None:
         self._stored = stored
         self._queue: asyncio.Queue[tuple[Event, asyncio.Future[None]]] = asyncio.Queue(WAITING)
         #: In the order of their deadlines; one look at them all is cheaper than a timer for each.
@@ -73,7 +73,7 @@ class Store:
         self._open = False
         #: Whether the last thing known is that events can be stored.
         self.able = False
-        self._pool = Pool(libpq_url, COMMITTERS)
+        self._pool = Pool(libpq_url, COMMITTERS, pooler=pooler)
 
     async def open(self) -> None:
         await self._pool.open()

@@ -15,7 +15,8 @@ def engine() -> Engine:
     pid = os.getpid()
     if pid not in _engines:
         _engines.clear()  # a parent's: its connections belong to the parent and are not closed here
-        _engines[pid] = make_engine(load(DatabaseSettings).sqlalchemy_url)
+        settings = load(DatabaseSettings)
+        _engines[pid] = make_engine(settings.sqlalchemy_url, pooler=settings.database_pooler)
     return _engines[pid]
 
 

@@ -49,7 +49,8 @@ def engine(chosen: Chosen) -> Iterator[Engine]:
 
     So does a database whose tables this code does not fit.
     """
-    made = make_engine(load(DatabaseSettings, chosen).sqlalchemy_url)
+    settings = load(DatabaseSettings, chosen)
+    made = make_engine(settings.sqlalchemy_url, pooler=settings.database_pooler)
     try:
         yield made
     except DBAPIError as error:

@@ -28,6 +28,7 @@ HELP = {
     "twilio_auth_token": "the account's auth token; several, comma-separated, while rotating; the first signs ours",
     "twilio_api_base": "the address of Twilio's API, https://api.twilio.com unless it is a stand-in",
     "public_url": "the address by which Stripe and Twilio call us, as https://billing.example.com; Twilio signs it",
+    "database_pooler": "true where PgBouncer in transaction mode stands before the database, else false (default)",
     "owner_password": "the password of altiora_owner, 12 characters or more; `altiora migrate --roles` sets it",
     "receiver_password": "the password of altiora_receiver, 12 characters or more; `altiora migrate --roles` sets it",
     "worker_password": "the password of altiora_worker, 12 characters or more; `altiora migrate --roles` sets it",
@@ -68,6 +69,7 @@ Secrets = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
 
 class DatabaseSettings(_Settings):
     database_url: SecretStr
+    database_pooler: bool = False
 
     @field_validator("database_url")
     @classmethod
