@@ -322,7 +322,7 @@ def _report_disputed(connection: Connection, record: Any, missing: int, now: dat
 
 def _report_unusable(connection: Connection, record: Any, now: datetime) -> None:
     """A void invoice bills nothing: whether its minutes are to be billed at all is for a person to say."""
-    unbilled = fair_price(connection, record)
+    unbilled = fair_price(connection, record, retold=True)
     drifts.report(
         connection,
         DriftKind.UNUSABLE_INVOICE,

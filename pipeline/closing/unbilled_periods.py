@@ -57,7 +57,7 @@ def report_unbilled(connection: Connection, now: datetime) -> None:
 
 def _unbilled(connection: Connection, record: Any) -> Worth:
     """The minutes that are on no invoice, and what they cost above those that are."""
-    everything = fair_price(connection, record)
+    everything = fair_price(connection, record, retold=True)
     billed = price_of(record, record.billed)
     if everything.amount is None or billed.amount is None:
         return Worth(record.minutes - record.billed, None, None)

@@ -226,7 +226,7 @@ def report_lost(connection: Connection, record_id: int, now: datetime) -> None:
     if not record.minutes:
         drifts.resolve(connection, DriftKind.LOST_USAGE, subject, now)
         return
-    lost = fair_price(connection, record)
+    lost = fair_price(connection, record, retold=False)
     drifts.report(
         connection,
         DriftKind.LOST_USAGE,

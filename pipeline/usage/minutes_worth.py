@@ -21,7 +21,7 @@ from pipeline.shared.rows import typed_rows
 _RECORDS = """
 select r.id, r.tiers, r.currency,
        coalesce(r.invoiced_minutes + disputed.minutes, r.minutes) - (r.adjustment_minutes - handed_on.minutes)
-       + used.minutes as charged
+       + used.minutes + told.minutes as charged
 from usage_records r
 cross join lateral (
   select coalesce(sum(minutes), 0)::int as minutes from usage_adjustments
@@ -38,6 +38,12 @@ cross join lateral (
   left join usage_records taker on taker.id = a.usage_record_id and taker.id is distinct from %(without)s
   left join usage_records giver on giver.id = a.settlement_record_id and giver.id is distinct from %(without)s
   where a.origin_record_id = r.id) used
+cross join lateral (
+  select coalesce(sum(a.minutes), 0)::int as minutes from usage_adjustments a
+  where a.origin_record_id = r.id and a.told_amount is null and %(retold)s
+    and (a.kind = 'waiting' or a.usage_record_id < %(without)s and exists (
+      select from drifts d where d.kind in ('no-invoice', 'unusable-invoice') and d.resolved_at is null
+        and d.subject = 'record:' || a.usage_record_id))) told
 where r.id = any(%(ids)s::bigint[]) and r.tiers is not null and r.currency is not null and not r.trial
 """
 
@@ -70,12 +76,15 @@ class Tariff:
         return self.cost(self.charged + minutes) - self.cost(self.charged)
 
 
-def tariffs(connection: Connection, record_ids: Iterable[int], *, without: int | None = None) -> dict[int, Tariff]:
+def tariffs(
+    connection: Connection, record_ids: Iterable[int], *, without: int | None = None, retold: bool = False
+) -> dict[int, Tariff]:
     """Of those of these records that have a price, by id; a trial's minutes have none.
 
-    ``without``: a record whose use of their minutes does not count, since it is that which is to be priced.
+    ``without``: a record whose use of their minutes does not count, since it is that which is to be priced. ``retold``:
+    it is told anew whenever something changes, and so after what waits and what other such records took.
     """
-    rows = connection.exec_driver_sql(_RECORDS, {"ids": sorted(record_ids), "without": without})
+    rows = connection.exec_driver_sql(_RECORDS, {"ids": sorted(record_ids), "without": without, "retold": retold})
     return {row.id: Tariff(row.tiers, row.currency, row.charged) for row in rows}
 
 
@@ -142,14 +151,17 @@ def worth_of(carried: Iterable[Carried], known: Mapping[int, Tariff]) -> int | N
     return None if None in amounts else sum(filter(None, amounts))
 
 
-def fair_price(connection: Connection, record: Any) -> Worth:
+def fair_price(connection: Connection, record: Any, *, retold: bool) -> Worth:
     """What the minutes of a record should cost that no invoice bills: carried ones by the tiers of their own periods.
 
-    It is a row with ``id``, ``minutes``, ``tiers``, ``currency`` and ``trial``.
+    It is a row with ``id``, ``minutes``, ``tiers``, ``currency`` and ``trial``. ``retold`` as for ``tariffs``; else it
+    is told once, and what waits is told beside it.
     """
     used = carried_into(connection, record.id)
     own = price_of(record, record.minutes - sum(each.minutes for each in used))
-    carried = worth_of(used, tariffs(connection, [each.origin_record_id for each in used], without=record.id))
+    carried = worth_of(
+        used, tariffs(connection, [each.origin_record_id for each in used], without=record.id, retold=retold)
+    )
     if own.amount is None or carried is None:
         return price_of(record, record.minutes)
     return Worth(record.minutes, own.amount + carried, own.currency)

@@ -544,6 +544,20 @@ def test_70_what_waits_is_told_anew_when_other_minutes_of_its_period_are_billed(
     assert told(ledger) == [("unbillable", -15, -180), ("under-billed", 200, -2400)], "beside 710 all 15 cost"
 
 
+@breaks("pipeline/closing/unbilled_periods.py", "retold=True", "retold=False")
+def test_70_what_no_invoice_bills_is_told_beside_what_waits_of_the_same_period(ledger):
+    first, second = settled(ledger, 510)
+    ledger.run("update usage_records set trial = true where id = %s", second)
+    late(ledger, first, -15)
+    ledger.run("update usage_records set trial = false where id = %s", second)
+    late(ledger, first, 200, "CA2")
+    ledger.run("update usage_records set state = 'closing' where id = %s", second)
+    ledger.following(second)
+    priced(ledger)
+    close(ledger, ledger.row("usage_records", second).period_end + timedelta(hours=80))
+    assert told(ledger) == [("no-invoice", 200, 2340), ("unbillable", -15, -120)], "510, less 15, and 200"
+
+
 @breaks(
     "pipeline/usage/late_minutes.py",
     "case when %(told)s::bigint is not null then",
