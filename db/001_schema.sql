@@ -1548,3 +1548,50 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0024 -> 0025
+
+CREATE TABLE audit_entries (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    who TEXT NOT NULL, 
+    what TEXT NOT NULL, 
+    subject TEXT NOT NULL, 
+    business_id BIGINT, 
+    reason TEXT, 
+    fields TEXT[] DEFAULT '{}' NOT NULL, 
+    detail JSONB DEFAULT '{}' NOT NULL, 
+    CONSTRAINT audit_entries_pkey PRIMARY KEY (id)
+);
+
+COMMENT ON TABLE audit_entries IS 'who decided what, when and why; rows are added and never changed, a trigger sees to it';
+
+COMMENT ON COLUMN audit_entries.who IS 'user@host of a command, or pipeline, or stripe';
+
+COMMENT ON COLUMN audit_entries.what IS 'the command, or the decision in a few words';
+
+COMMENT ON COLUMN audit_entries.subject IS 'what it is about, as business:12, plan:starter, record:7';
+
+COMMENT ON COLUMN audit_entries.business_id IS 'whose it is; no foreign key, since an entry outlives everything';
+
+COMMENT ON COLUMN audit_entries.fields IS 'names of what was changed, without values';
+
+COMMENT ON COLUMN audit_entries.detail IS 'ids and figures, nothing personal';
+
+CREATE INDEX audit_entries_business_id_idx ON audit_entries (business_id, id);
+
+create function audit_entry_stays() returns trigger language plpgsql as $$
+begin
+  raise exception 'an audit entry stays as it is: add another one';
+end
+$$;
+
+create trigger audit_entry_stays before update or delete on audit_entries for each row execute function audit_entry_stays();
+
+UPDATE alembic_version SET version_num='0025' WHERE alembic_version.version_num = '0024';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

@@ -23,7 +23,7 @@ READER: Final = "altiora_reader"
 LOGINS: Final = (OWNER, RECEIVER, WORKER, READER)
 
 #: Tables that the worker may not write at all, or only add to.
-_FIXED: Final = {"alembic_version": "select", "schema_serves": "select"}
+_FIXED: Final = {"alembic_version": "select", "schema_serves": "select", "audit_entries": "select, insert"}
 
 #: What the receiver may do: the columns it sees of what it stores, and what backlog and metrics count.
 _RECEIVER_RIGHTS: Final = (

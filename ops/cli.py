@@ -41,6 +41,7 @@ _COMMANDS = {
     "drifts": "ops.commands.drifts:app",
     "rebuild": "ops.commands.rebuild:rebuild",
     "reconcile": "ops.commands.reconcile:reconcile",
+    "audit": "ops.commands.audit:audit",
     "doctor": "ops.doctor.command:doctor",
 }
 

@@ -2,6 +2,7 @@
 
 from db.models.accounts import ApiKey, Business, BusinessMember, ServiceTransition, User
 from db.models.agents import AgentKnowledge, AgentScript, AiAgent
+from db.models.audit import AuditEntry
 from db.models.inbox import Claim, Halt, Listing, Refresh, ResentEvent, Source, WebhookEvent
 from db.models.outbox import Drift, MeterPush, StripeSum
 from db.models.plans import StripeMeter, StripePrice, SubscriptionPlan
@@ -22,6 +23,7 @@ __all__ = [
     "AgentScript",
     "AiAgent",
     "ApiKey",
+    "AuditEntry",
     "Business",
     "BusinessMember",
     "Call",

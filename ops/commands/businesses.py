@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
+from ops.commands.audit import record
 from ops.commands.business_argument import BusinessArgument, find, instant
 from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown, warn
@@ -79,6 +80,7 @@ def add(
             now=business_clock(chosen).now(),
         )
         unbilled_plans.check_billing(connection, [business_id], business_clock(chosen).now())
+        record(connection, "business add", f"business:{business_id}", business_id=business_id, detail={"plan": plan})
     if as_json:
         print_json({"id": business_id})
     else:
@@ -137,6 +139,8 @@ def link_stripe(
         former = registration.link_customer(connection, business_id, customer, business_clock(chosen).now())
         left = [] if former is None else left_with(connection, former)
         dead = dead_for(connection, "unknown-customer")
+        detail = {"customer": customer, "former": former}
+        record(connection, "business link-stripe", f"business:{business_id}", business_id=business_id, detail=detail)
     say(f"Linked business {business_id} to {customer}; a worker fetches its subscriptions.")
     if former is not None:
         say(f"{former} was its customer before: what Stripe tells of that one still belongs to it.")
@@ -170,6 +174,14 @@ def set_(
         business_id = find(connection, business)
         registration.bill_elsewhere(connection, business_id, until, reason, now)
         unbilled_plans.check_billing(connection, [business_id], now)
+        record(
+            connection,
+            "business set",
+            f"business:{business_id}",
+            business_id=business_id,
+            reason=reason,
+            fields=["billed_elsewhere_until"],
+        )
     if until <= now:
         say(f"Business {business_id} is not billed elsewhere any more.")
     else:
@@ -217,6 +229,8 @@ def add_number(
         business_id = find(connection, business)
         held = registration.add_number(connection, business_id, number, since, business_clock(chosen).now())
         dead = dead_for(connection, f"unknown-number {number}")
+        detail = {"number": number, "former": held.former_business_id}
+        record(connection, "business add-number", f"business:{business_id}", business_id=business_id, detail=detail)
     if held.counted_before:
         warn(
             f"calls on {number} since then that are counted for business {held.former_business_id} already, and stay"

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 from sqlalchemy import Connection
 
+from ops.commands.audit import record
 from ops.commands.database import choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.closing import invoice_settlement
@@ -138,6 +139,15 @@ def resolve(
             else:
                 _follow(connection, drift, carry=carry, now=now, note=note)
         drifts.resolve_by_hand(connection, drift.id, now, note)
+        how = "drifts resolve" + (" --carry" if carry else " --credit" if credit else "")
+        record(
+            connection,
+            how,
+            f"drift:{drift.id}",
+            business_id=drift.business_id,
+            reason=note,
+            detail={"kind": drift.kind, "subject": drift.subject},
+        )
     say(f"Resolved difference {drift_id} ({drift.kind}, {drift.subject}).")
 
 

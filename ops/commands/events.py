@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
+from ops.commands.audit import who_runs_it
 from ops.commands.database import choose_settings, engine, reading
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.events import queue
@@ -103,7 +104,9 @@ def replay(
         replayed = 0
         for begin in range(0, len(ended), _BATCH):
             with made.begin() as connection:
-                replayed += queue.replay(connection, ended[begin : begin + _BATCH])
+                done = queue.replay(connection, ended[begin : begin + _BATCH])
+                queue.note_replayed(connection, who_runs_it(), "events replay", done)
+                replayed += len(done)
     if replayed:
         nudge(broker_url)
     if as_json:

@@ -1,12 +1,14 @@
 """`altiora plans`: what is sold."""
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 from sqlalchemy import Connection
 
+from ops.commands.audit import Reason, record
 from ops.commands.database import choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.businesses import plan_catalogue
@@ -75,6 +77,7 @@ def set_(
     payment_grace_days: _Grace = None,
     late_policy: _Policy = None,
     late_limit_minutes: _Limit = None,
+    reason: Reason = None,
 ) -> None:
     """Change a plan's figures. Minutes, steps and late rules hold from each business's next period.
 
@@ -93,6 +96,8 @@ def set_(
     )
     with _change() as connection:
         plan_catalogue.set_plan(connection, plan, figures)
+        changed = [each.name for each in dataclasses.fields(figures) if getattr(figures, each.name) is not None]
+        record(connection, "plans set", f"plan:{plan}", reason=reason, fields=changed)
     say(f"Plan {plan} is changed; periods that have begun keep what they began with.")
 
 
@@ -108,6 +113,7 @@ def add(
     payment_grace_days: _Grace = 7,
     late_policy: _Policy = "carry",
     late_limit_minutes: _Limit = 3000,
+    reason: Reason = None,
 ) -> None:
     """Add a plan. Its prices are made in Stripe, with metadata altiora_plan."""
     figures = PlanFigures(
@@ -123,14 +129,16 @@ def add(
     )
     with _change() as connection:
         plan_catalogue.add_plan(connection, plan, figures)
+        record(connection, "plans add", f"plan:{plan}", reason=reason)
     say(f"Added plan {plan}. Its prices at Stripe need metadata altiora_plan={plan}; `altiora doctor` looks at them.")
 
 
 @app.command()
-def retire(plan: _Code) -> None:
+def retire(plan: _Code, reason: Reason = None) -> None:
     """Sell a plan no longer. Who has it keeps it."""
     chosen = choose_settings()
     with _change() as connection:
         plan_catalogue.retire_plan(connection, plan, business_clock(chosen).now())
+        record(connection, "plans retire", f"plan:{plan}", reason=reason)
         left = next((each.businesses for each in list_plans(connection) if each.code == plan), 0)
     say(f"Plan {plan} is retired; {shown(left)} businesses keep it.")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ops.commands.audit import record
 from ops.commands.database import Chosen, choose_settings, engine
 from ops.commands.events import nudge
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
@@ -60,6 +61,7 @@ def _one(chosen: Chosen, business: str, period: str, rules: Rules, *, dry_run: b
             try:
                 with made.begin() as connection:
                     replayed = rebuilding.reapply(connection, rebuilt)
+                    record(connection, "rebuild", f"record:{record_id}", detail={"replayed": replayed})
             except NotRebuiltError as error:
                 raise WrongError(str(error)) from error
     if replayed:

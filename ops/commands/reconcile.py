@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ops.commands import business_argument
+from ops.commands.audit import record
 from ops.commands.database import choose_settings, engine
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say
 from pipeline.checking import reconciliation
@@ -64,6 +65,15 @@ def reconcile(
             repaired = reconciliation.repair_findings(made, found) if apply else 0
         except ValueError as error:
             raise WrongError(str(error)) from error
+        if repaired:
+            with made.begin() as connection:
+                record(
+                    connection,
+                    "reconcile --apply",
+                    "all" if business_id is None else f"business:{business_id}",
+                    business_id=business_id,
+                    detail={"repaired": repaired, "differences": len(found)},
+                )
         costs: list[MonthRow] = []
         if business_id is not None:
             with made.connect() as connection:

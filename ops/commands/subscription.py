@@ -7,6 +7,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.commands import subscription_preview
+from ops.commands.audit import Reason, record
 from ops.commands.business_argument import BusinessArgument, find
 from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
@@ -111,6 +112,7 @@ def cancel(
         bool, typer.Option("--now", help="At once, with a last invoice, instead of at the period's end.")
     ] = False,
     dry_run: DryRun = False,
+    reason: Reason = None,
 ) -> None:
     """Cancel the subscription at the end of its period; the business is on Free from then on."""
     _change(
@@ -118,22 +120,29 @@ def cancel(
         business,
         [ChangeKind.CANCEL_NOW if now else ChangeKind.CANCEL_AT_PERIOD_END],
         dry_run=dry_run,
+        reason=reason,
     )
 
 
 @app.command()
-def resume(business: BusinessArgument, dry_run: DryRun = False) -> None:
+def resume(business: BusinessArgument, dry_run: DryRun = False, reason: Reason = None) -> None:
     """Undo a cancellation or a downgrade that has not come yet, and collect again where that is paused."""
     chosen = choose_settings()
     with reading(chosen) as connection:
         paused = collection_is_paused(connection, find(connection, business))
-    _change(chosen, business, [ChangeKind.KEEP, *([ChangeKind.RESUME_COLLECTION] if paused else [])], dry_run=dry_run)
+    _change(
+        chosen,
+        business,
+        [ChangeKind.KEEP, *([ChangeKind.RESUME_COLLECTION] if paused else [])],
+        dry_run=dry_run,
+        reason=reason,
+    )
 
 
 @app.command()
-def pause(business: BusinessArgument, dry_run: DryRun = False) -> None:
+def pause(business: BusinessArgument, dry_run: DryRun = False, reason: Reason = None) -> None:
     """Collect no payments until it is resumed; invoices are kept as drafts, and minutes go on being counted."""
-    _change(choose_settings(), business, [ChangeKind.PAUSE_COLLECTION], dry_run=dry_run)
+    _change(choose_settings(), business, [ChangeKind.PAUSE_COLLECTION], dry_run=dry_run, reason=reason)
 
 
 @app.command()
@@ -145,19 +154,20 @@ def upgrade(
         typer.Option("--migrate", help="Put a subscription of classic billing mode into the flexible one, for good."),
     ] = False,
     dry_run: DryRun = False,
+    reason: Reason = None,
 ) -> None:
     """Change to a dearer plan now: a new period begins, and what was used is billed at once.
 
     In classic billing mode it is refused where Stripe would drop what was used: --migrate.
     """
     chosen = choose_settings()
-    _change(chosen, business, [ChangeKind.UPGRADE], plan=plan.lower(), migrate=migrate, dry_run=dry_run)
+    _change(chosen, business, [ChangeKind.UPGRADE], plan=plan.lower(), migrate=migrate, dry_run=dry_run, reason=reason)
 
 
 @app.command()
-def downgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False) -> None:
+def downgrade(business: BusinessArgument, plan: PlanArgument, dry_run: DryRun = False, reason: Reason = None) -> None:
     """Change to a cheaper plan when the present period ends."""
-    _change(choose_settings(), business, [ChangeKind.DOWNGRADE], plan=plan.lower(), dry_run=dry_run)
+    _change(choose_settings(), business, [ChangeKind.DOWNGRADE], plan=plan.lower(), dry_run=dry_run, reason=reason)
 
 
 def _change(
@@ -168,6 +178,7 @@ def _change(
     plan: str | None = None,
     migrate: bool = False,
     dry_run: bool,
+    reason: str | None,
 ) -> None:
     try:
         with transaction(chosen) as connection:
@@ -180,6 +191,15 @@ def _change(
                 for intent in intents:
                     planning.plan_change(
                         connection, business_id, intent, "altiora subscription", business_clock(chosen).now()
+                    )
+                    about = {"subscription": intent.stripe_id, "plan": plan}
+                    record(
+                        connection,
+                        f"subscription {intent.kind}",
+                        f"subscription:{intent.stripe_id}",
+                        business_id=business_id,
+                        reason=reason,
+                        detail=about,
                     )
     except ChangeError as error:
         raise WrongError(str(error)) from error

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.businesses.plan_limits import BILLS_OVERAGE
 from pipeline.businesses.service_rules import Facts, Matter, Rule, ServiceStatus, deciding_rule, status_at
+from pipeline.shared import trail
 from pipeline.shared.business_locks import under_locks
 from pipeline.subscription_changes import planning
 from pipeline.subscription_changes.change_requests import ChangeKind
@@ -123,6 +124,9 @@ def _store(connection: Connection, row: Any, facts: Facts, rule: Rule, causes: C
     cause = true_cause(causes, rule)
     about = {"id": row.id, "before": before, "after": rule.status, "rule": rule.name, "until": rule.until(facts)}
     connection.exec_driver_sql(_TRANSITION, {**about, "cause": cause, "now": now})
+    if ServiceStatus.SUSPENDED in {before, rule.status}:
+        what = "suspended" if rule.status == ServiceStatus.SUSPENDED else "no longer suspended"
+        trail.note(connection, trail.Entry(trail.PIPELINE, what, f"business:{row.id}", row.id, f"{rule.name}: {cause}"))
     _log.info("service", business_id=row.id, before=before, after=rule.status, rule=rule.name, cause=cause)
     if rule.name in {"unpaid", "payment-overdue"}:
         planning.want_change(connection, row.id, ChangeKind.PAUSE_COLLECTION, f"rule {rule.name}", now)

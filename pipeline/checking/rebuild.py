@@ -234,7 +234,7 @@ def reapply(connection: Connection, rebuilt: Rebuilt) -> int:
     holders = connection.exec_driver_sql(_HOLDERS, (sids,)).scalars()
     lock_businesses(connection, {record.business_id, *holders})
     connection.exec_driver_sql(_UNRANK, {"sids": sids})
-    return queue.replay(connection, [event_id for each in differing for event_id in each.event_ids])
+    return len(queue.replay(connection, [event_id for each in differing for event_id in each.event_ids]))
 
 
 def _snapshot(engine: Engine) -> Any:

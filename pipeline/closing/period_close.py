@@ -14,7 +14,7 @@ from pipeline.closing import invoice_settlement, source_gaps, unbilled_periods
 from pipeline.closing.statement import OF_CALLS, STATEMENT
 from pipeline.events import fetch_requests
 from pipeline.meter import push_states
-from pipeline.shared import halts
+from pipeline.shared import halts, trail
 from pipeline.shared.business_locks import under_locks
 from pipeline.usage import unbilled_plans
 from pipeline.usage.billing_window import STALE, TOO_LATE, billing_deadline
@@ -137,6 +137,16 @@ def close(connection: Connection, business_ids: Sequence[int], now: datetime) ->
     facts = source_gaps.source_facts(connection)
     closed = connection.exec_driver_sql(_CLOSE, about | facts).all()  # also what comes so late that both steps are due
     source_gaps.report_gaps(connection, closed, facts, now)
+    trail.note(
+        connection,
+        *(
+            trail.Entry(
+                trail.PIPELINE, "closed with gaps", f"record:{each.id}", each.business_id, ", ".join(each.source_gaps)
+            )
+            for each in closed
+            if each.source_gaps
+        ),
+    )
     begun = connection.exec_driver_sql(_BEGIN, about).rowcount
     paid = [record.id for record in closed if record.paid]
     if paid:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from pipeline.events.outcomes import EventState, Outcome
 from pipeline.events.worker_deaths import isolate_the_dead
+from pipeline.shared import trail
 
 BATCH = 500
 #: Of these, Stripe's: each takes some ten queries, and a long batch would hold its businesses beyond lock_timeout.
@@ -68,10 +69,15 @@ where e.id = o.id
 
 
 _REPLAY = """
-update webhook_events
+with former as (
+  select id, state, reason, attempts from webhook_events
+  where id = any(%(ids)b::bigint[]) and state = any(%(states)b::text[])
+  order by id for update)
+update webhook_events e
 set state = 'pending', reason = null, attempts = 0, lone_deaths = 0, due_at = now(), processed_at = null,
-    batch_limit = case when state = 'dead' and reason = 'kills-its-worker' then 1 end
-where id = any(%(ids)b::bigint[]) and state = any(%(states)b::text[])
+    batch_limit = case when former.state = 'dead' and former.reason = 'kills-its-worker' then 1 end
+from former where e.id = former.id
+returning former.id, former.state, former.reason, former.attempts
 """
 
 
@@ -177,19 +183,51 @@ def count_attempt(connection: Connection, event_id: int) -> None:
     connection.exec_driver_sql("update webhook_events set attempts = attempts + 1 where id = %s", (event_id,))
 
 
-def replay(connection: Connection, event_ids: Collection[int]) -> int:
-    """Let ended events be applied again, with fresh attempts; returns how many. Their effect is once all the same.
+class Replayed(NamedTuple):
+    """An event that is applied again, and how it had ended."""
+
+    id: int
+    state: str
+    reason: str | None
+    attempts: int
+
+
+def replay(connection: Connection, event_ids: Collection[int]) -> list[Replayed]:
+    """Let ended events be applied again, with fresh attempts; returns which. Their effect is once all the same.
 
     One that killed its workers is tried alone.
     """
-    ended = [state for state in EventState if state is not EventState.PENDING]
-    return connection.exec_driver_sql(_REPLAY, {"ids": list(event_ids), "states": ended}).rowcount
+    return _replay(connection, event_ids, [state for state in EventState if state is not EventState.PENDING])
 
 
 def revive_resent(connection: Connection) -> int:
     """Apply again what is dead and was sent again, as Stripe's Resend does (89); returns how many."""
     resent = connection.exec_driver_sql("delete from resent_events returning event_id").scalars().all()
-    return connection.exec_driver_sql(_REPLAY, {"ids": resent, "states": [EventState.DEAD]}).rowcount if resent else 0
+    revived = _replay(connection, resent, [EventState.DEAD]) if resent else []
+    note_replayed(connection, trail.STRIPE, "resend", revived)
+    return len(revived)
+
+
+def note_replayed(connection: Connection, who: str, what: str, replayed: Collection[Replayed]) -> None:
+    """Keep in the trail how these events had ended, of which nothing is left on them."""
+    trail.note(
+        connection,
+        *(
+            trail.Entry(
+                who,
+                what,
+                f"event:{each.id}",
+                reason=each.reason,
+                detail={"state": each.state, "attempts": each.attempts},
+            )
+            for each in replayed
+        ),
+    )
+
+
+def _replay(connection: Connection, event_ids: Collection[int], states: Collection[EventState]) -> list[Replayed]:
+    rows = connection.exec_driver_sql(_REPLAY, {"ids": list(event_ids), "states": list(states)})
+    return sorted(Replayed(*row) for row in rows)
 
 
 def replay_orphans(connection: Connection) -> int:
@@ -201,7 +239,7 @@ def replay_orphans(connection: Connection) -> int:
         "select child.event_id from calls child join calls parent on parent.sid = child.parent_sid"
         " where child.business_id is null and parent.business_id is not null"
     )
-    return replay(connection, [event_id for (event_id,) in orphans])
+    return len(replay(connection, [event_id for (event_id,) in orphans]))
 
 
 def overdue(connection: Connection) -> int:

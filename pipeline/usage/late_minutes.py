@@ -14,7 +14,7 @@ from typing import Literal
 from sqlalchemy import Connection
 
 from pipeline.providers.stripe_words import CLASSIC_MODE
-from pipeline.shared import drifts
+from pipeline.shared import drifts, trail
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage import record_figures, waiting_minutes
 from pipeline.usage.minutes_worth import fair_price, worth
@@ -198,6 +198,10 @@ def adjust(
             "settlement_id": late.settlement_record_id,
         },
     )
+    if kind is AdjustmentKind.WRITTEN_OFF:
+        about = {"minutes": late.minutes, "call": late.call_sid}
+        entry = trail.Entry(trail.PIPELINE, "written off", f"record:{late.origin_record_id}", business_id, detail=about)
+        trail.note(connection, entry)
 
 
 def _take_back(connection: Connection, late: Late, business_id: int, now: datetime) -> Late:

@@ -27,7 +27,11 @@ RIGHTS = {
         "resent_events": {"insert"},
         **{table: {"select"} for table in _SEEN_BY_THE_RECEIVER},
     },
-    roles.WORKER: {"alembic_version": {"select"}, "schema_serves": {"select"}},
+    roles.WORKER: {
+        "alembic_version": {"select"},
+        "schema_serves": {"select"},
+        "audit_entries": {"select", "insert"},
+    },
     roles.READER: {},
 }
 USUAL = {

@@ -81,7 +81,7 @@ def test_84_each_new_connection_looks(empty_database_url):
         connect()
     migrate.upgrade(empty_database_url)
     assert connect() == SCRIPTS.get_revision(CODE).module.oldest_code
-    migrate.downgrade(empty_database_url, "0024")
+    migrate.downgrade(empty_database_url, NEEDS)
     plain = create_engine(empty_database_url, poolclass=NullPool)
     with plain.begin() as connection:
         connection.execute(text("update schema_serves set oldest_code = '9999'"))

@@ -1,0 +1,37 @@
+"""The audit trail, as people read it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from pipeline.shared.rows import Json, typed_rows
+
+_ENTRIES = """
+select id, at, who, what, subject, business_id, reason, fields, detail
+from audit_entries
+where %(business_id)s::bigint is null or business_id = %(business_id)s
+order by id desc limit %(limit)s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who (``user@host``, pipeline or stripe) decided what, ``at`` an instant of the machine clock, and why."""
+
+    id: int
+    at: datetime
+    who: str
+    what: str
+    subject: str
+    business_id: int | None
+    reason: str | None
+    fields: Sequence[str]
+    detail: Mapping[str, Json]
+
+
+def list_entries(connection: Connection, business_id: int | None, limit: int | None) -> list[AuditEntry]:
+    """The newest first, of one business or of all."""
+    about = {"business_id": business_id, "limit": limit}
+    return typed_rows(AuditEntry, connection.exec_driver_sql(_ENTRIES, about))
