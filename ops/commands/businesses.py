@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.audit import record
+from ops.commands.audit import Reason, record
 from ops.commands.business_argument import BusinessArgument, find, instant
 from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown, warn
 from pipeline.businesses import registration
 from pipeline.reading.businesses import left_with, list_businesses, read_business
-from pipeline.reading.events import dead_for
+from pipeline.reading.events import dead_calls_of, dead_for
 from pipeline.shared.clock import business_clock
 from pipeline.shared.settings import DatabaseSettings, StripeSettings, load
 from pipeline.usage import unbilled_plans
@@ -217,9 +217,11 @@ def add_number(
             "--from",
             parser=instant,
             metavar="TIME",
-            help="When it got the number, as 2026-11-20T12:00; in UTC unless it has an offset. Without it from now"
-            " on where another business holds the number, else since that one gave it up, else since ever.",
+            help="When it got the number, as 2026-11-20T12:00; in UTC unless it has an offset. Without it from now on.",
         ),
+    ] = None,
+    from_business: Annotated[
+        str | None, typer.Option(help="Who holds it now: its number, or a part of its name. Else nothing is taken.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -227,8 +229,11 @@ def add_number(
     chosen = choose_settings()
     with _change(chosen) as connection:
         business_id = find(connection, business)
-        held = registration.add_number(connection, business_id, number, since, business_clock(chosen).now())
-        dead = dead_for(connection, f"unknown-number {number}")
+        former_id = None if from_business is None else find(connection, from_business)
+        held = registration.add_number(
+            connection, business_id, number, since, business_clock(chosen).now(), from_business_id=former_id
+        )
+        dead, first = dead_calls_of(connection, number)
         detail = {"number": number, "former": held.former_business_id}
         record(connection, "business add-number", f"business:{business_id}", business_id=business_id, detail=detail)
     if held.counted_before:
@@ -241,7 +246,53 @@ def add_number(
         return
     since_when = "since ever" if held.since is None else f"from {held.since.astimezone(UTC).isoformat()} on"
     say(f"Business {business_id} holds {number} {since_when}.")
-    if dead:
-        say(
-            f"Dead for want of its holder: {dead} events. Now: altiora events replay --reason 'unknown-number {number}'"
-        )
+    if dead and first is not None:
+        say(f"Dead for want of its holder: {dead} events.")
+        if held.since is not None and first < held.since:
+            say(
+                f"To count them, hold it since they came: altiora business add-number {business_id} {number}"
+                f" --from {first.astimezone(UTC):%Y-%m-%dT%H:%M}"
+            )
+        say(f"Then: altiora events replay --reason 'unknown-number {number}'")
+
+
+@app.command("remove-number")
+def remove_number(
+    business: BusinessArgument,
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="In E.164, as +15550000001.")],
+    reason: Reason = None,
+) -> None:
+    """Have a business hold a number no longer, from now on. What was called before stays its own."""
+    chosen = choose_settings()
+    with _change(chosen) as connection:
+        business_id = find(connection, business)
+        registration.remove_number(connection, business_id, number, business_clock(chosen).now())
+        detail = {"number": number}
+        subject = f"business:{business_id}"
+        record(connection, "business remove-number", subject, business_id=business_id, reason=reason, detail=detail)
+    say(f"Business {business_id} holds {number} no longer; calls on it are dead until somebody does.")
+
+
+@app.command()
+def rename(
+    business: BusinessArgument, name: Annotated[str, typer.Argument(metavar="NAME", help="What it is called.")]
+) -> None:
+    """Call a business otherwise, here; its customer at Stripe keeps its name."""
+    with _change(choose_settings()) as connection:
+        business_id = find(connection, business)
+        registration.rename_business(connection, business_id, name)
+        subject = f"business:{business_id}"
+        record(connection, "business rename", subject, business_id=business_id, fields=["name"])
+    say(f"Business {business_id} is called {name.strip()}.")
+
+
+@app.command()
+def end(business: BusinessArgument, reason: Reason = None) -> None:
+    """End a business whose subscriptions have ended: it gives up its numbers. What it has used is billed as ever."""
+    chosen = choose_settings()
+    with _change(chosen) as connection:
+        business_id = find(connection, business)
+        numbers = registration.end_business(connection, business_id, business_clock(chosen).now())
+        subject = f"business:{business_id}"
+        record(connection, "business end", subject, business_id=business_id, reason=reason, detail={"numbers": numbers})
+    say(f"Business {business_id} has ended; it gave up {', '.join(numbers) or 'no number'}.")

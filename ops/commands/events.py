@@ -11,6 +11,7 @@ import typer
 from sqlalchemy import Connection
 
 from ops.commands.audit import who_runs_it
+from ops.commands.business_argument import find
 from ops.commands.database import choose_settings, engine, reading
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
 from pipeline.events import queue
@@ -36,6 +37,11 @@ class Ended(StrEnum):
 @app.command("list")
 def list_(
     state: Annotated[EventState | None, typer.Option(help="Only those in this state.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those that ended, or wait, for this reason.")] = None,
+    call: Annotated[str | None, typer.Option(metavar="SID", help="Only those of this call, CA…")] = None,
+    business: Annotated[
+        str | None, typer.Option(help="Only those of its calls and numbers: its number, or a part of its name.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many, the newest; 50 in a table, all of them as JSON.")
     ] = None,
@@ -44,7 +50,15 @@ def list_(
     """Show stored events, the newest first."""
     chosen = choose_settings()
     with reading(chosen) as connection:
-        found = list_events(connection, state, limit or (None if as_json else 50))
+        business_id = None if business is None else find(connection, business)
+        found = list_events(
+            connection,
+            state,
+            limit or (None if as_json else 50),
+            reason=reason,
+            call=call,
+            business_id=business_id,
+        )
     if as_json:
         print_json(found)
         return

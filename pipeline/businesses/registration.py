@@ -48,6 +48,12 @@ values (%(number)s, %(business_id)s, tstzrange(%(since)s, null))
 
 _END_HOLDING = "update phone_number_assignments set held = tstzrange(lower(held), %s) where id = %s"
 
+_BEGIN_HOLDING = "update phone_number_assignments set held = tstzrange(%s, upper(held)) where id = %s"
+
+_HELD_UNTIL = "select max(upper(held)) from phone_number_assignments where number = %s and id <> %s"
+
+_NUMBERS_OF = "select number from phone_number_assignments where business_id = %s and upper(held) is null order by 1"
+
 # An agent belongs to one business, so it does not move along.
 _SET_HOLDER = "update phone_numbers set business_id = %s, agent_id = null where number = %s"
 
@@ -86,9 +92,7 @@ def add_business(
     connection: Connection, *, name: str, plan: str, time_zone: str, stripe_customer: str | None, now: datetime
 ) -> int:
     """Add a business; returns its id. ``plan`` is a plan's code or name. Raises BusinessError."""
-    name = name.strip()
-    if not 1 <= len(name) <= 200 or not name.isprintable():
-        raise BusinessError("a business needs a name of 1 to 200 characters, without line breaks")
+    name = _checked_name(name)
     try:
         ZoneInfo(time_zone)
     except (KeyError, ValueError, OSError):
@@ -104,6 +108,13 @@ def add_business(
     if stripe_customer is not None:
         link_customer(connection, business_id, stripe_customer, now)
     return int(business_id)
+
+
+def _checked_name(name: str) -> str:
+    name = name.strip()
+    if not 1 <= len(name) <= 200 or not name.isprintable():
+        raise BusinessError("a business needs a name of 1 to 200 characters, without line breaks")
+    return name
 
 
 def check_customer(customer: str) -> None:
@@ -152,12 +163,18 @@ def bill_elsewhere(connection: Connection, business_id: int, until: datetime, re
 
 
 def add_number(
-    connection: Connection, business_id: int, number: str, since: datetime | None, now: datetime
+    connection: Connection,
+    business_id: int,
+    number: str,
+    since: datetime | None,
+    now: datetime,
+    *,
+    from_business_id: int | None = None,
 ) -> NumberHeld:
-    """Give a number to a business, from ``since`` on; whoever holds it then ends holding it.
+    """Give a number to a business, from ``since`` on, or from now (11).
 
-    Without ``since`` from now on where somebody holds it, else from the end of the last holder, else for ever
-    back, so that calls which came before it was known count as well. Raises BusinessError.
+    What another business holds is taken only where ``from_business_id`` names that one, which ends holding it then. To
+    give a business what it holds already, from an earlier ``since``, has it hold it for longer. Raises BusinessError.
     """
     if not _E164.fullmatch(number):
         raise BusinessError(f"{number} is no phone number in E.164; write it as +15550000001")
@@ -171,12 +188,13 @@ def add_number(
     if _last_held(connection, number) != last:
         raise BusinessError(f"{number} has just been given to somebody; look at `altiora business list`")
     name, _, plan = _living(connection, business_id)
-    if holder == business_id:
-        raise BusinessError(f"business {business_id} ({name}) holds {number} already")
+    if last is not None and holder == business_id:
+        return _hold_for_longer(connection, last, name, number, since)
+    if holder != from_business_id:
+        raise BusinessError(_not_its_holder(connection, number, holder, from_business_id))
     if not plan_limits.room_for_another(connection, business_id, plan_limits.AlertKind.NUMBERS):
         raise BusinessError(f"plan {plan} of business {business_id} ({name}) has room for no other number")
-    if last is not None:
-        since = _take_over(connection, last, since, now)
+    since = (since or now) if last is None else _take_over(connection, last, since, now)
     connection.exec_driver_sql(_SET_HOLDER, (business_id, number))
     connection.exec_driver_sql(_HOLD, {"number": number, "business_id": business_id, "since": since})
     for changed in touched:
@@ -185,6 +203,68 @@ def add_number(
         _ALREADY_COUNTED, {"former": holder, "since": since, "number": number}
     ).scalar_one()
     return NumberHeld(number, since, holder, counted)
+
+
+def remove_number(connection: Connection, business_id: int, number: str, now: datetime) -> None:
+    """Have a business hold a number no longer, from now on; calls of before stay its own. Raises BusinessError."""
+    lock_businesses(connection, [business_id])
+    last = _last_held(connection, number)
+    if last is None or last.until is not None or last.business_id != business_id:
+        raise BusinessError(
+            f"business {business_id} does not hold {number}; `altiora business list` shows who holds what"
+        )
+    connection.exec_driver_sql(_END_HOLDING, (max(now, last.since or now), last.id))
+    connection.exec_driver_sql(_SET_HOLDER, (None, number))
+    plan_limits.check_counts(connection, business_id, now)
+
+
+def rename_business(connection: Connection, business_id: int, name: str) -> None:
+    """Call a business otherwise. Raises BusinessError."""
+    name = _checked_name(name)
+    _living(connection, business_id)
+    connection.exec_driver_sql("update businesses set name = %s where id = %s", (name, business_id))
+
+
+def end_business(connection: Connection, business_id: int, now: datetime) -> list[str]:
+    """End a business: it holds its numbers no longer, and is given nothing any more; returns those numbers.
+
+    What it has used is billed as ever. Raises BusinessError, also while a subscription of it lives.
+    """
+    lock_businesses(connection, [business_id])
+    name, _, _ = _living(connection, business_id)
+    living = customer_links.living_elsewhere(connection, business_id, "")
+    if living is not None:
+        raise BusinessError(
+            f"business {business_id} ({name}) has {living[0]}, which goes on charging it: altiora subscription cancel"
+            f" {business_id} --now, and end it after that"
+        )
+    numbers = list(connection.exec_driver_sql(_NUMBERS_OF, (business_id,)).scalars())
+    for number in numbers:
+        remove_number(connection, business_id, number, now)
+    connection.exec_driver_sql("update businesses set ended_at = %s where id = %s", (now, business_id))
+    return numbers
+
+
+def _hold_for_longer(
+    connection: Connection, last: "_Holding", name: str, number: str, since: datetime | None
+) -> NumberHeld:
+    """Have its holder hold a number from an earlier time on, as far back as nobody else did."""
+    if since is None or last.since is None or since >= last.since:
+        raise BusinessError(f"business {last.business_id} ({name}) holds {number} already")
+    before = connection.exec_driver_sql(_HELD_UNTIL, (number, last.id)).scalar_one()
+    if before is not None and since < before:
+        raise BusinessError(f"another business held {number} until {before.isoformat()}; it was free from then on")
+    connection.exec_driver_sql(_BEGIN_HOLDING, (since, last.id))
+    return NumberHeld(number, since, None, 0)
+
+
+def _not_its_holder(connection: Connection, number: str, holder: int | None, named: int | None) -> str:
+    if holder is None:
+        return f"nobody holds {number}: leave --from-business out"
+    name = connection.exec_driver_sql("select name from businesses where id = %s", (holder,)).scalar_one()
+    if named is None:
+        return f"business {holder} ({name}) holds {number}; to take it from there add --from-business {holder}"
+    return f"business {holder} ({name}) holds {number}, and not business {named}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +287,7 @@ def _take_over(connection: Connection, last: _Holding, since: datetime | None, n
             raise BusinessError(
                 f"business {last.business_id} held the number until {last.until.isoformat()}; it is free from then on"
             )
-        return since or last.until
+        return since or max(now, last.until)
     since = since or now
     if last.since is not None and since <= last.since:
         raise BusinessError(

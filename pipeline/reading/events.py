@@ -14,7 +14,13 @@ from pipeline.shared.rows import Json, typed_row, typed_rows
 _LIST = """
 select id, provider, key, type, state, reason, attempts, received_at
 from webhook_events
-where %(state)s::text is null or state = %(state)s
+where (%(state)s::text is null or state = %(state)s)
+  and (%(reason)s::text is null or reason = %(reason)s or starts_with(reason, %(reason)s || ' '))
+  and (%(call)s::text is null or provider = 'twilio' and starts_with(key, %(call)s || ':'))
+  and (%(business_id)s::bigint is null or provider = 'twilio' and (
+    split_part(key, ':', 1) in (select sid from calls where business_id = %(business_id)s)
+    or reason in (
+      select 'unknown-number ' || number from phone_number_assignments where business_id = %(business_id)s)))
 order by id desc
 limit %(limit)s
 """
@@ -36,6 +42,12 @@ order by id
 """
 
 _KNOWN = "select id from webhook_events where id = any(%s::bigint[])"
+
+# The call of a callback began before that came, and no earlier than the longest call takes.
+_DEAD_CALLS = """
+select count(*), min(received_at) - interval '24 hours' from webhook_events
+where state = 'dead' and reason = 'unknown-number ' || %s
+"""
 
 _DEAD_FOR = "select count(*) from webhook_events where state = 'dead' and reason = %s"
 
@@ -81,9 +93,21 @@ class ShownEvent(ListedEvent):
         return {name: values[0] if len(values) == 1 else values for name, values in params.items()}
 
 
-def list_events(connection: Connection, state: EventState | None, limit: int | None) -> list[ListedEvent]:
-    """Events in this state, or all, the newest first; at most ``limit``."""
-    return typed_rows(ListedEvent, connection.exec_driver_sql(_LIST, {"state": state, "limit": limit}))
+def list_events(
+    connection: Connection,
+    state: EventState | None,
+    limit: int | None,
+    *,
+    reason: str | None = None,
+    call: str | None = None,
+    business_id: int | None = None,
+) -> list[ListedEvent]:
+    """Events, the newest first, at most ``limit``.
+
+    Only those in this state, for this reason (or its first word), of this call, or of a business's calls and numbers.
+    """
+    about = {"state": state, "limit": limit, "reason": reason, "call": call, "business_id": business_id}
+    return typed_rows(ListedEvent, connection.exec_driver_sql(_LIST, about))
 
 
 def read_event(connection: Connection, event_id: int) -> ShownEvent | None:
@@ -99,6 +123,12 @@ def known_events(connection: Connection, event_ids: Sequence[int]) -> set[int]:
 def ended_events(connection: Connection, reason: str | None, state: str | None) -> list[int]:
     """The ids of the events that had no effect, for this reason (or its first word), in this state."""
     return list(connection.exec_driver_sql(_ENDED, {"reason": reason, "state": state}).scalars())
+
+
+def dead_calls_of(connection: Connection, number: str) -> tuple[int, datetime | None]:
+    """How many events are dead since nobody holds this number, and since when it must be held to count them all."""
+    count, since = connection.exec_driver_sql(_DEAD_CALLS, (number,)).one()
+    return int(count), since
 
 
 def dead_for(connection: Connection, reason: str) -> int:

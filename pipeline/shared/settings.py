@@ -7,6 +7,7 @@ setting and says what to do; secrets are ``SecretStr`` and stand in no message.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -60,6 +61,26 @@ def _secrets(value: object) -> object:
     return value
 
 
+def _see_address(address: str) -> None:
+    """See that an address can be taken apart. Raises ValueError, without what stands in it: there may be a password."""
+    try:
+        port = urlsplit(address).port
+    except ValueError:
+        raise ValueError(
+            "its host or port can't be read; a password's own /, @, : and # are written %2F, %40 …"
+        ) from None
+    if port == 0:
+        raise ValueError("its port is 0")
+
+
+def _base(address: str) -> str:
+    """The address of an API, without a slash at its end."""
+    if not address.startswith(("https://", "http://")):
+        raise ValueError("it must begin with https://")
+    _see_address(address)
+    return address.rstrip("/")
+
+
 def _is_live(key: SecretStr) -> bool:
     return "_live_" in key.get_secret_value()
 
@@ -76,6 +97,7 @@ class DatabaseSettings(_Settings):
     def _is_postgres(cls, value: SecretStr) -> SecretStr:
         if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
             raise ValueError("it must begin with postgresql://")
+        _see_address(value.get_secret_value())
         return value
 
     @property
@@ -110,6 +132,15 @@ class RoleSettings(_Settings):
 
 class BrokerSettings(_Settings):
     broker_url: SecretStr
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("it must begin with redis:// or rediss://")
+        _see_address(value.get_secret_value())
+        return value
+
     beat_pace: float = Field(default=1.0, ge=1.0, le=1000.0)
 
 
@@ -146,7 +177,7 @@ class StripeSettings(_Settings):
     @field_validator("stripe_api_base")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
-        return value.rstrip("/")
+        return _base(value)
 
     @property
     def livemode(self) -> bool:
@@ -170,16 +201,16 @@ class TwilioSettings(_Settings):
     @field_validator("twilio_api_base")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
-        return value.rstrip("/")
+        return _base(value)
 
 
 class PublicSettings(_Settings):
-    public_url: str = Field(pattern="^https?://")
+    public_url: str
 
     @field_validator("public_url")
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
-        return value.rstrip("/")
+        return _base(value)
 
 
 class RuleSettings(_Settings):
@@ -206,6 +237,8 @@ def load(kind: type[S], values: Mapping[str, str] | None = None) -> S:
         sentences = []
         for problem in error.errors(include_input=False, include_url=False):
             name = str(problem["loc"][0]) if problem["loc"] else ""
-            fault = "is missing" if problem["type"] == "missing" else f"is wrong ({problem['msg']})"
+            fault = "is missing" if problem["type"] == "missing" else "is wrong"
+            if problem["type"] == "value_error":  # a sentence of ours; the library's are about its own types
+                fault += f" ({problem['ctx']['error']})"
             sentences.append(f"{_PREFIX}{name.upper()} {fault}: set it to {HELP.get(name, 'a valid value')}")
         raise SettingsError("; ".join(sentences)) from None

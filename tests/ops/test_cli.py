@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from datetime import timedelta
 from functools import partial
 
@@ -88,8 +89,13 @@ def test_11_add_number_names_the_replay_that_then_counts(altiora, world):
     key = world.callback(To=NEW, CallDuration=70)
     world.drain()
     said = altiora("business", "add-number", "B", NEW)
-    assert f"Business 1 holds {NEW} since ever." in said
-    assert f"1 events. Now: altiora events replay --reason 'unknown-number {NEW}'" in said
+    assert f"Business 1 holds {NEW} from 2026-11-20T12:00:00+00:00 on." in said
+    printed = [line.partition(": ")[2] for line in said.splitlines() if ": altiora " in line]
+    assert printed == [
+        f"altiora business add-number 1 {NEW} --from 2026-11-19T12:00",
+        f"altiora events replay --reason 'unknown-number {NEW}'",
+    ]
+    altiora(*shlex.split(printed[0])[1:])
     assert altiora.json("events", "replay", "--reason", f"unknown-number {NEW}") == {"replayed": 1}
     world.drain()
     assert state_of(world, key) == "processed"
@@ -99,7 +105,8 @@ def test_add_number_from_a_time_is_utc_unless_it_has_an_offset(altiora, world):
     third = altiora.json("business", "add", "Third", "--plan", "starter", "--time-zone", "UTC")["id"]
     world.callback(ended=at("20 Nov 11:00"))
     world.drain()
-    answer = altiora.run("business", "add-number", third, NUMBER_OF_B, "--from", "2026-11-20T10:00+01:00", "--json")
+    given = ("business", "add-number", third, NUMBER_OF_B, "--from", "2026-11-20T10:00+01:00", "--from-business", "B")
+    answer = altiora.run(*given, "--json")
     assert json.loads(answer.stdout) == {
         "number": NUMBER_OF_B,
         "from": "2026-11-20T09:00:00+00:00",
@@ -109,7 +116,7 @@ def test_add_number_from_a_time_is_utc_unless_it_has_an_offset(altiora, world):
         f"calls on {NUMBER_OF_B} since then that are counted for business 1 already, and stay there: 1\n"
     )
     assert "from 2026-11-20T11:30:00+00:00 on" in altiora(
-        "business", "add-number", "B", NUMBER_OF_B, "--from", "2026-11-20T11:30"
+        *("business", "add-number", "B", NUMBER_OF_B, "--from", "2026-11-20T11:30", "--from-business", "Third")
     )
     assert "Invalid value for '--from'" in altiora("business", "add-number", "B", NEW, "--from", "noon", status=2)
 

@@ -212,3 +212,30 @@ def test_what_subscriptions_have_that_can_cost_minutes_or_money_is_a_line_each(a
     with world.engine.begin() as connection:
         connection.exec_driver_sql("update subscriptions set metered_price_id = 'price_yearly'")
     assert any("not billed by the month" in words for words in findings(altiora, "warn", 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        *(("DATABASE_URL", f"postgresql://{rest}") for rest in ("u:p@h:port/db", "h:99999/db", "[::1/db", "h:0/db")),
+        ("DATABASE_URL", "mysql://h/db"),
+        ("DATABASE_URL", "postgresql://127.0.0.1:1/db?no_such_option=1"),
+        *(("BROKER_URL", address) for address in ("redis://:p@h:port", "http://h", "redis://[", "h:6379")),
+        *(("STRIPE_API_BASE", address) for address in ("api.stripe.com", "https://h:port", "https://[")),
+        *(("TWILIO_API_BASE", address) for address in ("api.twilio.com", "https://h:port")),
+        *(("PUBLIC_URL", address) for address in ("billing.example.com", "https://h:port")),
+        ("STRIPE_METER_EVENT_NAME", "x" * 200),
+        ("TWILIO_ACCOUNT_SID", "AC1"),
+        ("BILL_CHILD_LEGS", "perhaps"),
+    ],
+)
+def test_a_malformed_setting_is_diagnosed_in_our_words(altiora, name, address):
+    os.environ[f"ALTIORA_{name}"] = address
+    told = [
+        words for words in findings(altiora, "fail", 1) if name in words or words.startswith("database: PostgreSQL")
+    ]
+    assert told, "it names the setting, or says what PostgreSQL refused"
+    for words in told:
+        assert "Value error" not in words
+        assert "Input should" not in words
+        assert "String should" not in words

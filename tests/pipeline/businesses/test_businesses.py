@@ -9,6 +9,7 @@ from pipeline.businesses import plan_limits, registration
 from pipeline.businesses.registration import BusinessError, NumberHeld
 from pipeline.events import queue
 from pipeline.shared.business_locks import lock_businesses
+from tests.worlds.breaking import breaks
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
 NEW = "+15550000009"
@@ -28,9 +29,9 @@ def add(world, name="Bakery", plan="starter", time_zone="Europe/London", custome
         )
 
 
-def give(world, business_id, number, since=None):
+def give(world, business_id, number, since=None, *, taken_from=None):
     with world.engine.begin() as connection:
-        return registration.add_number(connection, business_id, number, since, world.now)
+        return registration.add_number(connection, business_id, number, since, world.now, from_business_id=taken_from)
 
 
 def link(world, business_id, customer):
@@ -115,22 +116,73 @@ def test_34_an_unknown_customers_events_count_after_the_link(world):
     assert world.rows("select business_id from subscriptions where stripe_id = 'sub_new'") == [(world.f,)]
 
 
-def test_11_a_number_that_nobody_held_is_held_since_ever(world):
+def test_11_a_number_that_nobody_held_is_held_from_now_on_or_from_when_it_is_said(world):
     key = world.callback(To=NEW, CallDuration=70)
     world.drain()
     assert world.event(key) == ("dead", f"unknown-number {NEW}")
-    assert give(world, world.b, NEW) == NumberHeld(NEW, None, None, 0)
+    assert give(world, world.b, NEW) == NumberHeld(NEW, world.now, None, 0)
+    with pytest.raises(BusinessError, match=r"holds .* already"):
+        give(world, world.b, NEW)
+    assert give(world, world.b, NEW, at("19 Nov 12:00")) == NumberHeld(NEW, at("19 Nov 12:00"), None, 0)
+    assert held(world, NEW) == [(world.b, at("19 Nov 12:00"), None)]
     with world.engine.begin() as connection:
         queue.replay(connection, connection.exec_driver_sql("select id from webhook_events").scalars().all())
     world.drain()
     assert world.figures(world.b) == [(1, 70, 2)]
 
 
-def test_a_free_number_is_held_from_its_last_holders_end(world):
+def test_a_free_number_is_held_as_far_back_as_nobody_else_did(world):
     with world.engine.begin() as connection:
         world.hold(connection, world.f, NEW, until=at("10 Nov"))
-    assert give(world, world.b, NEW).since == at("10 Nov")
+    assert give(world, world.b, NEW).since == world.now
+    with pytest.raises(BusinessError, match=r"another business held .* until 2026-11-10"):
+        give(world, world.b, NEW, at("9 Nov"))
+    give(world, world.b, NEW, at("10 Nov"))
     assert held(world, NEW) == [(world.f, None, at("10 Nov")), (world.b, at("10 Nov"), None)]
+
+
+@breaks("pipeline/businesses/registration.py", "    if holder != from_business_id:", "    if False:")
+def test_11_what_another_business_holds_is_taken_only_where_that_one_is_named(world):
+    third = add(world, "Third")
+    with pytest.raises(BusinessError, match=r"business 1 \(B\) holds .*add --from-business 1"):
+        give(world, third, NUMBER_OF_B)
+    with pytest.raises(BusinessError, match="and not business"):
+        give(world, third, NUMBER_OF_B, taken_from=world.f)
+    with pytest.raises(BusinessError, match="nobody holds"):
+        give(world, third, NEW, taken_from=world.f)
+    assert held(world, NUMBER_OF_B) == [(world.b, None, None)]
+    assert give(world, third, NUMBER_OF_B, taken_from=world.b).former_business_id == world.b
+
+
+def test_a_number_that_is_given_up_leaves_its_calls_where_they_were(world):
+    world.callback("before", ended=at("20 Nov 11:50"), CallDuration=60)
+    with world.engine.begin() as connection:
+        registration.remove_number(connection, world.b, NUMBER_OF_B, world.now)
+    late = world.callback("after", ended=at("20 Nov 12:30"), CallDuration=60)
+    world.drain()
+    assert world.call("before").business_id == world.b
+    assert world.event(late) == ("dead", f"unknown-number {NUMBER_OF_B}")
+    with pytest.raises(BusinessError, match="does not hold"), world.engine.begin() as connection:
+        registration.remove_number(connection, world.b, NUMBER_OF_B, world.now)
+
+
+def test_a_business_ends_when_nothing_of_it_lives_and_gives_up_its_numbers(world):
+    with pytest.raises(BusinessError, match="goes on charging it"), world.engine.begin() as connection:
+        registration.end_business(connection, world.b, world.now)
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update subscriptions set ended_at = %s, status = 'canceled'", (world.now,))
+        assert registration.end_business(connection, world.b, world.now) == [NUMBER_OF_B]
+    assert held(world, NUMBER_OF_B) == [(world.b, None, world.now)]
+    with pytest.raises(BusinessError, match="ended on 2026-11-20"):
+        give(world, world.b, NEW)
+
+
+def test_a_business_is_renamed(world):
+    with world.engine.begin() as connection:
+        registration.rename_business(connection, world.b, " Corner  Bakery & Co ")
+    assert world.rows("select name from businesses where id = %s", world.b) == [("Corner  Bakery & Co",)]
+    with pytest.raises(BusinessError, match="1 to 200 characters"), world.engine.begin() as connection:
+        registration.rename_business(connection, world.b, "two\nlines")
 
 
 def test_a_free_number_is_held_from_the_time_that_is_given(world):
@@ -146,7 +198,7 @@ def test_12_a_number_that_moves_leaves_its_earlier_calls_behind(world):
     with world.engine.begin() as connection:
         connection.exec_driver_sql("update phone_numbers set business_id = null where number = %s", (NUMBER_OF_F,))
     world.now = at("20 Nov 12:00")
-    assert give(world, world.f, NUMBER_OF_B) == NumberHeld(NUMBER_OF_B, world.now, world.b, 0)
+    assert give(world, world.f, NUMBER_OF_B, taken_from=world.b) == NumberHeld(NUMBER_OF_B, world.now, world.b, 0)
     assert held(world, NUMBER_OF_B) == [(world.b, None, world.now), (world.f, world.now, None)]
     assert world.rows("select business_id from phone_numbers where number = %s", NUMBER_OF_B) == [(world.f,)]
     world.callback("before", ended=at("20 Nov 12:03"), CallDuration=300)
@@ -160,7 +212,7 @@ def test_a_move_back_in_time_tells_of_the_calls_that_stay(world):
     world.callback("since", ended=at("20 Nov 11:00"))
     world.drain()
     third = add(world, "Third")
-    assert give(world, third, NUMBER_OF_B, at("20 Nov")).counted_before == 1
+    assert give(world, third, NUMBER_OF_B, at("20 Nov"), taken_from=world.b).counted_before == 1
     assert world.figures(world.b) == [(2, 120, 2)]
 
 
@@ -168,7 +220,7 @@ def test_an_agent_does_not_move_with_its_number(world):
     with world.engine.begin() as connection:
         connection.exec_driver_sql("insert into ai_agents (business_id, name) values (%s, 'Ada')", (world.b,))
         connection.exec_driver_sql("update phone_numbers set agent_id = 1 where number = %s", (NUMBER_OF_B,))
-    give(world, add(world, "Third"), NUMBER_OF_B)
+    give(world, add(world, "Third"), NUMBER_OF_B, taken_from=world.b)
     assert world.rows("select agent_id from phone_numbers where number = %s", NUMBER_OF_B) == [(None,)]
 
 
@@ -191,7 +243,7 @@ def test_a_number_is_not_moved_to_before_its_holder_had_it(world):
     give(world, world.b, NEW, at("10 Nov"))
     third = add(world, "Third")
     with pytest.raises(BusinessError, match="holds the number since 2026-11-10"):
-        give(world, third, NEW, at("10 Nov"))
+        give(world, third, NEW, at("10 Nov"), taken_from=world.b)
 
 
 def test_a_plan_has_room_for_so_many_numbers(world):
@@ -205,7 +257,7 @@ def test_the_former_holders_alert_ends_when_its_number_goes(world):
     with world.engine.begin() as connection:
         world.hold(connection, world.f, NEW)  # one more than Free has
         plan_limits.check_counts(connection, world.f, world.now)
-    give(world, world.b, NEW)
+    give(world, world.b, NEW, taken_from=world.f)
     assert world.rows("select kind, resolved_at from usage_alerts") == [("numbers", world.now)]
 
 
@@ -225,7 +277,7 @@ def test_two_who_take_a_number_at_once_do_not_both_get_it(world):
 
     def take():
         try:
-            give(world, third, NUMBER_OF_B)
+            give(world, third, NUMBER_OF_B, taken_from=world.b)
         except BusinessError as error:
             refused.append(str(error))
 
@@ -237,7 +289,7 @@ def test_two_who_take_a_number_at_once_do_not_both_get_it(world):
             "select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
         ):
             pass
-        registration.add_number(connection, fourth, NUMBER_OF_B, None, world.now)
+        registration.add_number(connection, fourth, NUMBER_OF_B, None, world.now, from_business_id=world.b)
     other.join()
     assert refused == [f"{NUMBER_OF_B} has just been given to somebody; look at `altiora business list`"]
     assert held(world, NUMBER_OF_B)[-1][0] == fourth
