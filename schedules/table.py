@@ -50,7 +50,7 @@ TABLE: Final = (
         5 * _MINUTE,
         "maintenance",
         600,
-        "hourly by the business clock, which it asks itself: Twilio never retries a callback that was lost",
+        "every 45 minutes of business time, which it sees to itself: Twilio never retries a callback that was lost",
     ),
     Entry(
         "twilio.compare-days",
@@ -64,7 +64,7 @@ TABLE: Final = (
         2 * _MINUTE,
         "usage",
         None,
-        "an hourly tick could miss an hour of grace; a close that is late is still to be done, so it never expires",
+        "a tick an hour could miss an hour of grace; a close that is late is still to be done, so it never expires",
     ),
     Entry(
         "stripe.recover-events",

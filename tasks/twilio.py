@@ -2,7 +2,7 @@
 
 import structlog
 
-from pipeline.calls import daily_totals, hourly_listing
+from pipeline.calls import call_listing, daily_totals
 from pipeline.calls.call_fetching import CallFetcher
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
 from pipeline.shared.clock import business_clock
@@ -28,7 +28,7 @@ def fetch_calls() -> None:
 def list_calls() -> None:
     """List Twilio's calls if it is time to, and store what no callback told."""
     try:
-        stored = hourly_listing.list_due(engine(), TwilioApi(load(TwilioSettings)), business_clock())
+        stored = call_listing.list_due(engine(), TwilioApi(load(TwilioSettings)), business_clock())
     except TwilioApiError as error:
         log.warning("listing-failed", error=str(error), next="the next tick tries again")
         return

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from db import schema_version
 from db.seed import PLANS
 from ops.commands.database import Chosen, reading
-from ops.commands.output import WrongError, age, shown
+from ops.commands.output import WrongError, age
 from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.events import heartbeats
 from pipeline.shared.clock import ClockError, business_clock
@@ -137,7 +137,7 @@ def sources(chosen: Chosen) -> Iterator[Finding]:
         if source.silent_seconds is None:
             yield ok(f"{source.name}: nothing has come yet")
             continue
-        words = f"{source.name}: last heard {shown(source.heard_at)} UTC, {age(source.silent_seconds)} ago"
+        words = f"{source.name}: last heard {age(source.silent_seconds)} ago"
         if source.too_silent:
             yield fail(
                 f"{words}, usual are {age(source.normal_seconds)}: see that its requests reach us and are let in"

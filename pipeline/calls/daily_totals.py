@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
-from pipeline.calls.hourly_listing import LONGEST_CALL
+from pipeline.calls.call_listing import LONGEST_CALL
 from pipeline.events.listings import Listing, listed_until, note_listed
 from pipeline.providers.twilio_api import TwilioApi
 from pipeline.providers.twilio_words import CallStatus, Direction

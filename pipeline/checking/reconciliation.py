@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.calls import calls_from_api
 from pipeline.calls.billable_leg import is_billable_leg
-from pipeline.calls.hourly_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
+from pipeline.calls.call_listing import DAILY_MARGIN, LONGEST_CALL, UNDERWAY
 from pipeline.checking import record_sums
 from pipeline.meter import sum_comparison, unknown_pushes
 from pipeline.meter.push_states import PushVerdict

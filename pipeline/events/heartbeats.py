@@ -47,7 +47,8 @@ select source, heard_at, extract(epoch from now() - heard_machine_at) as silent,
 from sources
 union all
 select 'twilio-listing', max(listed_until),
-       extract(epoch from greatest(%(business_now)s::timestamptz - max(listed_until), interval '0')),
+       case when max(listed_until) is not null  -- greatest passes over nulls
+       then extract(epoch from greatest(%(business_now)s::timestamptz - max(listed_until), interval '0')) end,
        {LISTING.total_seconds():.0f}
 from listings where source = '{Listing.CALLS}'
 """  # noqa: S608 - as above

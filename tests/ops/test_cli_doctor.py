@@ -151,7 +151,7 @@ def test_a_source_that_has_been_silent_for_too_long_fails(altiora, world):
             "update sources set heard_machine_at = now() - interval '49 h' where heard_at is not null"
         )
     (silent,) = [words for words in findings(altiora, "fail", 1) if words.startswith("sources")]
-    assert "twilio-callbacks: last heard" in silent
+    assert "twilio-callbacks: last heard 2 d 1 h ago" in silent
     assert "2 d 1 h ago, usual are 2 d 0 h: see that its requests reach us" in silent
 
 

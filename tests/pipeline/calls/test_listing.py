@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from pipeline.calls import hourly_listing
+from pipeline.calls import call_listing
 from pipeline.calls.call_fetching import CallFetcher
 from pipeline.events import fetch_requests
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
@@ -64,7 +64,7 @@ class Line(World):
 
     def list(self) -> int:
         """List if it is time to, and drain; returns how many events that led to."""
-        stored = hourly_listing.list_due(self.engine, self.api, self.clock)
+        stored = call_listing.list_due(self.engine, self.api, self.clock)
         self.drain()
         return stored
 

@@ -36,6 +36,7 @@ def test_who_was_never_heard_is_not_silent(world):
         "stripe-events": None,
         "twilio-listing": None,
     }
+    assert {source.silent_seconds for source in read(world).values()} == {None}
     assert too_silent(world) == set()
 
 
