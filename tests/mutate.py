@@ -97,9 +97,13 @@ def _tried(chosen: list[Mutation]) -> Iterator[tuple[Mutation, str, float]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", help="only these cases, as 69 70")
+    parser.add_argument("cases", nargs="*", help="only these cases, as 69 70, or tests with this in their name")
     wanted = set(parser.parse_args().cases)
-    chosen = [each for each in mutations() if not wanted or each.case in wanted]
+    chosen = [
+        each
+        for each in mutations()
+        if not wanted or each.case in wanted or any(len(word) > 3 and word in each.test for word in wanted)
+    ]
     wrong = 0
     for mutation, verdict, seconds in _tried(chosen):
         words = mutation.test.partition("::test_")[2].removeprefix(f"{mutation.case}_").replace("_", " ")

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 import pytest
 
 from pipeline.closing import period_close
+from tests.worlds.breaking import breaks
 from tests.worlds.ledger import PERIOD_END, PERIOD_START, Ledger
 
 MINUTE = timedelta(minutes=1)
@@ -60,6 +61,7 @@ def test_a_period_whose_sources_are_complete_says_so(ledger, free):
     assert ledger.drifts() == []
 
 
+@breaks("pipeline/closing/source_gaps.py", "%(listed_until)s::timestamptz < r.period_end", "false")
 @pytest.mark.parametrize("until", [None, PERIOD_END - MINUTE])
 def test_a_period_that_was_not_listed_past_its_end_says_so_and_is_a_drift_until_it_is(ledger, free, until):
     ledger.listed(until)

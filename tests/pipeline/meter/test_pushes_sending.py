@@ -94,6 +94,11 @@ def test_a_429_after_a_lost_answer_forgets_neither_the_attempt_nor_its_time(worl
     assert (second.state, second.attempts, second.first_sent_at) == ("planned", 1, first.first_sent_at)
 
 
+@breaks(
+    "pipeline/meter/push_sending.py",
+    "            identifier=push.identifier,",
+    '            identifier=f"{push.identifier}-{push.attempts}",',
+)
 def test_a_worker_killed_between_call_and_commit(world):
     record_id = world.paying(12)
     world.ledger.plan()
