@@ -162,6 +162,8 @@ def test_whatever_is_signed_is_answered_and_ends(environment, processes, engine,
         if not count(engine, "state = 'pending'"):
             break
         time.sleep(0.2)
+        with engine.begin() as connection:  # what waits for its customer or its call, which nobody has
+            connection.exec_driver_sql("update webhook_events set due_at = now() where state = 'pending'")
     assert count(engine, "state = 'pending'") == 0, "each has ended"
     assert count(engine, "state = 'dead' and (reason = 'kills-its-worker' or starts_with(reason, 'stuck'))") == 0
     assert count(engine, "starts_with(reason, 'failed')") == 0, "none of them makes a rule of ours fail"
