@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from ops.commands.audit import record
 from ops.commands.database import choose_settings, reading, transaction
-from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from ops.commands.output import AsJson, WrongError, print_blocks, print_json, say, shown
 from pipeline.closing import invoice_settlement
 from pipeline.credits import credit_requests
 from pipeline.credits.credit_requests import CREDITABLE
@@ -49,17 +49,18 @@ def list_(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    print_table(
+    print_blocks(
         (
-            {
-                "id": str(each.id),
-                "found (UTC)": each.found_at,
-                "kind": each.kind,
-                "subject": each.subject,
-                "expected": each.expected,
-                "actual": each.actual,
-                "repair": each.repair,
-            }
+            (
+                f"{each.id}  {each.kind}  {each.subject}",
+                {
+                    "business": each.business_id,
+                    "found": f"{shown(each.found_at)} UTC",
+                    "expected": each.expected,
+                    "actual": each.actual,
+                    "repair": each.repair,
+                },
+            )
             for each in found
         ),
         nothing="No difference is open.",

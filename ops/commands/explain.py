@@ -10,7 +10,7 @@ import typer
 from ops.commands import period_costs
 from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import choose_settings, reading
-from ops.commands.output import AsJson, WrongError, print_json, say, shown
+from ops.commands.output import AsJson, WrongError, print_json, say_wrapped, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.prices.money import money
 from pipeline.providers.stripe_words import InvoiceStatus
@@ -47,7 +47,7 @@ def explain(
         print_json(_as_json(told))
     else:
         for line in _lines(told):
-            say(line)
+            say_wrapped(line)
     if not told.adds_up:
         wrong = ", ".join(each.figure for each in told.sums if not each.adds_up)
         raise WrongError(f"does not add up: {wrong}; `altiora rebuild --dry-run` of this period names the calls")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -36,6 +38,31 @@ def _encode(value: object) -> object:
 def say(sentence: str) -> None:
     """Tell a person what was done, on standard output."""
     typer.echo(printable(sentence))
+
+
+def say_wrapped(line: str) -> None:
+    """Print a line, broken where the terminal ends and then set in; into a file or a pipe it goes whole."""
+    width = shutil.get_terminal_size(fallback=(0, 0)).columns
+    if width and len(line) > width:
+        indent = " " * (len(line) - len(line.lstrip()) + 4)
+        line = "\n".join(textwrap.wrap(printable(line), width, subsequent_indent=indent, break_on_hyphens=False))
+        typer.echo(line)
+        return
+    say(line)
+
+
+def print_blocks(blocks: Iterable[tuple[str, Mapping[str, object]]], *, nothing: str) -> None:
+    """Print a line for each, and under it what is said of it, by names; ``nothing`` if there are none."""
+    empty = True
+    for head, said in blocks:
+        empty = False
+        say_wrapped(head)
+        longest = max(map(len, said), default=0)
+        for name, value in said.items():
+            if value not in (None, ""):
+                say_wrapped(f"    {name:{longest}}  {shown(value)}")
+    if empty:
+        say(nothing)
 
 
 def warn(sentence: str) -> None:

@@ -11,7 +11,7 @@ import typer
 from ops.commands import business_argument
 from ops.commands.audit import record
 from ops.commands.database import choose_settings, engine
-from ops.commands.output import AsJson, WrongError, print_json, print_table, say
+from ops.commands.output import AsJson, WrongError, print_blocks, print_json, print_table, say
 from pipeline.checking import reconciliation
 from pipeline.checking.reconciliation import Finding
 from pipeline.prices.money import money
@@ -92,7 +92,7 @@ def reconcile(
         priced = f"worth {worth}" if worth else "no price is known for them"
         say(f"{len(rows)} differences, {minutes:,} minutes{f', {priced}' if rows else ''}; {repaired} repaired.")
         if rows:
-            print_table(map(_in_words, rows), numbers=["minutes", "worth"])
+            print_blocks(map(_in_words, rows), nothing="")
         if costs:
             print_table(map(_cost, costs), numbers=["minutes", "brings in", "Twilio", "margin", "unpriced"])
     if rows:
@@ -114,14 +114,15 @@ def _row(finding: Finding, tariffs: Mapping[int, Tariff]) -> dict[str, Any]:
     }
 
 
-def _in_words(row: Mapping[str, Any]) -> dict[str, Any]:
-    worth = None if row["currency"] is None else money(row["amount"], row["currency"])
-    shown = {
-        "minutes": row["minutes"],
-        "worth": worth,
-        **{name: row[name] for name in ("difference", "repair", "safe")},
+def _in_words(row: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    worth = "" if row["currency"] is None else f", worth {money(row['amount'], row['currency'])}"
+    return f"{row['kind']}  {row['subject']}", {
+        "business": row["business"],
+        "minutes": f"{row['minutes']:,}{worth}",
+        "difference": row["difference"],
+        "repair": row["repair"],
+        "safe": "yes: --apply repairs it" if row["safe"] else "no: for a person",
     }
-    return {name: row[name] for name in ("kind", "business", "subject")} | shown
 
 
 def _cost(cost: MonthRow) -> dict[str, Any]:

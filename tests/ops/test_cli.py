@@ -450,7 +450,9 @@ def test_open_drifts_are_listed(altiora, world):
         "price:price_1",
         {"price": "price_1"},
     )
-    assert re.search(r"2026-11-20 12:00:00 +unmapped-price +price:price_1 +a plan +none", altiora("drifts", "list"))
+    said = altiora("drifts", "list")
+    assert f"{drift['id']}  unmapped-price  price:price_1\n    found     2026-11-20 12:00:00 UTC\n" in said
+    assert max(map(len, said.splitlines())) <= 80
 
 
 # The database and the settings

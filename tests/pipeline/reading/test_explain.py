@@ -1,5 +1,6 @@
 """`altiora explain`: every figure of a period, what it is made of, and that the parts add up."""
 
+import os
 import re
 import sys
 import time
@@ -12,6 +13,12 @@ from pipeline.closing import period_close
 from pipeline.reading import explanation
 from tests.worlds.ledger import NOON, PERIOD_END, PERIOD_START, Ledger
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at, sid_of
+
+
+@pytest.fixture(autouse=True)
+def wide(altiora):
+    """A terminal in which no line is broken."""
+    os.environ["COLUMNS"] = "400"
 
 
 @pytest.fixture
@@ -31,6 +38,15 @@ def change(world, sql, *parameters):
 
 def sums(told):
     return {each["figure"]: each for each in told["sums"]}
+
+
+def test_in_80_columns_lines_are_broken_and_set_in(altiora, world):
+    world.callback("first", ended=at("20 Nov 10:00"), CallDuration=61)
+    world.drain()
+    os.environ["COLUMNS"] = "80"
+    said = altiora("explain", "B", "current").splitlines()
+    assert max(map(len, said)) <= 80
+    assert "    counted" in said or any(line.startswith("      ") for line in said)
 
 
 def test_a_running_period_is_taken_apart(altiora, world):
