@@ -131,6 +131,9 @@ def environment(database_url, broker_url) -> dict[str, str]:
         "ALTIORA_PUBLIC_URL": "http://127.0.0.1:8000",
         "ALTIORA_BILL_CHILD_LEGS": "false",
         "ALTIORA_BEAT_PACE": "1",
+        "ALTIORA_DATABASE_POOLER": "false",
+        "ALTIORA_STRIPE_LIVEMODE": "false",
+        **{f"ALTIORA_{login}_PASSWORD": f"{login}-of-a-test" for login in ("OWNER", "RECEIVER", "WORKER", "READER")},
         "ALTIORA_CLOCK": "real",
     }
 

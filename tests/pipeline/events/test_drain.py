@@ -296,7 +296,7 @@ def test_80_suspects_come_after_all_others_and_one_worker_at_a_time_has_some(wor
 
 @breaks(
     "pipeline/events/queue.py",
-    "    batch_limit = case when state = 'dead' and",
+    "    batch_limit = case when former.state = 'dead' and",
     "    batch_limit = case when false and",
 )
 def test_89_what_is_sent_again_is_applied_with_fresh_attempts_and_a_killer_alone(world):

@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 import pipeline.reading
 from pipeline.reading import statement_check
-from pipeline.shared import drifts
+from pipeline.shared import drifts, trail
 from tests.worlds.ledger import Ledger
 from tests.worlds.world import World, at, sid_of
 
@@ -86,6 +86,7 @@ def read(engine, tmp_path):
     with engine.begin() as connection:
         kind, subject = drifts.DriftKind.NO_INVOICE, f"record:{record.id}"
         drifts.report(connection, kind, subject, business_id=world.b, expected="a", actual="b", now=world.now)
+        trail.note(connection, trail.Entry("a test", "closed", f"record:{record.id}", world.b))
     world.callback("of-nobody", To="+15550000009")
     world.drain()
     dead = ledger.one("select reason from webhook_events where state = 'dead'")
@@ -104,6 +105,7 @@ def read(engine, tmp_path):
         "subscription": None,
         "invoice": None,
         "event_id": 1,
+        "number": "+15550000009",
         "event_ids": [1],
         "push_id": 1,
         "drift_id": 1,
