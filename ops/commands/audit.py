@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from ops.commands.business_argument import find
 from ops.commands.database import choose_settings, reading
-from ops.commands.output import AsJson, print_json, print_table
+from ops.commands.output import AsJson, Limit, print_json, print_table
 from pipeline.reading.audit import list_entries
 from pipeline.shared import trail
 
@@ -45,9 +45,7 @@ def audit(
     business: Annotated[
         str | None, typer.Option(help="Only of this business: its number, or a part of its name.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, the newest; 50 in a table, all of them as JSON.")
-    ] = None,
+    limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Show who decided what, when and why, the newest first: people by their commands, and the pipeline itself."""

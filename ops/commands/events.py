@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from ops.commands.audit import who_runs_it
 from ops.commands.business_argument import find
 from ops.commands.database import choose_settings, engine, reading
-from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown
+from ops.commands.output import AsJson, Limit, WrongError, print_json, print_table, say, shown
 from pipeline.events import queue
 from pipeline.events.outcomes import EventState
 from pipeline.reading.events import ended_events, known_events, list_events, read_event
@@ -42,9 +42,7 @@ def list_(
     business: Annotated[
         str | None, typer.Option(help="Only those of its calls and numbers: its number, or a part of its name.")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many, the newest; 50 in a table, all of them as JSON.")
-    ] = None,
+    limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Show stored events, the newest first."""

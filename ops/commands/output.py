@@ -15,6 +15,11 @@ import typer
 #: The option of every command that prints data.
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 
+#: The option of commands that show the newest rows.
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="At most so many, the newest; 50 in a table, all of them as JSON.")
+]
+
 
 class WrongError(Exception):
     """The command found something wrong and ends with status 1; the message says what, and what to do next."""
