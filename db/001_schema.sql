@@ -1595,3 +1595,28 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0025 -> 0026
+
+CREATE TABLE database_identity (
+    one BOOLEAN DEFAULT true NOT NULL, 
+    identity TEXT NOT NULL, 
+    CONSTRAINT database_identity_pkey PRIMARY KEY (one), 
+    CONSTRAINT database_identity_one_check CHECK (one)
+);
+
+COMMENT ON TABLE database_identity IS 'one row: which database these rows were written in (pipeline/shared/restores.py)';
+
+COMMENT ON COLUMN database_identity.identity IS 'PostgreSQL''s own number of its cluster, and of meter_pushes in it: a restored dump has others';
+
+insert into database_identity (identity) select system_identifier || ':' || 'meter_pushes'::regclass::oid from pg_control_system();
+
+COMMENT ON COLUMN halts.work IS 'drain, close, close-looks, pushes, service, plans; restored: all but the drain, and sending';
+
+UPDATE alembic_version SET version_num='0026' WHERE alembic_version.version_num = '0025';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

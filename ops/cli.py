@@ -40,6 +40,7 @@ _COMMANDS = {
     "pushes": "ops.commands.pushes:app",
     "drifts": "ops.commands.drifts:app",
     "rebuild": "ops.commands.rebuild:rebuild",
+    "restore": "ops.commands.restore:app",
     "reconcile": "ops.commands.reconcile:reconcile",
     "audit": "ops.commands.audit:audit",
     "doctor": "ops.doctor.command:doctor",

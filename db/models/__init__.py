@@ -6,7 +6,7 @@ from db.models.audit import AuditEntry
 from db.models.inbox import Claim, Halt, Listing, Refresh, ResentEvent, Source, WebhookEvent
 from db.models.outbox import Drift, MeterPush, StripeSum
 from db.models.plans import StripeMeter, StripePrice, SubscriptionPlan
-from db.models.schema import SchemaServes
+from db.models.schema import DatabaseIdentity, SchemaServes
 from db.models.subscriptions import (
     StripeCustomer,
     StripeInvoice,
@@ -29,6 +29,7 @@ __all__ = [
     "Call",
     "CallTranscript",
     "Claim",
+    "DatabaseIdentity",
     "Drift",
     "Halt",
     "Listing",

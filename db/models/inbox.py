@@ -108,7 +108,8 @@ class Halt(Base):
     __table_args__ = ({"comment": "work that has stopped since everything failed alike; it goes on by itself"},)
 
     work: Mapped[str] = mapped_column(
-        primary_key=True, comment="that has stopped: drain, close, close-looks, pushes, service, plans"
+        primary_key=True,
+        comment="drain, close, close-looks, pushes, service, plans; restored: all but the drain, and sending",
     )
     error: Mapped[str] = mapped_column(comment="in which everything failed, without its values")
     since: Mapped[MachineInstant]

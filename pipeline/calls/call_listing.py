@@ -47,30 +47,30 @@ select exists (select from usage_records where state = 'open' and period_end > %
 """
 
 
-def list_due(engine: Engine, api: TwilioApi, clock: Clock) -> int:
-    """List the calls if it is time to, by the business clock; returns how many events that led to.
+def list_due(engine: Engine, api: TwilioApi, clock: Clock, *, at_once: bool = False) -> int:
+    """List the calls if it is time to, by the business clock, or ``at_once``; returns how many events that led to.
 
-    One worker at a time, or both would store the same news twice: whoever comes second does nothing.
-    Raises TwilioApiError; what was stored before stays, and the listing is due again.
+    At once it goes as far back as once a day. One worker at a time, or both would store the same news twice: whoever
+    comes second does nothing. Raises TwilioApiError; what was stored before stays, and the listing is due again.
     """
     with engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")  # no transaction stays open meanwhile
         if not connection.exec_driver_sql("select pg_try_advisory_lock(%s)", (_LOCK,)).scalar_one():
             return 0
         try:
-            return _list_if_due(engine, api, clock.now())
+            return _list_if_due(engine, api, clock.now(), at_once=at_once)
         finally:
             connection.exec_driver_sql("select pg_advisory_unlock(%s)", (_LOCK,))
 
 
-def _list_if_due(engine: Engine, api: TwilioApi, now: datetime) -> int:
+def _list_if_due(engine: Engine, api: TwilioApi, now: datetime, *, at_once: bool) -> int:
     until = now - UNDERWAY
     with engine.connect() as connection:
         often, daily = listed_until(connection, Listing.CALLS), listed_until(connection, Listing.CALLS_DAILY)
         waited_for = often is not None and _waited_for(connection, often, until)
     if often is None or daily is None:  # the first listing ever: what lies before the first business is not ours
         start, due = _begun(engine, until) - LONGEST_CALL, [Listing.CALLS, Listing.CALLS_DAILY]
-    elif now - daily >= DAILY_EVERY:
+    elif at_once or now - daily >= DAILY_EVERY:
         start, due = min(daily - DAILY_MARGIN, often) - LONGEST_CALL, [Listing.CALLS, Listing.CALLS_DAILY]
     elif now - often >= OFTEN_EVERY or (waited_for and now - often >= WAITED_FOR_EVERY):
         start, due = often - LONGEST_CALL, [Listing.CALLS]

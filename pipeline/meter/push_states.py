@@ -32,7 +32,7 @@ class PushState(StrEnum):
     UNKNOWN = "unknown"
     """Sent, and without an answer until the identifier's window ended. Then SENT, VOID or FAILED: never sent again."""
     VOID = "void"
-    """Too late for its period: never sent, or not on the finalised invoice. No way out."""
+    """Too late for its period (never sent, or not on the final invoice), or of before a restore. No way out."""
 
 
 class PushVerdict(StrEnum):
@@ -183,6 +183,14 @@ where r.id = any(%s::bigint[]) and p.business_id = r.business_id
   and p.state = 'planned' and p.first_sent_at is null
 """
 
+# Whether they were sent after the backup nobody knows: what Stripe has of them is in its sums.
+_BEFORE_RESTORE = """
+update meter_pushes set state = 'void', settled_at = clock_timestamp(), doubt = null,
+  answer = coalesce(answer || '; ', '') || 'of before a restore: what Stripe has of it was taken over by its sum'
+where state in ('planned', 'sending', 'unknown')
+returning identifier
+"""
+
 _FAILED = f"""
 update meter_pushes p set state = 'failed', answer = %(words)s, settled_at = clock_timestamp()
 where identifier = %(identifier)s and state in ('sent', 'unknown')
@@ -267,6 +275,11 @@ def set_by_a_person(connection: Connection, push_id: int, verdict: PushVerdict) 
 def set_period_closed(connection: Connection, record_ids: Sequence[int]) -> None:
     """PLANNED and never sent → VOID, of the periods of these records."""
     connection.exec_driver_sql(_PERIOD_CLOSED, (list(record_ids),))
+
+
+def void_before_restore(connection: Connection) -> list[str]:
+    """PLANNED, SENDING or UNKNOWN → VOID, of all businesses; returns their identifiers."""
+    return list(connection.exec_driver_sql(_BEFORE_RESTORE).scalars())
 
 
 def set_failed(connection: Connection, identifier: str, words: str) -> Push | None:

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from sqlalchemy import Connection, Engine
 
 from pipeline.providers.stripe_api import AccountFault, Limited, Refused, ServerError, Unreachable
-from pipeline.shared import drifts
+from pipeline.shared import drifts, restores
 from pipeline.shared.drifts import DriftKind
 
 LEASE_SECONDS = 120
@@ -131,11 +131,14 @@ def send_due(
     the calls of one row, outside any transaction, and returns what to note, or raises one of the four StripeApiErrors.
     ``settle`` writes down what became of one row, in a transaction of its own; what it raises is raised here when the
     others of its batch are settled. An answer for the account's fault stops it, with one alarm; the next run tries
-    again.
+    again. From a database that is behind nothing is sent (``restores``).
     """
     until = time.monotonic() + seconds
     counts: Counter[str] = Counter()
     faults: list[str] = []
+    with engine.begin() as connection:
+        if restores.is_behind(connection):
+            return counts
 
     def settle_one(row: Row, answer: SendAnswer) -> None:
         with engine.begin() as connection:

@@ -168,6 +168,10 @@ class StripeApi:
     def list_drafts(self, subscription: str) -> list[Json]:
         return list(self._pages("/v1/invoices", {"subscription": subscription, "status": InvoiceStatus.DRAFT}))
 
+    def all_customers(self) -> Iterator[Json]:
+        """Every customer of the account, but for those that were deleted."""
+        return self._pages("/v1/customers", {})
+
     def all_subscriptions(self) -> Iterator[Json]:
         """Every subscription of the account, cancelled ones too: the default leaves those out."""
         return self._pages("/v1/subscriptions", {"status": "all"})

@@ -11,6 +11,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 
 from db.faults import Fault, fault_of
+from pipeline.shared import restores
 
 TRY_EVERY_SECONDS = 60
 #: So many in a row that fail alike, for no fault of their own as far as can be told, halt their work.
@@ -58,12 +59,13 @@ def go_on(connection: Connection, work: str) -> None:
 def guarded(engine: Engine, work: str) -> Iterator[bool]:
     """Run the block, if it is told True: not while this work is halted, but for once a minute.
 
+    Nor while the database is behind (``restores``).
     What the environment makes the block raise halts the work, and is raised no further; a block that passes ends a
     halt.
     """
     with engine.begin() as connection:
         halted = is_halted(connection, work)
-        may = not halted or may_try(connection, work)
+        may = not restores.is_behind(connection) and (not halted or may_try(connection, work))
     if not may:
         yield False
         return

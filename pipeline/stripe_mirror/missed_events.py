@@ -17,7 +17,7 @@ from pipeline.businesses import customer_links
 from pipeline.events import fetch_requests, queue
 from pipeline.prices.price_roles import KnownPrice, known_prices
 from pipeline.providers.stripe_api import StripeApi
-from pipeline.providers.stripe_fields import Subscription, read_subscription
+from pipeline.providers.stripe_fields import Subscription, read_customer, read_subscription
 from pipeline.shared.settings import METER_EVENT_NAME
 
 log = structlog.get_logger()
@@ -70,6 +70,8 @@ select i.id, i.price_id, i.role, i.quantity
 from subscription_items i join subscriptions s on s.id = i.subscription_id where s.stripe_id = any(%s::text[])
 """
 
+_BUSINESSES = "select id from businesses where id = any(%s::bigint[])"
+
 T = TypeVar("T")
 
 
@@ -116,6 +118,24 @@ def sweep_subscriptions(engine: Engine, api: StripeApi, event_name: str = METER_
     if count:
         log.warning("subscriptions-swept", different=count)
     return count
+
+
+def sweep_customers(engine: Engine, api: StripeApi) -> set[int]:
+    """Have the customers of the account fetched that are linked, or name a business that is here.
+
+    Returns the businesses that others name, and that are not here. Raises StripeApiError.
+    """
+    strangers: set[int] = set()
+    for objects in _chunks(api.all_customers(), CHUNK):
+        found = [read for each in objects if (read := read_customer(each)) is not None]
+        named = {it.named_business_id for it in found if it.named_business_id is not None}
+        with engine.begin() as connection:
+            here = set(connection.exec_driver_sql(_BUSINESSES, (sorted(named),)).scalars())
+            linked = customer_links.linked_businesses(connection, [it.id for it in found])
+            wanted = [it.id for it in found if it.id in linked or it.named_business_id in here]
+            fetch_requests.request_fetches(connection, {("customer", its): "swept" for its in wanted})
+        strangers |= named - here
+    return strangers
 
 
 def _different(connection: Connection, found: list[Subscription], event_name: str) -> list[str]:

@@ -128,6 +128,13 @@ update subscription_changes set state = 'done', settled_at = clock_timestamp(), 
 where identifier = any(%s::text[]) and state in ('planned', 'sending')
 """
 
+_BEFORE_RESTORE = """
+update subscription_changes set state = 'failed', settled_at = clock_timestamp(),
+  answer = 'of before a restore: it may be done and undone again'
+where state in ('planned', 'sending') and kind <> %(metadata)s
+returning id, business_id, kind
+"""
+
 
 def take_due_changes(connection: Connection, now: datetime, *, limit: int, lease_seconds: float) -> list[Change]:
     """Claim due changes, of each subscription its first: PLANNED, or SENDING with a lease that ended → SENDING.
@@ -150,6 +157,14 @@ def plan_again(connection: Connection, change: Change, retry: "Retry") -> None:
     """SENDING → PLANNED, or DONE where the same was wanted anew; nothing where the claim is lost."""
     about = {"id": change.id, "sent_as": change.attempts} | asdict(retry)
     connection.exec_driver_sql(_AGAIN, about)
+
+
+def fail_before_restore(connection: Connection) -> list[Row[tuple[object, ...]]]:
+    """PLANNED or SENDING → FAILED, of all businesses, but for METADATA: they may be done, and undone since.
+
+    Returns ``id``, ``business_id`` and ``kind`` of each.
+    """
+    return list(connection.exec_driver_sql(_BEFORE_RESTORE, {"metadata": ChangeKind.METADATA.value}).all())
 
 
 def set_recognised(connection: Connection, identifiers: Collection[str]) -> None:

@@ -278,6 +278,7 @@ WRITERS = {
     },
     "meter_pushes": {
         "plan": ("pipeline/meter/push_planning.py", "insert"),
+        "Stripe had them": ("pipeline/meter/forgotten_pushes.py", "insert"),
         "state": (
             "pipeline/meter/push_states.py",
             "state answer attempts doubt due_at first_sent_at last_sent_at server_errors settled_at accepted_at",
