@@ -14,7 +14,7 @@ import structlog
 from celery import Celery
 from celery.app.amqp import task_message
 from kombu.transport import TRANSPORT_ALIASES, redis
-from redis import RedisError
+from redis import RedisError, ResponseError
 
 from tasks.queues import QUEUES, queue_of
 
@@ -30,14 +30,32 @@ def message_of(task_name: str) -> task_message:
 
 
 class Channel(redis.Channel):
-    """Kombu's; an item that is no JSON is as if none had come."""
+    """Kombu's; an item that is no JSON is as if none had come, and a key that is no queue as if there were none."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._throw_strangers_away()
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]  # kombu's types don't know it
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            self._throw_strangers_away()
+            raise Empty from None
         except (ValueError, RecursionError) as error:  # by reading the item, which is out of the queue by now
             _throw_away(error)
             raise Empty from None
+
+    def _throw_strangers_away(self) -> None:
+        """Remove what stands where kombu keeps its own and is nothing that it can use: nobody could send or read."""
+        kinds = dict.fromkeys(QUEUES, b"list") | {"unacked": b"hash", "unacked_index": b"zset"}
+        for key, kind in kinds.items():
+            found = self.client.type(key)
+            if found not in {kind, b"none"}:
+                self.client.delete(key)
+                _log.error("malformed-key", key=key, kind=found.decode(), next="removed; the sweep finds what is due")
 
 
 class Transport(redis.Transport):

@@ -103,6 +103,15 @@ def test_86_malformed_messages_are_thrown_away_and_the_worker_lives(environment,
         client.zadd("unacked_index", {"garbage": 0})
         applied(4)
         taken()
+        for key in ("events", "unacked", "unacked_index"):  # what stands there is nothing that a queue could be
+            client.delete(key)
+            client.set(key, b"garbage")
+        until = time.monotonic() + 30
+        while b"string" in {client.type(key) for key in ("events", "unacked", "unacked_index")}:
+            assert time.monotonic() < until, "what is no queue is not removed"
+            time.sleep(0.1)
+        applied(5)
+        taken()
     os.kill(worker, 0)
     assert processes.pid("worker") == worker
     log = (processes.folder / "worker.log").read_text()
