@@ -46,7 +46,6 @@ def send_events(port: int, series: int) -> float:
     return time.monotonic() - began
 
 
-@breaks("tasks/events.py", "orphans_linked=linked)\n    drain()\n", "orphans_linked=linked)\n")
 def test_no_state_of_the_broker_loses_or_delays_an_event(environment, processes, engine, tmp_path):
     broker_url = embedded.start_valkey(processes)
     broker_port = int(broker_url.partition("127.0.0.1:")[2].partition("/")[0])

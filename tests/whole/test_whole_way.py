@@ -17,6 +17,7 @@ import redis
 from ops.processes import recipes
 from ops.processes.supervisor import free_port
 from tasks.nudge import Nudge
+from tests.worlds.breaking import breaks
 from tests.worlds.webhooks import ACCOUNT, from_stripe, from_twilio, send_all, start_receiver
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
@@ -96,6 +97,14 @@ def test_the_same_events_three_times_by_sixteen_clients_to_two_receivers_with_tw
     assert world.rows("select count(*), count(distinct state) from webhook_events") == [(1000, 1)]
     assert _totals(world) == _expected(world, bodies)
     assert world.rows("select deadlocks from pg_stat_database where datname = current_database()") == [(0,)]
+
+
+@breaks("tasks/events.py", "orphans_linked=linked)\n    drain()\n", "orphans_linked=linked)\n")
+def test_what_no_nudge_tells_of_is_found_by_the_sweep(world, environment, processes, tmp_path):
+    bodies = _stored(world, 100)
+    _start(processes, environment, world, recipes.worker(1), recipes.beat(tmp_path / "beat"))
+    _wait(lambda: _pending(world) == 0, 30)
+    assert _totals(world) == _expected(world, bodies)
 
 
 def test_an_emptied_broker_loses_nothing(world, environment, processes, tmp_path):
