@@ -36,8 +36,9 @@ bench: install
 mutate: install
 	$(BIN)/python -m tests.mutate $(ARGS)
 
+# SEEDS=100: so many months with every kind of fault on real processes. Without: the long tests.
 soak: install
-	$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS)
+	$(if $(SEEDS),$(BIN)/python -m tests.soak $(SEEDS) $(ARGS),$(BIN)/python -m pytest -m soak --timeout=3600 $(ARGS))
 
 # The two locks, from pyproject.toml; needs uv (pip install uv).
 lock:

@@ -32,6 +32,7 @@ class Faults:
     ``drop_callback`` are read by the delivery of webhooks, the others by FaultyDoor.
     """
 
+    rate_401: float = 0.0
     rate_429: float = 0.0
     rate_500: float = 0.0
     rate_slow: float = 0.0
@@ -46,7 +47,8 @@ class Faults:
 
     def set_rates(self, **rates: float) -> None:
         """Change the rates by name. Raises ValueError for a name that is no rate or a share outside 0 to 1."""
-        names = {"rate_429", "rate_500", "rate_slow", "rate_lost_answer", "duplicate", "shuffle", "drop_callback"}
+        names = {f"rate_{kind}" for kind in ("401", "429", "500", "slow", "lost_answer")}
+        names |= {"duplicate", "shuffle", "drop_callback"}
         for name, rate in rates.items():
             if name == "slow_seconds" and rate >= 0:
                 self.slow_seconds = rate
@@ -85,6 +87,7 @@ class Faults:
         draw = self.random.random()
         server_error = self.random.choice(["500", "500_done"])  # always drawn: the sequence stays the same for a seed
         for rate, fault in (
+            (self.rate_401, "401"),
             (self.rate_429, "429"),
             (self.rate_500, server_error),
             (self.rate_lost_answer, "lose_answer"),

@@ -39,6 +39,8 @@ class Stage:
     sandbox: Sandbox
     broker: redis.Redis
     supervisor: Supervisor
+    servers: Supervisor
+    """Of PostgreSQL and the broker."""
     flower_address: str
     flower_auth: str
     """``user:password``."""
@@ -125,6 +127,7 @@ def stage(start: datetime, seed: int, faults: str, tell: Callable[[str], None]) 
             ),
             broker=stack.enter_context(redis.Redis.from_url(servers.broker_url, socket_timeout=5)),
             supervisor=supervisor,
+            servers=servers.supervisor,
             flower_address=f"http://127.0.0.1:{ports['flower']}",
             flower_auth=auth,
             env_file=env_file,

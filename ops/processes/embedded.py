@@ -58,9 +58,8 @@ class Addresses:
     database_url: str
     """For SQLAlchemy, of an empty database ``altiora``; over a unix socket."""
     broker_url: str
-    postgres_pid: int
-    valkey_pid: int
-    folder: Path
+    supervisor: Supervisor
+    """Whose children ``postgres`` and ``valkey`` they are."""
 
 
 @contextlib.contextmanager
@@ -69,9 +68,7 @@ def servers() -> Iterator[Addresses]:
     with Supervisor() as supervisor:
         database_url = start_postgres(supervisor)
         broker_url = start_valkey(supervisor)
-        yield Addresses(
-            database_url, broker_url, supervisor.pid("postgres"), supervisor.pid("valkey"), supervisor.folder
-        )
+        yield Addresses(database_url, broker_url, supervisor)
 
 
 def start_postgres(supervisor: Supervisor) -> str:

