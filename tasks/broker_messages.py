@@ -14,7 +14,7 @@ import structlog
 from celery import Celery
 from celery.app.amqp import task_message
 from kombu.transport import TRANSPORT_ALIASES, redis
-from redis import RedisError, ResponseError
+from redis import ConnectionError, RedisError, ResponseError  # noqa: A004 - it is what kombu waits for
 
 from tasks.queues import QUEUES, queue_of
 
@@ -35,6 +35,15 @@ class Channel(redis.Channel):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._throw_strangers_away()
+
+    def _connparams(self, asynchronous: bool = False) -> Any:
+        """Where to connect to. A channel that outlives its connection gives back what it holds, and finds none.
+
+        Kombu let the worker end of that, now and then when the broker went away.
+        """
+        if self.connection.client is None:
+            raise ConnectionError("the connection of this channel is closed")
+        return super()._connparams(asynchronous)  # type: ignore[misc]  # kombu's types don't know it
 
     def _brpop_read(self, **options: Any) -> Any:
         try:

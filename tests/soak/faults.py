@@ -102,9 +102,9 @@ class Faults:
 
     def a_worker_child_is_killed(self) -> None:
         for _ in range(3):
-            children = psutil.Process(self.stage.supervisor.pid("worker")).children(recursive=True)
             with contextlib.suppress(psutil.NoSuchProcess, IndexError):
-                self.chance.choice(children).kill()
+                worker = psutil.Process(self.stage.supervisor.pid("worker"))
+                self.chance.choice(worker.children(recursive=True)).kill()
             time.sleep(0.3)
 
     def a_process_stands_still(self) -> None:

@@ -6,10 +6,13 @@ import time
 import uuid
 from typing import Any
 
+import pytest
 import redis
+from kombu import Connection
 from sqlalchemy import text
 
 from ops.processes import embedded, recipes
+from tasks import broker_messages
 from tasks.broker_messages import message_of
 from tests.worlds.breaking import breaks
 from tests.worlds.webhooks import from_stripe, send, start_receiver, stripe_event
@@ -62,6 +65,17 @@ ODD = [
     raw(headers__eta="2999-01-01T00:00:00+00:00"),
     raw(headers__compression="application/x-nothing"),
 ]
+
+
+def test_a_channel_that_outlives_its_connection_fails_as_a_broker_that_is_away(broker_url):
+    """Anything else ended the worker, which was closing its channels after the broker had gone."""
+    broker_messages.let_in_only_ours()
+    with Connection(broker_url) as connection:
+        channel: Any = connection.channel()
+        channel._disconnect_pools()
+        channel.connection.client = None
+        with pytest.raises(connection.connection_errors):
+            channel.qos.ack("what it holds")
 
 
 @breaks("tasks/app.py", "broker_messages.let_in_only_ours()\n", "")
