@@ -47,7 +47,7 @@ TABLE: Final = (
     Entry("twilio.fetch-calls", 10, "maintenance", 20, "a call of unknown duration is not counted before"),
     Entry(
         "twilio.list-calls",
-        5 * _MINUTE,
+        _MINUTE,
         "maintenance",
         600,
         "every 45 minutes of business time, which it sees to itself: Twilio never retries a callback that was lost",

@@ -40,6 +40,11 @@ select 'last pushes', count(*)
 from usage_records
 where state = 'closing' and subscription_id is not null and pushed_minutes <> greatest(minutes, 0)
 union all
+select 'ended periods to list at Twilio', count(*)
+from usage_records
+where state <> 'closed' and not cut and period_end <= %(ended_before)s
+  and period_end > coalesce((select listed_until from listings where source = 'twilio-calls'), '-infinity')
+union all
 select 'periods to close', count(*)
 from usage_records where state = 'closing' and subscription_id is not null and period_end <= %(close_due)s
 union all
@@ -65,6 +70,8 @@ select 'hours to list at Twilio', case when exists (
   select from listings where source = 'twilio-calls' and listed_until > %(list_due)s) then 0 else 1 end
 """
 
+#: A period that ended so long ago is waited for, so that its callbacks that were lost are there when it closes.
+_WAITED_FOR = timedelta(minutes=20)
 #: Calls that ended so shortly ago are listed the next time; and an hour passes between two listings.
 _LISTED_WITHIN = timedelta(hours=1)
 
@@ -112,6 +119,7 @@ def undone(engine: Engine, now: datetime, *, all_of_it: bool = False) -> dict[st
         "close_due": now - GRACE + CLOSED_BEFORE,
         "settle_due": now - GRACE,
         "list_due": now - _LISTED_WITHIN,
+        "ended_before": now - _WAITED_FOR,
     }
     with engine.connect() as connection:
         return {what: count for what, count in connection.exec_driver_sql(query, about) if count}

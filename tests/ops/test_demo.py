@@ -69,6 +69,13 @@ def test_a_short_demo_keeps_every_promise_and_leaves_nothing(month):
     assert month.left == []
 
 
+def test_with_twilio_up_a_period_closes_from_complete_sources(month):
+    """A label that is usually on would warn nobody."""
+    closed = [row.statement["sources"] for row in month.evidence.records.values() if row.statement is not None]
+    assert len(closed) > 3
+    assert closed.count("complete") >= 0.9 * len(closed), closed
+
+
 def test_the_short_demo_was_worth_it(month):
     """Each part of the main job has happened: otherwise its checks would hold with nothing to check."""
     evidence = month.evidence
