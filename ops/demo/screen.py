@@ -145,8 +145,8 @@ class LiveScreen:
 
     def _latest(self) -> RenderableType:
         lines = Table.grid(padding=(0, 2))
-        lines.add_column(style="dim", no_wrap=True)
-        lines.add_column(no_wrap=True, overflow="ellipsis")
+        lines.add_column(style="dim", no_wrap=True, min_width=len("01 Nov 00:00"))  # never cut for a long sentence
+        lines.add_column(overflow="fold")
         for at, sentence, style in self._news:
             lines.add_row(f"{at:%d %b %H:%M}", Text(sentence, style=style))
         for _ in range(_NEWS_LINES - len(self._news)):

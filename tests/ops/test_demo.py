@@ -6,16 +6,18 @@ import itertools
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ops import cli
-from ops.demo import command, promises
+from ops.demo import command, figures, promises
 from ops.demo import evidence as demo_evidence
+from ops.demo.screen import LiveScreen, View
 from ops.demo.world import PLANS, START, Kind, cast, minutes_of
 from ops.processes import environment
 from ops.processes.repository import REPOSITORY
@@ -351,3 +353,16 @@ def test_new_yorks_november_is_an_hour_longer():
 @pytest.mark.parametrize(("seconds", "minutes"), [(0, 0), (1, 1), (59, 1), (60, 1), (61, 2), (3600, 60)])
 def test_every_minute_that_was_begun(seconds, minutes):
     assert minutes_of(seconds) == minutes
+
+
+def test_the_panel_cuts_nothing_at_80_columns(tmp_path):
+    news = "A bakery with quite a long name in Königs Wusterhausen has used 80 % of 2,000 minutes; limited until 21 Nov"
+    with (tmp_path / "screen").open("w") as file:
+        console = Console(width=80, force_terminal=True, color_system=None, file=file)
+        shown = LiveScreen(console)
+        shown.news(datetime(2026, 11, 20, 12, 30, tzinfo=UTC), [news])
+        shown.update(View(datetime(2026, 11, 20, 12, 31, tzinfo=UTC), 0.5, figures.Totals(), 1, 2.0, 0, ""))
+        console.print(shown._render())
+    words = (tmp_path / "screen").read_text().replace("│", " ").split()
+    assert "20 Nov 12:30 " + news in " ".join(words)
+    assert "Fri 20 Nov 2026 12:31 UTC" in " ".join(words)
