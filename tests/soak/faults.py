@@ -124,7 +124,7 @@ class Faults:
         for each in stopped:
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.suspend()
-        time.sleep(self.chance.uniform(1, 4))
+        time.sleep(self.chance.uniform(0.5, 2.5))
         for each in reversed(stopped):
             with contextlib.suppress(psutil.NoSuchProcess):
                 each.resume()
@@ -143,7 +143,7 @@ class Faults:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        time.sleep(self.chance.uniform(5, 8))
+        time.sleep(self.chance.uniform(4, 6))
         worker.terminate()
         worker.wait(60)
 
@@ -168,7 +168,7 @@ class Faults:
         with self._administration() as connection:
             connection.execute("alter system set default_transaction_read_only = on")
             connection.execute("select pg_reload_conf()")
-        time.sleep(self.chance.uniform(1, 4))
+        time.sleep(self.chance.uniform(0.5, 2.5))
         with self._administration() as connection:
             connection.execute("set default_transaction_read_only = off")
             connection.execute("alter system reset default_transaction_read_only")
@@ -181,7 +181,7 @@ class Faults:
             table = sql.Identifier(self.chance.choice(tables))
             with connection.transaction():
                 connection.execute(sql.SQL("lock table {} in access exclusive mode").format(table))
-                time.sleep(self.chance.uniform(1, 5))
+                time.sleep(self.chance.uniform(1, 3.5))
 
     def the_disk_is_full(self) -> None:
         """By the error that PostgreSQL gives then, for new rows of one table."""
@@ -191,7 +191,7 @@ class Faults:
             connection.execute(_FULL)
             make = "create trigger no_room before insert on {} for each row execute function no_room()"
             connection.execute(sql.SQL(make).format(table))
-            time.sleep(self.chance.uniform(1, 4))
+            time.sleep(self.chance.uniform(0.5, 2.5))
             connection.execute(sql.SQL("drop trigger no_room on {}").format(table))
 
     @contextlib.contextmanager
@@ -226,7 +226,7 @@ class Faults:
         file = Path(self.stage.settings["ALTIORA_CLOCK"])
         now = clock.Clock(file).now()
         clock.move(file, now + timedelta(minutes=self.chance.uniform(-60, 2)))
-        time.sleep(self.chance.uniform(1, 3))
+        time.sleep(self.chance.uniform(0.5, 2))
         clock.move(file, now)
 
     # Stripe and Twilio
@@ -245,7 +245,7 @@ class Faults:
 
     def _rates(self, **rates: float) -> None:
         self._post("/_sandbox/faults", dict(rates))
-        time.sleep(self.chance.uniform(1, 4))
+        time.sleep(self.chance.uniform(0.5, 2.5))
         self._post("/_sandbox/faults", dict.fromkeys(rates, 0.0))
 
     def _post(self, path: str, body: dict[str, object]) -> None:
