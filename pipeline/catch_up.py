@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Connection, Engine
 
@@ -43,10 +44,14 @@ select 'invoice', id from stripe_invoices
 where status in ('draft', 'open') or created_at > %(now)s - interval '100 days'
 """
 
+# What waits since before this run: what comes in meanwhile is the workers'.
 _UNFETCHED = """
-select kind, object_id, coalesce(error, 'not tried yet') from refreshes where mark > fetched_mark order by 1, 2 limit 5
+select kind, object_id, coalesce(error, 'not tried yet') from refreshes
+where mark > fetched_mark and mark <= %(newest)s order by 1, 2 limit 5
 """
-_UNAPPLIED = "select count(*) from webhook_events where state = 'pending' and due_at <= now()"
+_UNAPPLIED = "select count(*) from webhook_events where state = 'pending' and due_at <= now() and id <= %(newest)s"
+_NEWEST_MARK = "select coalesce(max(mark), 0) from refreshes"
+_NEWEST_EVENT = "select coalesce(max(id), 0) from webhook_events"
 
 # A number that a business had which is forgotten must not become another one's: Stripe's objects name it.
 _SKIP_NUMBERS = """
@@ -133,7 +138,8 @@ class CatchUp:
                 found = connection.exec_driver_sql(wanted, {"now": self.clock.now()})
                 keys: list[tuple[str, str]] = [(kind, its) for kind, its in found]
                 fetch_requests.request_fetches(connection, dict.fromkeys(keys, "restored"))
-            self._until_done("fetched", self._fetch_some)
+                newest = connection.exec_driver_sql(_NEWEST_MARK).scalar_one()
+            self._until_done("fetched", partial(self._fetch_some, newest))
         self.say("Customers, subscriptions, invoices and prices are as Stripe shows them.")
         if forgotten:
             with self.engine.begin() as connection:
@@ -153,22 +159,25 @@ class CatchUp:
             return None if until is not None and until >= wanted else "another process lists Twilio's calls"
 
         self._until_done("listed", some)
-        self._until_done("applied", self._apply_some)
+        with self.engine.connect() as connection:
+            newest = connection.exec_driver_sql(_NEWEST_EVENT).scalar_one()
+        self._until_done("applied", partial(self._apply_some, newest))
         self.say(f"Twilio's calls are listed and applied: {calls} were news.")
         return calls
 
-    def _fetch_some(self) -> str | None:
+    def _fetch_some(self, newest_mark: int) -> str | None:
         StripeFetcher(self.engine, self.stripe, self.clock, self.settings.meter_event_name).run()
         CallFetcher(self.engine, self.twilio, self.clock).run()
         with self.engine.connect() as connection:
-            left = connection.exec_driver_sql(_UNFETCHED).all()
+            left = connection.exec_driver_sql(_UNFETCHED, {"newest": newest_mark}).all()
         return "; ".join(f"{kind} {object_id}: {error}" for kind, object_id, error in left) or None
 
-    def _apply_some(self) -> str | None:
+    def _apply_some(self, newest_event: int) -> str | None:
         Drain(self.engine, self.settings, self.clock).run()
-        left = self._fetch_some()
         with self.engine.connect() as connection:
-            pending = connection.exec_driver_sql(_UNAPPLIED).scalar_one()
+            newest_mark = connection.exec_driver_sql(_NEWEST_MARK).scalar_one()
+            pending = connection.exec_driver_sql(_UNAPPLIED, {"newest": newest_event}).scalar_one()
+        left = self._fetch_some(newest_mark)
         return f"{pending} events are pending" if pending else left
 
     def _until_done(self, what: str, some: Callable[[], str | None]) -> None:

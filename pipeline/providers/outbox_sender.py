@@ -136,9 +136,6 @@ def send_due(
     until = time.monotonic() + seconds
     counts: Counter[str] = Counter()
     faults: list[str] = []
-    with engine.begin() as connection:
-        if restores.is_behind(connection):
-            return counts
 
     def settle_one(row: Row, answer: SendAnswer) -> None:
         with engine.begin() as connection:
@@ -149,6 +146,8 @@ def send_due(
 
     while time.monotonic() < until and not faults:
         with engine.begin() as connection:
+            if restores.is_behind(connection):
+                break
             claimed = claim(connection)
         _send_all(claimed.rows, attempt, settle_one, until=until, stopped=faults)
         if not claimed.more:

@@ -1,7 +1,8 @@
-"""A process may die anywhere: it is stopped at every statement in turn, and whoever comes next gets to the same state.
+"""A process may die anywhere: it is stopped at each point in turn, and whoever comes next gets to the same state.
 
-By enumeration: before and after each statement and before each commit of claim, apply, push, settle and close. What
-dies says nothing more to the database, and its open transactions are gone.
+By enumeration: before and after each statement and before each commit of claim, apply, push, settle and close; at every
+fifth of these points where it is not the soak. What dies says nothing more to the database, and its open transactions
+are gone.
 """
 
 import contextlib
@@ -142,8 +143,9 @@ def close_and_settle(engine: Engine, _: Path, __: Host) -> Iterator[Scene]:
     "p.state = 'planned' and p.due_at <=",
 )
 @pytest.mark.parametrize("scene", [claim_and_apply, push, close_and_settle], ids=lambda scene: scene.__name__)
+@pytest.mark.parametrize("step", [5, pytest.param(1, marks=pytest.mark.soak)])
 def test_who_dies_anywhere_is_followed_by_somebody_who_gets_to_the_same_state(
-    scene, servers, administration, template_database, tmp_path, host
+    scene, step, servers, administration, template_database, tmp_path, host
 ):
     wanted: dict[str, Any] = {}
     last = 10**6
@@ -164,5 +166,5 @@ def test_who_dies_anywhere_is_followed_by_somebody_who_gets_to_the_same_state(
                     wanted = its.state()
                 assert its.state() == wanted, f"after a death at point {at} of {points}"
             engine.dispose()
-        at = 0 if at == last else at + 1
+        at = 0 if at == last else at + step
     assert points > 30
