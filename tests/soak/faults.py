@@ -137,7 +137,11 @@ class Faults:
                 archive.extractall(old, filter="data")
         with (self.folder / "before.log").open("ab") as log:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", "worker", "--concurrency", "1", "--name", "before"],
+                # With the trap of its own time, or it would apply what kills the others.
+                [
+                    *(sys.executable, "-m", "celery", "-A", "tests.worlds.lethal_app", "worker"),
+                    *("--hostname", "before@%h", "--concurrency", "1", "-Q", ",".join(QUEUES)),
+                ],
                 cwd=old,
                 env=os.environ | self.stage.settings | {"PYTHONPATH": str(old)},
                 stdout=log,
