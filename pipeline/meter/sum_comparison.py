@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from pipeline.meter.unknown_pushes import MOST_IN_DOUBT, meters_by_event_name, summed_by_stripe, sums_of
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
-from pipeline.shared import drifts
+from pipeline.shared import drifts, restores
 from pipeline.shared.drifts import DriftKind
 from pipeline.usage.periods import minute_ceil, minute_floor
 
@@ -190,7 +190,12 @@ def compare_due_records(engine: Engine, api: StripeApi, now: datetime, settling:
 
 
 def note_comparison(connection: Connection, comparison: Comparison, now: datetime, settling: timedelta) -> bool:
-    """Write a comparison down, unless what was sent is not the same any more; returns whether it was written."""
+    """Write a comparison down, unless what was sent is not the same any more; returns whether it was written.
+
+    Nor in a database that is behind (``restores``): of what was sent after its backup it knows nothing yet.
+    """
+    if restores.is_behind(connection):
+        return False
     record, told = comparison.due, comparison.sent
     again = sent_minutes(connection, record, settling)
     if again is None or again.until < told.until or _sent_until(connection, record, told) != told.minutes:

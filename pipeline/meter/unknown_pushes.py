@@ -22,7 +22,7 @@ from pipeline.meter.push_sending import mark_sent
 from pipeline.meter.push_states import PUSH_COLUMNS, Push, PushState, PushVerdict, push_of
 from pipeline.providers.stripe_api import StripeApi, StripeApiError
 from pipeline.providers.stripe_words import ACTIVE_METER
-from pipeline.shared import drifts
+from pipeline.shared import drifts, restores
 from pipeline.shared.business_locks import lock_businesses
 from pipeline.shared.drifts import DriftKind
 
@@ -230,8 +230,13 @@ def apply_verdicts(
     now: datetime,
     settling: timedelta,
 ) -> Counter[str]:
-    """Write what the sum says, unless the minute's pushes are not those any more that stood ``before`` it was asked."""
+    """Write what the sum says, unless the minute's pushes are not those any more that stood ``before`` it was asked.
+
+    Nor in a database that is behind (``restores``): Stripe sums up what was sent after its backup, too.
+    """
     counts: Counter[str] = Counter()
+    if restores.is_behind(connection):
+        return counts
     lock_businesses(connection, [minute.business_id])
     if pushes_of(connection, minute, settling) != list(before):
         return counts

@@ -13,7 +13,7 @@ from pipeline.businesses import service_status
 from pipeline.catch_up import CatchUp, CatchUpError, CaughtUp
 from pipeline.closing import period_close
 from pipeline.drain import DrainSettings
-from pipeline.meter import forgotten_pushes, push_planning, unknown_pushes
+from pipeline.meter import forgotten_pushes, push_planning, sum_comparison, unknown_pushes
 from pipeline.providers.twilio_api import TwilioApi
 from pipeline.reading.backlog import backlog
 from pipeline.shared import restores
@@ -171,3 +171,27 @@ def test_what_cannot_be_fetched_is_said_and_keeps_everything_held(world, tmp_pat
         run(world, tmp_path)
     with world.ledger.engine.begin() as connection:
         assert restores.is_behind(connection)
+
+
+def test_stripes_sums_are_no_evidence_while_a_database_is_behind(world):
+    """They tell of what was sent after the backup, too: an unknown push would be taken for sent."""
+    ledger, now = world.ledger, timedelta(0)
+    record_id = paying(world, 12)
+    customer = world.customer(record_id)
+    doubtful = ledger.push(record_id, 9, MINUTE_OF_NOON, stripe_customer_id=customer, state="unknown")
+    compared = paying(world, 5)
+    ledger.plan()
+    world.send_until_quiet()
+    for each, minutes in ((record_id, 9), (compared, 4)):
+        world.it.report(world.customer(each), str(minutes), f"sent-after-the-backup-{each}", at=NOON)
+    mine = "select identity from database_identity"
+    before = ledger.one(mine)
+    ledger.run(ELSEWHERE)
+    assert unknown_pushes.verify_due(ledger.engine, world.api, NOON, now) == {}
+    assert sum_comparison.compare_due_records(ledger.engine, world.api, NOON, now) == {}
+    assert ledger.row("meter_pushes", doubtful).state == "unknown"
+    assert ledger.drifts() == []
+    ledger.run("update database_identity set identity = %s", before)
+    ledger.run("delete from halts")
+    assert unknown_pushes.verify_due(ledger.engine, world.api, NOON, now) == {"sent": 1}, "the test is about something"
+    assert sum_comparison.compare_due_records(ledger.engine, world.api, NOON, now)["differ"] == 1
