@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/altiora demo $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

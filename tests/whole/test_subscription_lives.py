@@ -50,7 +50,7 @@ def _of(examples):
     return decorated
 
 
-@_of(12)
+@_of(8)
 def test_shuffled_repeated_and_lost_is_the_same_after_a_refresh(
     engine, another_engine, host, tmp_path_factory, steps, seed
 ):

@@ -94,7 +94,7 @@ class Remote:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("count", "rounds"), [(20, 4), pytest.param(200, 8, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(("count", "rounds"), [(10, 3), pytest.param(200, 8, marks=pytest.mark.soak)])
 def test_random_lives(engine, environment, processes, tmp_path, count, rounds):
     ports = {name: free_port() for name in ("receiver", "stripe", "twilio")}
     clock = tmp_path / "clock"

@@ -120,7 +120,7 @@ class CloseMachine(PushMachine):
     "        pass\n",
 )
 @pytest.mark.parametrize("machine", [PushMachine, CloseMachine])
-@pytest.mark.parametrize("examples", [12, pytest.param(1_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("examples", [8, pytest.param(1_000, marks=pytest.mark.soak)])
 def test_in_any_order_of_steps_no_minute_is_lost_and_none_is_billed_twice(engine, machine, examples):
     quick = examples < 100  # what is wrong is told at once, and made small by `make soak`
     run_state_machine_as_test(

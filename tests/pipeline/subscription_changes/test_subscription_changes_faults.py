@@ -80,7 +80,16 @@ def _effects(life):
     )
 
 
-@pytest.mark.parametrize("fault", ["ok", "lose_answer", "409", "429", "500", "500_done", "down"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "ok",
+        "lose_answer",
+        "429",
+        "500_done",
+        *(pytest.param(each, marks=pytest.mark.soak) for each in ("409", "500", "down")),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_done_once_whatever_stripe_answers(works, kind, fault):
     works, life = works
