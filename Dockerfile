@@ -21,6 +21,7 @@ ENV PATH=/opt/venv/bin:$PATH \
 WORKDIR /app
 COPY --from=packages /opt/venv /opt/venv
 COPY db/ db/
+COPY accounts/ accounts/
 COPY pipeline/ pipeline/
 COPY schedules/ schedules/
 COPY tasks/ tasks/

@@ -1620,3 +1620,244 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0026 -> 0027
+
+CREATE TABLE attempt_limits (
+    bucket BYTEA NOT NULL, 
+    full_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT attempt_limits_pkey PRIMARY KEY (bucket)
+);
+
+COMMENT ON TABLE attempt_limits IS 'how often something was tried: one instant a bucket (GCRA), named by a digest';
+
+COMMENT ON COLUMN attempt_limits.full_at IS 'when all that was used up is there again';
+
+CREATE INDEX attempt_limits_full_at_idx ON attempt_limits (full_at);
+
+CREATE TABLE known_devices (
+    token_sha256 BYTEA NOT NULL, 
+    user_id BIGINT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT known_devices_pkey PRIMARY KEY (token_sha256), 
+    CONSTRAINT known_devices_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+COMMENT ON TABLE known_devices IS 'browsers from which somebody has signed in: no stranger can lock them out';
+
+CREATE INDEX known_devices_user_id_idx ON known_devices (user_id);
+
+CREATE TABLE recovery_codes (
+    user_id BIGINT NOT NULL, 
+    code_sha256 BYTEA NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    used_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT recovery_codes_pkey PRIMARY KEY (user_id, code_sha256), 
+    CONSTRAINT recovery_codes_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+COMMENT ON TABLE recovery_codes IS 'for who has lost the second factor: each works once';
+
+CREATE TABLE sessions (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    user_id BIGINT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    used_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    proven_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    second_factor BOOLEAN NOT NULL, 
+    idle_seconds INTEGER NOT NULL, 
+    ends_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    device TEXT NOT NULL, 
+    address TEXT NOT NULL, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    ended_by TEXT, 
+    CONSTRAINT sessions_pkey PRIMARY KEY (id), 
+    CONSTRAINT sessions_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+COMMENT ON TABLE sessions IS 'who is signed in, on which device; all its refresh tokens are one family';
+
+COMMENT ON COLUMN sessions.proven_at IS 'when password and code were last given';
+
+COMMENT ON COLUMN sessions.second_factor IS 'whether a code was given with the password';
+
+COMMENT ON COLUMN sessions.idle_seconds IS 'it ends when it was not used for so long';
+
+COMMENT ON COLUMN sessions.ends_at IS 'at the latest';
+
+COMMENT ON COLUMN sessions.device IS 'what the browser says it is, for the person to recognise';
+
+COMMENT ON COLUMN sessions.address IS 'the network address it began from';
+
+COMMENT ON COLUMN sessions.ended_by IS 'sign-out, reuse, password, address, deactivated, staff';
+
+CREATE INDEX sessions_user_id_idx ON sessions (user_id) WHERE ended_at is null;
+
+CREATE TABLE account_links (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    kind TEXT NOT NULL, 
+    email TEXT NOT NULL, 
+    user_id BIGINT, 
+    former_email TEXT, 
+    business_id BIGINT, 
+    role TEXT, 
+    staff_role TEXT, 
+    invited_by BIGINT, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT account_links_pkey PRIMARY KEY (id), 
+    CONSTRAINT account_links_kind_check CHECK (kind in ('sign-up', 'invitation', 'staff', 'reset', 'address', 'ownership')), 
+    CONSTRAINT account_links_role_check CHECK (role in ('admin', 'member', 'billing')), 
+    CONSTRAINT account_links_staff_role_check CHECK (staff_role in ('support', 'operator', 'administrator')), 
+    CONSTRAINT account_links_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT account_links_invited_by_fkey FOREIGN KEY(invited_by) REFERENCES users (id), 
+    CONSTRAINT account_links_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+COMMENT ON TABLE account_links IS 'what somebody with this address may do by a link that was mailed there, once';
+
+COMMENT ON COLUMN account_links.email IS 'where it is mailed, and whose it is';
+
+COMMENT ON COLUMN account_links.user_id IS 'whose password or address it changes';
+
+COMMENT ON COLUMN account_links.former_email IS 'the address before the change, which is told of it';
+
+COMMENT ON COLUMN account_links.role IS 'that an invitation gives; owner''s is the kind ownership';
+
+COMMENT ON COLUMN account_links.ended_at IS 'used, or taken back, or replaced by a newer one';
+
+CREATE INDEX account_links_business_id_idx ON account_links (business_id) WHERE ended_at is null;
+
+CREATE INDEX account_links_invited_by_idx ON account_links (invited_by);
+
+CREATE INDEX account_links_user_id_idx ON account_links (user_id);
+
+CREATE TABLE refresh_tokens (
+    token_sha256 BYTEA NOT NULL, 
+    session_id BIGINT NOT NULL, 
+    number INTEGER NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    used_at TIMESTAMP WITH TIME ZONE, 
+    CONSTRAINT refresh_tokens_pkey PRIMARY KEY (token_sha256), 
+    CONSTRAINT refresh_tokens_token_sha256_check CHECK (octet_length(token_sha256) = 32), 
+    CONSTRAINT refresh_tokens_session_id_fkey FOREIGN KEY(session_id) REFERENCES sessions (id), 
+    CONSTRAINT refresh_tokens_session_id_number_key UNIQUE (session_id, number)
+);
+
+COMMENT ON TABLE refresh_tokens IS 'the chain of a session''s tokens: each is made of the one before, and known by its digest';
+
+COMMENT ON COLUMN refresh_tokens.number IS 'in its session, from 1';
+
+COMMENT ON COLUMN refresh_tokens.used_at IS 'first used; from then on the one before is good for 10 s';
+
+CREATE TABLE link_tokens (
+    token_sha256 BYTEA NOT NULL, 
+    link_id BIGINT NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    CONSTRAINT link_tokens_pkey PRIMARY KEY (token_sha256), 
+    CONSTRAINT link_tokens_token_sha256_check CHECK (octet_length(token_sha256) = 32), 
+    CONSTRAINT link_tokens_link_id_fkey FOREIGN KEY(link_id) REFERENCES account_links (id)
+);
+
+COMMENT ON TABLE link_tokens IS 'the secrets of links: each mail that may have left has its own, and any of them is good';
+
+CREATE INDEX link_tokens_link_id_idx ON link_tokens (link_id);
+
+CREATE TABLE mails (
+    id BIGINT GENERATED ALWAYS AS IDENTITY, 
+    kind TEXT NOT NULL, 
+    link_id BIGINT, 
+    user_id BIGINT, 
+    business_id BIGINT, 
+    state TEXT DEFAULT 'planned' NOT NULL, 
+    attempts INTEGER DEFAULT 0 NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    settled_at TIMESTAMP WITH TIME ZONE, 
+    answer TEXT, 
+    CONSTRAINT mails_pkey PRIMARY KEY (id), 
+    CONSTRAINT mails_state_check CHECK (state in ('planned', 'sending', 'sent', 'failed', 'void')), 
+    CONSTRAINT mails_recipient_check CHECK (link_id is not null or user_id is not null), 
+    CONSTRAINT mails_business_id_fkey FOREIGN KEY(business_id) REFERENCES businesses (id), 
+    CONSTRAINT mails_link_id_fkey FOREIGN KEY(link_id) REFERENCES account_links (id), 
+    CONSTRAINT mails_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+COMMENT ON TABLE mails IS 'outbox of mails: kinds and ids; texts and secrets are made when they are sent';
+
+COMMENT ON COLUMN mails.answer IS 'the mail server''s number, without its words';
+
+CREATE INDEX mails_due_idx ON mails (due_at) WHERE state in ('planned', 'sending');
+
+CREATE INDEX mails_link_id_idx ON mails (link_id);
+
+CREATE INDEX mails_user_id_idx ON mails (user_id);
+
+ALTER TABLE api_keys ADD COLUMN user_id BIGINT;
+
+COMMENT ON COLUMN api_keys.user_id IS 'who made it; it may do no more than its maker';
+
+ALTER TABLE api_keys ADD COLUMN scopes TEXT[] DEFAULT '{}' NOT NULL;
+
+ALTER TABLE api_keys ADD COLUMN last_used_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN api_keys.last_used_at IS 'to the minute, written now and then';
+
+ALTER TABLE api_keys ADD COLUMN expires_at TIMESTAMP WITH TIME ZONE;
+
+ALTER TABLE api_keys ADD COLUMN shrunk_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN api_keys.shrunk_at IS 'when its maker lost a right that it has; it ends seven days later unless somebody rotates it';
+
+ALTER TABLE api_keys ALTER COLUMN business_id DROP NOT NULL;
+
+COMMENT ON COLUMN api_keys.business_id IS 'null: a service key, for all of them';
+
+ALTER TABLE api_keys ADD CONSTRAINT api_keys_user_id_fkey FOREIGN KEY(user_id) REFERENCES users (id);
+
+COMMENT ON TABLE api_keys IS 'keys of programs; only the digest of the secret is stored';
+
+ALTER TABLE audit_entries ADD COLUMN by_right TEXT;
+
+COMMENT ON COLUMN audit_entries.by_right IS 'the right that it was done by, as members:write';
+
+ALTER TABLE audit_entries ADD COLUMN request_id TEXT;
+
+COMMENT ON COLUMN audit_entries.request_id IS 'of the API, to find it in the logs';
+
+ALTER TABLE users ADD COLUMN password_hash TEXT;
+
+COMMENT ON COLUMN users.password_hash IS 'argon2id, with its own parameters';
+
+ALTER TABLE users ADD COLUMN staff_role TEXT;
+
+COMMENT ON COLUMN users.staff_role IS 'of Altiora''s own people';
+
+ALTER TABLE users ADD COLUMN totp_secret BYTEA;
+
+COMMENT ON COLUMN users.totp_secret IS 'of the second factor, encrypted';
+
+ALTER TABLE users ADD COLUMN totp_offered BYTEA;
+
+COMMENT ON COLUMN users.totp_offered IS 'one that waits for its first code, encrypted';
+
+ALTER TABLE users ADD COLUMN totp_step BIGINT;
+
+COMMENT ON COLUMN users.totp_step IS 'the last half minute whose code was used: no code is taken twice';
+
+ALTER TABLE users ADD COLUMN deactivated_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON TABLE users IS 'people who sign in, each with an address that was proven; they own businesses or are members';
+
+ALTER TABLE users ADD CONSTRAINT users_name_check CHECK (length(name) between 1 and 200);
+
+ALTER TABLE users ADD CONSTRAINT users_staff_role_check CHECK (staff_role in ('support', 'operator', 'administrator'));
+
+UPDATE alembic_version SET version_num='0027' WHERE alembic_version.version_num = '0026';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

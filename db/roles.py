@@ -33,7 +33,7 @@ _RECEIVER_RIGHTS: Final = (
     on webhook_events
     """,
     """
-    select on alembic_version, schema_serves, claims, credits, drifts, halts, listings, meter_pushes, refreshes,
+    select on alembic_version, schema_serves, claims, credits, drifts, halts, listings, mails, meter_pushes, refreshes,
     sources, subscription_changes, usage_records
     """,
     "select on sequence webhook_events_id_seq",

@@ -29,6 +29,8 @@ _COMMANDS = {
     "flower": "ops.commands.run:flower",
     "sandbox": "ops.commands.sandbox:sandbox",
     "business": "ops.commands.businesses:app",
+    "user": "ops.commands.users:app",
+    "key": "ops.commands.keys:app",
     "plans": "ops.commands.plans:app",
     "backlog": "ops.commands.backlog:backlog",
     "events": "ops.commands.events:app",

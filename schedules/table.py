@@ -74,6 +74,7 @@ TABLE: Final = (
         "Stripe gives up after three days; an endpoint that was misconfigured has events that nobody told us",
     ),
     Entry("stripe.sweep-subscriptions", _DAY, "stripe", _DAY, "nightly: the mirror is what Stripe says, or is fetched"),
+    Entry("mail.send", 5, "maintenance", 10, "somebody waits for the link to sign in"),
     Entry("usage.settle-service", 5 * _MINUTE, "usage", 600, "days of grace pass without any event"),
     Entry("usage.resum", _DAY, "usage", _DAY, "nightly: every record is the sum of its calls, or a drift"),
     Entry("maintenance.prune", _DAY, "maintenance", _DAY, "raw events are kept 13 months, and not for ever"),

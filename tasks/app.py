@@ -45,7 +45,15 @@ class Configuration:
     task_routes = (route,)
     # A misspelt queue stops the worker, instead of being one that nobody fills.
     task_create_missing_queues = False
-    imports = ("tasks.events", "tasks.usage", "tasks.periods", "tasks.stripe", "tasks.twilio", "tasks.maintenance")
+    imports = (
+        "tasks.events",
+        "tasks.usage",
+        "tasks.periods",
+        "tasks.stripe",
+        "tasks.twilio",
+        "tasks.mail",
+        "tasks.maintenance",
+    )
     # Nothing that a broker sends us is unpickled.
     task_serializer = "json"
     event_serializer = "json"

@@ -9,6 +9,7 @@ QUEUE_OF_PREFIX = {
     "periods": "usage",
     "stripe": "stripe",
     "twilio": "maintenance",
+    "mail": "maintenance",
     "maintenance": "maintenance",
 }
 

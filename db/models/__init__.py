@@ -7,6 +7,16 @@ from db.models.inbox import Claim, Halt, Listing, Refresh, ResentEvent, Source, 
 from db.models.outbox import Drift, MeterPush, StripeSum
 from db.models.plans import StripeMeter, StripePrice, SubscriptionPlan
 from db.models.schema import DatabaseIdentity, SchemaServes
+from db.models.sign_in import (
+    AccountLink,
+    AttemptLimit,
+    KnownDevice,
+    LinkToken,
+    Mail,
+    RecoveryCode,
+    RefreshToken,
+    Session,
+)
 from db.models.subscriptions import (
     StripeCustomer,
     StripeInvoice,
@@ -19,10 +29,12 @@ from db.models.telephony import Call, CallTranscript, PhoneNumber, PhoneNumberAs
 from db.models.usage import UsageAdjustment, UsageAlert, UsageRecord
 
 __all__ = [
+    "AccountLink",
     "AgentKnowledge",
     "AgentScript",
     "AiAgent",
     "ApiKey",
+    "AttemptLimit",
     "AuditEntry",
     "Business",
     "BusinessMember",
@@ -32,14 +44,20 @@ __all__ = [
     "DatabaseIdentity",
     "Drift",
     "Halt",
+    "KnownDevice",
+    "LinkToken",
     "Listing",
+    "Mail",
     "MeterPush",
     "PhoneNumber",
     "PhoneNumberAssignment",
+    "RecoveryCode",
     "Refresh",
+    "RefreshToken",
     "ResentEvent",
     "SchemaServes",
     "ServiceTransition",
+    "Session",
     "Source",
     "StripeCustomer",
     "StripeInvoice",

@@ -2,20 +2,34 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import Text
 
 from db.base import Base, Id, Instant, MachineInstant, one_of
 
 
 class User(Base):
     __tablename__ = "users"
-    __table_args__ = ({"comment": "people who sign in; they own businesses or are members of them"},)
+    __table_args__ = (
+        CheckConstraint("length(name) between 1 and 200", name="name"),
+        CheckConstraint(one_of("staff_role", "support", "operator", "administrator"), name="staff_role"),
+        {"comment": "people who sign in, each with an address that was proven; they own businesses or are members"},
+    )
 
     id: Mapped[Id]
     email: Mapped[str]
     name: Mapped[str]
+    password_hash: Mapped[str | None] = mapped_column(comment="argon2id, with its own parameters")
+    staff_role: Mapped[str | None] = mapped_column(comment="of Altiora's own people")
+    totp_secret: Mapped[bytes | None] = mapped_column(comment="of the second factor, encrypted")
+    totp_offered: Mapped[bytes | None] = mapped_column(comment="one that waits for its first code, encrypted")
+    totp_step: Mapped[int | None] = mapped_column(
+        BigInteger, comment="the last half minute whose code was used: no code is taken twice"
+    )
     created_at: Mapped[MachineInstant]
+    deactivated_at: Mapped[datetime | None]
 
 
 Index("users_email_key", func.lower(User.email), unique=True)
@@ -99,13 +113,24 @@ class ApiKey(Base):
     __tablename__ = "api_keys"
     __table_args__ = (
         CheckConstraint("octet_length(secret_sha256) = 32", name="secret_sha256"),
-        {"comment": "keys of a business's programs; only the digest of the secret is stored"},
+        {"comment": "keys of programs; only the digest of the secret is stored"},
     )
 
     id: Mapped[Id]
-    business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
+    business_id: Mapped[int | None] = mapped_column(
+        ForeignKey("businesses.id"), index=True, comment="null: a service key, for all of them"
+    )
+    user_id: Mapped[int | None] = mapped_column(
+        ForeignKey("users.id"), comment="who made it; it may do no more than its maker"
+    )
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     name: Mapped[str]
     prefix: Mapped[str] = mapped_column(comment="the first characters, to recognise it by")
     secret_sha256: Mapped[bytes] = mapped_column(unique=True)
     created_at: Mapped[MachineInstant]
+    last_used_at: Mapped[datetime | None] = mapped_column(comment="to the minute, written now and then")
+    expires_at: Mapped[datetime | None]
+    shrunk_at: Mapped[datetime | None] = mapped_column(
+        comment="when its maker lost a right that it has; it ends seven days later unless somebody rotates it"
+    )
     revoked_at: Mapped[datetime | None]

@@ -24,6 +24,8 @@ class AuditEntry(Base):
         BigInteger, comment="whose it is; no foreign key, since an entry outlives everything"
     )
     reason: Mapped[str | None]
+    by_right: Mapped[str | None] = mapped_column(comment="the right that it was done by, as members:write")
+    request_id: Mapped[str | None] = mapped_column(comment="of the API, to find it in the logs")
     fields: Mapped[list[str]] = mapped_column(
         ARRAY(Text), server_default=text("'{}'"), comment="names of what was changed, without values"
     )

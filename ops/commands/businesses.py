@@ -9,15 +9,17 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
+from accounts.links import LinkKind
 from ops.commands.audit import Reason, record
 from ops.commands.business_argument import BusinessArgument, find, instant
 from ops.commands.database import Chosen, choose_settings, reading, transaction
 from ops.commands.output import AsJson, WrongError, print_json, print_table, say, shown, warn
+from ops.commands.users import invite, say_link
 from pipeline.businesses import registration
 from pipeline.reading.businesses import left_with, list_businesses, read_business
 from pipeline.reading.events import dead_calls_of, dead_for
 from pipeline.shared.clock import business_clock
-from pipeline.shared.settings import DatabaseSettings, StripeSettings, load
+from pipeline.shared.settings import DashboardSettings, DatabaseSettings, StripeSettings, load
 from pipeline.usage import unbilled_plans
 
 app = typer.Typer(
@@ -64,10 +66,14 @@ def add(
     plan: Annotated[str, typer.Option(help="free, starter, professional or enterprise.")],
     time_zone: Annotated[str, typer.Option(help="IANA name, as America/New_York: its calendar months are local.")],
     stripe_customer: Annotated[str | None, typer.Option(help="Its customer at Stripe, cus_…")] = None,
+    owner: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Who shall own it: a link to accept it is mailed there.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a business."""
-    chosen = choose_settings() if stripe_customer is None else choose_settings(DatabaseSettings, StripeSettings)
+    wanted = {StripeSettings: stripe_customer, DashboardSettings: owner}
+    chosen = choose_settings(DatabaseSettings, *(kind for kind, why in wanted.items() if why is not None))
     if stripe_customer is not None:
         _see_customer(chosen, stripe_customer)
     with _change(chosen) as connection:
@@ -81,10 +87,13 @@ def add(
         )
         unbilled_plans.check_billing(connection, [business_id], business_clock(chosen).now())
         record(connection, "business add", f"business:{business_id}", business_id=business_id, detail={"plan": plan})
+        link = owner and invite(connection, chosen, LinkKind.OWNERSHIP, owner, business_id=business_id)
     if as_json:
-        print_json({"id": business_id})
-    else:
-        say(f"Added business {business_id} ({name}). Give it a number: altiora business add-number {business_id} +1…")
+        print_json({"id": business_id} | ({"owner_link": link} if link else {}))
+        return
+    say(f"Added business {business_id} ({name}). Give it a number: altiora business add-number {business_id} +1…")
+    if link and owner:
+        say_link(link, owner, "seven days")
 
 
 @app.command("list")
@@ -125,6 +134,22 @@ def list_(as_json: AsJson = False) -> None:
         numbers=["id"],
         nothing="There is no business yet: altiora business add NAME --plan free --time-zone America/New_York",
     )
+
+
+@app.command("invite-owner")
+def invite_owner(
+    business: BusinessArgument,
+    email: Annotated[str, typer.Argument(metavar="ADDRESS", help="Where the link to accept the business is mailed.")],
+    reason: Reason = None,
+) -> None:
+    """Hand a business to somebody, who accepts it by a link; its owner before, if it had one, stays as an admin."""
+    chosen = choose_settings(DatabaseSettings, DashboardSettings)
+    with _change(chosen) as connection:
+        business_id = find(connection, business)
+        link = invite(connection, chosen, LinkKind.OWNERSHIP, email, business_id=business_id)
+        subject = f"business:{business_id}"
+        record(connection, "business invite-owner", subject, business_id=business_id, reason=reason)
+    say_link(link, email, "seven days")
 
 
 @app.command("link-stripe")

@@ -74,6 +74,9 @@ def stand_in_settings(
         "ALTIORA_PUBLIC_URL": f"http://127.0.0.1:{receiver}",
         "ALTIORA_BILL_CHILD_LEGS": "false",
         "ALTIORA_BEAT_PACE": str(beat_pace),
+        "ALTIORA_SECRET_KEYS": secrets.token_urlsafe(48),
+        "ALTIORA_DASHBOARD_URL": f"http://127.0.0.1:{receiver}",
+        "ALTIORA_MAIL_FROM": "Altiora <billing@localhost>",
         "ALTIORA_CLOCK": str(clock or "real"),
     }
 

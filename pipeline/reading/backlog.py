@@ -44,22 +44,25 @@ from (
     select 9, 'credits-unsent', count(*), min(due_at), now()
     from credits where state in ('planned', 'sending') and due_at <= now()
     union all
-    select 10, 'records-due', count(*), min(period_end), %(business_now)s::timestamptz
+    select 10, 'mails-unsent', count(*), min(created_at), now()
+    from mails where state in ('planned', 'sending') and due_at <= now()
+    union all
+    select 11, 'records-due', count(*), min(period_end), %(business_now)s::timestamptz
     from usage_records where state = 'open' and period_end <= %(business_now)s::timestamptz
     union all
-    select 11, 'records-closing', count(*), min(period_end), %(business_now)s::timestamptz
+    select 12, 'records-closing', count(*), min(period_end), %(business_now)s::timestamptz
     from usage_records where state = 'closing'
     union all
-    select 12, 'drifts', count(*), min(found_at), %(business_now)s::timestamptz
+    select 13, 'drifts', count(*), min(found_at), %(business_now)s::timestamptz
     from drifts where resolved_at is null
     union all
-    select 13, 'stuck', count(*), min(stored_at), now()
+    select 14, 'stuck', count(*), min(stored_at), now()
     from webhook_events where state = 'pending' and starts_with(reason, 'stuck: ')
     union all
-    select 14, 'halted', count(*), min(since), now()
+    select 15, 'halted', count(*), min(since), now()
     from halts
     union all
-    select 15, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
+    select 16, 'silent-sources', count(*), min(now() - silent * interval '1 s'), now()
     from ({SOURCES_SQL}) as source where silent > normal
 ) as backlog (place, kind, count, oldest, reference)
 order by place
@@ -73,6 +76,7 @@ LIMITS = {
     "pushes-unsent": 600,
     "changes-unsent": 600,
     "credits-unsent": 600,
+    "mails-unsent": 600,
     "records-due": 3_600,  # an invoice's grace is an hour: a close that starts later misses it
     "records-closing": 96 * 3_600,  # the longest grace is 72 h
     "stuck": 0,  # it fails while others pass

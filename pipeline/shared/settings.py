@@ -5,6 +5,7 @@ setting and says what to do; secrets are ``SecretStr`` and stand in no message.
 """
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +37,13 @@ HELP = {
     "reader_password": "the password of altiora_reader, 12 characters or more; `altiora migrate --roles` sets it",
     "stripe_livemode": "true for live data, false for test data, as the key says; where a process has no key",
     "bill_child_legs": "true to bill the legs that <Dial> opens, false (the default) to bill parent legs only",
+    "secret_keys": "random text of 32 characters or more (openssl rand -base64 48); several, comma-separated, while"
+    " rotating; the first signs and encrypts",
+    "dashboard_url": "the address by which people come to the dashboard and the API, as https://app.example.com; links"
+    " in mails are made of it, and plain http is for 127.0.0.1 and localhost only",
+    "trusted_proxies": "addresses or networks, comma-separated, of the proxies whose X-Forwarded-For is believed",
+    "smtp_url": "the mail server, as smtps://user:password@host:465, or smtp:// with STARTTLS where it is offered",
+    "mail_from": "who mails are from, as Altiora <billing@example.com>",
     "beat_pace": "how many times faster than written the beat schedule ticks; 1 except in a simulation",
 }
 
@@ -211,6 +219,68 @@ class PublicSettings(_Settings):
     @classmethod
     def _no_trailing_slash(cls, value: str) -> str:
         return _base(value)
+
+
+class SecretKeySettings(_Settings):
+    """What tokens are signed and second factors encrypted with; other keys are derived of each."""
+
+    secret_keys: Secrets
+
+    _split = field_validator("secret_keys", mode="before")(_secrets)
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _are_long(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(each.get_secret_value()) < 32 for each in value):
+            raise ValueError("one of them is shorter than 32 characters")
+        return value
+
+
+class DashboardSettings(_Settings):
+    dashboard_url: str
+
+    @field_validator("dashboard_url")
+    @classmethod
+    def _is_safe(cls, value: str) -> str:
+        value = _base(value)
+        parts = urlsplit(value)
+        if parts.scheme == "http" and parts.hostname not in {"127.0.0.1", "localhost"}:
+            raise ValueError("sessions over plain http could be read by anybody on the way")
+        if parts.path or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError("it is scheme, host and port, and nothing else")
+        return value
+
+
+class ApiSettings(_Settings):
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _are_networks(cls, value: object) -> object:
+        parts = _secrets(value)
+        if isinstance(parts, list):
+            for each in parts:
+                try:
+                    ip_network(each)
+                except ValueError:
+                    raise ValueError(f"{each} is no address or network") from None
+        return parts
+
+
+class MailSettings(_Settings):
+    """How mails leave; without an address of a server they wait."""
+
+    smtp_url: SecretStr | None = None
+    mail_from: str = "Altiora <no-reply@localhost>"
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _is_smtp(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            if not value.get_secret_value().startswith(("smtp://", "smtps://")):
+                raise ValueError("it must begin with smtp:// or smtps://")
+            _see_address(value.get_secret_value())
+        return value
 
 
 class RuleSettings(_Settings):

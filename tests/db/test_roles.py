@@ -12,7 +12,7 @@ from tests.worlds.webhooks import callback, from_twilio, get, send, start_receiv
 
 PASSWORDS = {f"ALTIORA_{name}_PASSWORD": f"{name}-of-a-test" for name in ("OWNER", "RECEIVER", "WORKER", "READER")}
 _SEEN_BY_THE_RECEIVER = (
-    *("alembic_version", "schema_serves", "claims", "credits", "drifts", "halts", "listings", "meter_pushes"),
+    *("alembic_version", "schema_serves", "claims", "credits", "drifts", "halts", "listings", "mails", "meter_pushes"),
     *("refreshes", "sources", "subscription_changes", "usage_records"),
 )
 WRITES = {

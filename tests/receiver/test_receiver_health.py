@@ -21,6 +21,7 @@ KINDS = [
     "pushes-failed",
     "changes-unsent",
     "credits-unsent",
+    "mails-unsent",
     "records-due",
     "records-closing",
     "drifts",
@@ -96,6 +97,10 @@ def fill(world: World) -> None:
             (world.b,),
         )
         connection.exec_driver_sql(
+            "with u as (insert into users (email, name) values ('ada@example.com', 'Ada') returning id)"
+            " insert into mails (kind, user_id, created_at) select 'role-changed', id, now() - interval '25 s' from u"
+        )
+        connection.exec_driver_sql(
             "insert into subscription_changes (business_id, subscription_id, kind, params, identifier, reason, due_at,"
             " created_at) values (%s, %s, 'keep', '{}', 'c1', '', now() - interval '40 s', now())",
             (world.b, world.subscription_of_b),
@@ -132,6 +137,7 @@ def test_every_kind_is_counted_and_aged(world):
         "pushes-failed": (1, 90),
         "changes-unsent": (1, 40),
         "credits-unsent": (1, 30),
+        "mails-unsent": (1, 20),
         "records-due": (1, 60),
         "records-closing": (1, 24 * 3600),
         "drifts": (1, 3600),

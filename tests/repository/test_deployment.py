@@ -42,7 +42,7 @@ _KEYS = {"ALTIORA_STRIPE_API_KEY", "ALTIORA_TWILIO_AUTH_TOKEN"}
 _OF_WORKER = {"BROKER_PASSWORD", "ALTIORA_WORKER_PASSWORD"}
 SECRETS = {
     *(*_LOGINS, *_KEYS, "POSTGRES_PASSWORD", "BROKER_PASSWORD"),
-    *("FLOWER_BASIC_AUTH", "ALTIORA_STRIPE_WEBHOOK_SECRET"),
+    *("FLOWER_BASIC_AUTH", "ALTIORA_STRIPE_WEBHOOK_SECRET", "ALTIORA_SMTP_URL"),
 }
 HOLDERS: dict[str, set[str]] = {
     "backups-folder": set(),
@@ -56,7 +56,7 @@ HOLDERS: dict[str, set[str]] = {
     },
     "worker-events": _OF_WORKER,
     "worker-usage": _OF_WORKER,
-    "worker-stripe": _OF_WORKER | _KEYS,
+    "worker-stripe": _OF_WORKER | _KEYS | {"ALTIORA_SMTP_URL"},
     "operator": _OF_WORKER | _KEYS | {"ALTIORA_STRIPE_WEBHOOK_SECRET"},
     "beat": {"BROKER_PASSWORD"},
     "flower": {"BROKER_PASSWORD", "FLOWER_BASIC_AUTH"},
@@ -283,7 +283,8 @@ def plain(name):
 locked = {plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", open("requirements.txt").read(), re.M)}
 found = importlib.metadata.packages_distributions()
 missing = {module for module, names in found.items() if not locked & {plain(name) for name in names}}
-missing = missing - {"db", "pipeline", "schedules", "tasks", "receiver", "ops"} | {"sandbox", "bench", "tests"}
+ours = {"accounts", "db", "ops", "pipeline", "receiver", "schedules", "tasks"}
+missing = missing - ours | {"sandbox", "bench", "tests"}
 
 class Image:
     def find_spec(self, name, path=None, target=None):
