@@ -22,6 +22,7 @@ WORKDIR /app
 COPY --from=packages /opt/venv /opt/venv
 COPY db/ db/
 COPY accounts/ accounts/
+COPY api/ api/
 COPY pipeline/ pipeline/
 COPY schedules/ schedules/
 COPY tasks/ tasks/

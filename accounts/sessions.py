@@ -70,7 +70,10 @@ where ended_at is null and user_id = %(user_id)s and (%(session_id)s::bigint is 
 returning id
 """
 
-_PROVEN = "update sessions set proven_at = clock_timestamp() where id = %s"
+_PROVEN = """
+update sessions set proven_at = clock_timestamp(), second_factor = second_factor or %(second_factor)s
+where id = %(id)s
+"""
 
 _LIVING = """
 select id, created_at, used_at, device, address, second_factor from sessions
@@ -188,9 +191,9 @@ def end_sessions(
     return list(connection.exec_driver_sql(_END, about).scalars())
 
 
-def note_proof(connection: Connection, session_id: int) -> None:
-    """The person has given password and code again, just now."""
-    connection.exec_driver_sql(_PROVEN, (session_id,))
+def note_proof(connection: Connection, session_id: int, *, second_factor: bool) -> None:
+    """The person has given password, or a code (``second_factor``), or both, just now."""
+    connection.exec_driver_sql(_PROVEN, {"id": session_id, "second_factor": second_factor})
 
 
 def living_sessions(connection: Connection, user_id: int) -> Sequence[LivingSession]:

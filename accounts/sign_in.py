@@ -105,4 +105,4 @@ def prove(engine: Engine, keys: SecretKeys, session_id: int, user_id: int, passw
             raise CodeNeededError("give the code of the second factor too")
         take_code(engine, keys, user_id, code)
     with engine.begin() as connection:
-        sessions.note_proof(connection, session_id)
+        sessions.note_proof(connection, session_id, second_factor=account.second_factor)

@@ -24,6 +24,7 @@ _COMMANDS = {
     "migrate": "ops.commands.schema:migrate",
     "seed": "ops.commands.schema:seed",
     "receiver": "ops.commands.run:receiver",
+    "api": "ops.commands.run:api",
     "worker": "ops.commands.run:worker",
     "beat": "ops.commands.run:beat",
     "flower": "ops.commands.run:flower",

@@ -1,4 +1,4 @@
-"""The commands that run until they are told to stop: `receiver`, `worker`, `beat` and `flower`.
+"""The commands that run until they are told to stop: `receiver`, `api`, `worker`, `beat` and `flower`.
 
 They stop at once when a setting is missing, or the database's tables are of another version, with the sentence that
 says what to do, and log JSON lines.
@@ -16,10 +16,13 @@ from sqlalchemy.exc import OperationalError
 from ops.commands.database import choose_settings, engine
 from ops.processes.repository import REPOSITORY
 from pipeline.shared.settings import (
+    ApiSettings,
     BrokerSettings,
+    DashboardSettings,
     DatabaseSettings,
     PublicSettings,
     RuleSettings,
+    SecretKeySettings,
     StripeModeSettings,
     StripeSettings,
     StripeWebhookSettings,
@@ -65,6 +68,17 @@ def receiver(
     _with_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
     _with_tables()
     from receiver import server  # noqa: PLC0415 - granian is slow to load
+
+    server.run(host, port)
+
+
+def api(
+    host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8001
+) -> None:
+    """Serve the JSON API, for people's browsers and their programs."""
+    _with_settings(DatabaseSettings, DashboardSettings, SecretKeySettings, ApiSettings, StripeModeSettings)
+    _with_tables()
+    from api import server  # noqa: PLC0415 - fastapi is slow to load
 
     server.run(host, port)
 

@@ -9,11 +9,14 @@ from sqlalchemy import Connection
 from pipeline.shared.rows import Json, typed_rows
 
 _ENTRIES = """
-select id, at, who, what, subject, business_id, reason, fields, detail
+select id, at, who, what, subject, business_id, reason, fields, detail, by_right, request_id
 from audit_entries
-where %(business_id)s::bigint is null or business_id = %(business_id)s
+where (%(business_id)s::bigint is null or business_id = %(business_id)s) and id < %(before)s
 order by id desc limit %(limit)s
 """
+
+#: The largest id there can be: before it are all of them.
+NEWEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,13 @@ class AuditEntry:
     reason: str | None
     fields: Sequence[str]
     detail: Mapping[str, Json]
+    by_right: str | None
+    request_id: str | None
 
 
-def list_entries(connection: Connection, business_id: int | None, limit: int | None) -> list[AuditEntry]:
-    """The newest first, of one business or of all."""
-    about = {"business_id": business_id, "limit": limit}
+def list_entries(
+    connection: Connection, business_id: int | None, limit: int | None, before: int = NEWEST
+) -> list[AuditEntry]:
+    """The newest first, of one business or of all, those with ids below ``before``."""
+    about = {"business_id": business_id, "limit": limit, "before": before}
     return typed_rows(AuditEntry, connection.exec_driver_sql(_ENTRIES, about))

@@ -15,8 +15,16 @@ select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe
        array(select n.number from phone_numbers n where n.business_id = b.id order by n.number) as numbers,
        b.limited_until, b.suspended_at, b.ended_at
 from businesses b join subscription_plans p on p.id = b.plan_id
-order by b.id
 """
+_IN_ORDER = _BUSINESSES + "order by b.id"
+_NEWEST_OF = (
+    _BUSINESSES
+    + """
+where (%(ids)s::bigint[] is null or b.id = any(%(ids)s)) and b.id < %(before)s
+  and (%(q)s = '' or strpos(lower(b.name), lower(%(q)s)) > 0)
+order by b.id desc limit %(limit)s
+"""
+)
 
 _BUSINESS = """
 select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe_customer, b.created_at,
@@ -68,7 +76,15 @@ class ListedBusiness:
 
 def list_businesses(connection: Connection) -> list[ListedBusiness]:
     """All businesses, by id."""
-    return typed_rows(ListedBusiness, connection.exec_driver_sql(_BUSINESSES))
+    return typed_rows(ListedBusiness, connection.exec_driver_sql(_IN_ORDER))
+
+
+def newest_businesses(
+    connection: Connection, ids: Sequence[int] | None, *, q: str = "", before: int, limit: int
+) -> list[ListedBusiness]:
+    """The newest first, of these ids (None: of all), with ``q`` in their names, those with ids below ``before``."""
+    about = {"ids": None if ids is None else list(ids), "q": q, "before": before, "limit": limit}
+    return typed_rows(ListedBusiness, connection.exec_driver_sql(_NEWEST_OF, about))
 
 
 @dataclass(frozen=True, slots=True)

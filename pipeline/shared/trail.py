@@ -16,16 +16,21 @@ PIPELINE = "pipeline"
 STRIPE = "stripe"
 
 _ADD = """
-insert into audit_entries (who, what, subject, business_id, reason, fields, detail)
-select e.who, e.what, e.subject, e.business_id, e.reason, coalesce(e.fields, '{}'), coalesce(e.detail, '{}')
+insert into audit_entries (who, what, subject, business_id, reason, fields, detail, by_right, request_id)
+select e.who, e.what, e.subject, e.business_id, e.reason, coalesce(e.fields, '{}'), coalesce(e.detail, '{}'),
+       e.by_right, e.request_id
 from jsonb_to_recordset(%(entries)s::jsonb)
-     as e(who text, what text, subject text, business_id bigint, reason text, fields text[], detail jsonb)
+     as e(who text, what text, subject text, business_id bigint, reason text, fields text[], detail jsonb,
+          by_right text, request_id text)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision. ``subject`` as ``business:12``; ``fields``: names of what changed; ``detail``: ids and figures."""
+    """One decision. ``subject`` as ``business:12``; ``fields``: names of what changed; ``detail``: ids and figures.
+
+    ``by_right`` and ``request_id`` are of decisions that came by the API.
+    """
 
     who: str
     what: str
@@ -34,6 +39,8 @@ class Entry:
     reason: str | None = None
     fields: Sequence[str] = ()
     detail: Mapping[str, Any] = field(default_factory=dict)
+    by_right: str | None = None
+    request_id: str | None = None
 
 
 def note(connection: Connection, *entries: Entry) -> None:

@@ -25,7 +25,7 @@ LOOKS = {
     *("audit", "backlog", "doctor", "explain", "statement", "usage", "business list", "business show"),
     *("drifts list", "drifts show", "events list", "events show", "plans list", "pushes list", "subscription show"),
     *("user list", "key list"),
-    *("receiver", "worker", "beat", "flower", "sandbox", "demo", "up"),
+    *("receiver", "api", "worker", "beat", "flower", "sandbox", "demo", "up"),
 }
 #: What the deployment does, or beat does all the time: nobody decides anything.
 ROUTINE = {"migrate", "seed", "close"}

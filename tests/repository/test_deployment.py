@@ -283,7 +283,7 @@ def plain(name):
 locked = {plain(name) for name in re.findall(r"^([A-Za-z0-9._-]+)==", open("requirements.txt").read(), re.M)}
 found = importlib.metadata.packages_distributions()
 missing = {module for module, names in found.items() if not locked & {plain(name) for name in names}}
-ours = {"accounts", "db", "ops", "pipeline", "receiver", "schedules", "tasks"}
+ours = {"accounts", "api", "db", "ops", "pipeline", "receiver", "schedules", "tasks"}
 missing = missing - ours | {"sandbox", "bench", "tests"}
 
 class Image:

@@ -30,8 +30,8 @@ from pipeline.usage.late_minutes import AdjustmentKind
 from pipeline.usage.records import RecordState
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ("accounts", "bench", "db", "ops", "pipeline", "receiver", "sandbox", "schedules", "tasks")
-OURS = ("accounts", "ops", "pipeline", "receiver", "tasks")
+FOLDERS = ("accounts", "api", "bench", "db", "ops", "pipeline", "receiver", "sandbox", "schedules", "tasks")
+OURS = ("accounts", "api", "ops", "pipeline", "receiver", "tasks")
 
 #: Whose words stand in which column; of ``kind`` of drifts the schema knows no check, since a kind may go.
 WORDS: dict[tuple[str, str], type[StrEnum]] = {

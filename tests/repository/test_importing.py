@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-FOLDERS = ("accounts", "db", "ops", "pipeline", "receiver", "sandbox", "schedules", "tasks")
+FOLDERS = ("accounts", "api", "db", "ops", "pipeline", "receiver", "sandbox", "schedules", "tasks")
 
 #: Imports every module of a folder; what reads a setting finds none.
 _WALK = """

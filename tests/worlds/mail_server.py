@@ -42,9 +42,15 @@ class MailServer:
 
     def secret(self, index: int = -1) -> str:
         """The secret of the link in a mail."""
-        body = self.mails[index].get_body(("plain",))
-        assert body is not None
-        return str(body.get_content().partition("/link#")[2].split()[0])
+        return _secret(self.mails[index])
+
+    def newest_secret(self, address: str | None = None) -> str:
+        """That of the newest mail with a link, to this address."""
+        return next(
+            _secret(mail)
+            for mail in reversed(self.mails)
+            if address in {mail["to"], None} and "/link#" in str(mail.get_body(("plain",)))
+        )
 
     @contextmanager
     def running(self) -> Iterator["MailServer"]:
@@ -55,3 +61,9 @@ class MailServer:
             yield self
         finally:
             controller.stop()
+
+
+def _secret(mail: EmailMessage) -> str:
+    body = mail.get_body(("plain",))
+    assert body is not None
+    return str(body.get_content().partition("/link#")[2].split()[0])

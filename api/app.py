@@ -1,0 +1,106 @@
+"""The JSON API under /v1, as an ASGI application: ``make`` puts it together, the routes are below ``routes/``."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from anyio import to_thread
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import iter_route_contexts
+from sqlalchemy import Engine
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import compile_path
+from starlette.types import ASGIApp
+
+from accounts.secret_keys import SecretKeys
+from api.answers import CursorError
+from api.browser import Cookies
+from api.door import Door
+from api.problems import Problem, add_handlers
+from api.routes import api_keys, audit_entries, businesses, health, links, me, members, sessions, users
+from db.engine import make_engine
+from pipeline.shared.settings import (
+    DashboardSettings,
+    DatabaseSettings,
+    SecretKeySettings,
+    StripeModeSettings,
+    load,
+)
+from pipeline.shared.version import VERSION
+
+if TYPE_CHECKING:
+    import re
+
+#: Requests that are worked on at once, each with a connection.
+AT_ONCE = 20
+
+
+def routers() -> Sequence[APIRouter]:
+    """Those under /v1, in the order of the description."""
+    return (
+        links.router,
+        sessions.router,
+        me.router,
+        businesses.router,
+        members.router,
+        api_keys.router,
+        api_keys.service_router,
+        users.router,
+        audit_entries.router,
+    )
+
+
+def build(engine: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: bool) -> FastAPI:
+    """The application without what is around it (``Door``)."""
+    app = FastAPI(
+        title="Altiora",
+        version=VERSION,
+        description="Accounts, businesses and usage of Altiora. See docs/api.md.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan,
+    )
+    app.state.engine, app.state.keys, app.state.origin = engine, keys, dashboard_url
+    app.state.cookies, app.state.livemode = Cookies(dashboard_url), livemode
+    v1 = APIRouter(prefix="/v1")
+    for router in routers():
+        v1.include_router(router)
+    app.include_router(health.router)
+    app.include_router(v1)
+    add_handlers(app, _methods(app))
+
+    async def no_cursor(_: Request, error: Exception) -> Response:
+        invalid = [("cursor", str(error))]
+        return Problem(422, "invalid", "see invalid_parameters", invalid=invalid).response()
+
+    app.add_exception_handler(CursorError, no_cursor)
+    return app
+
+
+def _methods(app: FastAPI) -> Callable[[str], set[str]]:
+    """Which methods an address has: the framework names only those of the first of its routes."""
+    known: dict[str, tuple[re.Pattern[str], set[str]]] = {}
+    for route in iter_route_contexts(app.routes):
+        assert route.path is not None
+        pattern, methods = known.setdefault(route.path, (compile_path(route.path)[0], set()))
+        methods |= route.methods or set()
+        assert pattern
+    return lambda path: set().union(*(methods for pattern, methods in known.values() if pattern.match(path)))
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
+    yield
+    app.state.engine.dispose()
+
+
+def make() -> ASGIApp:
+    """The application with the settings of this process. Raises SettingsError."""
+    database, dashboard = load(DatabaseSettings), load(DashboardSettings)
+    keys = SecretKeys(load(SecretKeySettings).secret_keys)
+    engine = make_engine(database.sqlalchemy_url, pool_size=AT_ONCE, pooler=database.database_pooler)
+    return Door(build(engine, keys, dashboard.dashboard_url, livemode=load(StripeModeSettings).livemode))

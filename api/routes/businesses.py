@@ -1,0 +1,123 @@
+"""Businesses: those that somebody belongs to, and to staff all of them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+
+from accounts.actors import Person
+from accounts.members import set_owner
+from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
+from api.asking import Asked, needs, oneself
+from api.inputs import Id, Input, Name
+from api.problems import Problem, missing
+from pipeline.businesses import registration
+from pipeline.reading.businesses import ListedBusiness, newest_businesses
+from pipeline.shared.clock import business_clock
+
+router = APIRouter(prefix="/businesses", tags=["businesses"])
+
+Reads = Annotated[Asked, Depends(needs("businesses:read"))]
+Writes = Annotated[Asked, Depends(needs("businesses:write"))]
+Ends = Annotated[Asked, Depends(needs("businesses:end", proven=True))]
+Oneself = Annotated[Asked, Depends(oneself())]
+
+Q = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a name.")]
+
+
+class NewBusiness(Input):
+    """A business, which begins on the plan Free. ``time_zone``: an IANA name; calendar months are local to it."""
+
+    name: Name
+    time_zone: Name
+
+
+class ChangedBusiness(Input):
+    """What of a business may be changed."""
+
+    name: Name
+
+
+def _shown(business: ListedBusiness) -> dict[str, object]:
+    now = business_clock().now()
+    return {
+        "id": business.id,
+        "name": business.name,
+        "plan": business.plan,
+        "time_zone": business.time_zone,
+        "numbers": business.numbers,
+        "service_status": business.service_status(now),
+        "ended_at": business.ended_at,
+    }
+
+
+def _read(asked: Asked, business_id: int) -> Json:
+    found = newest_businesses(asked.connection, [business_id], before=business_id + 1, limit=1)
+    if not found:
+        raise missing("this business")
+    return Json(_shown(found[0]))
+
+
+@router.get("")
+def list_businesses(asked: Oneself, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Cursor = None) -> Response:
+    """The businesses that the person belongs to; of staff all."""
+    person = asked.person
+    ids = None if person.staff_role is not None else sorted(person.roles)
+    return page(
+        lambda before, rows: newest_businesses(asked.connection, ids, q=q, before=before, limit=rows),
+        lambda business: business.id,
+        _shown,
+        limit=limit,
+        cursor=cursor,
+        filters=q,
+    )
+
+
+@router.post("", status_code=201)
+def add_business(body: NewBusiness, asked: Oneself) -> Response:
+    """A business of one's own, on the plan Free; one that is free and lives is all that somebody may have."""
+    person, now = asked.person, business_clock().now()
+    own = [business_id for business_id, role in person.roles.items() if role.value == "owner"]
+    living = newest_businesses(asked.connection, own, before=2**63 - 1, limit=len(own) + 1)
+    if any(each.plan == "free" and each.ended_at is None for each in living):
+        raise Problem(409, "conflict", "you have a business on the plan Free already: one a person")
+    business_id = registration.add_business(
+        asked.connection, name=body.name, plan="free", time_zone=body.time_zone, stripe_customer=None, now=now
+    )
+    set_owner(asked.connection, business_id, person.user_id)
+    asked.note("business add", f"business:{business_id}", business_id=business_id, detail={"plan": "free"})
+    answer = _read(asked, business_id)
+    answer.status_code = 201
+    answer.headers["Location"] = f"/v1/businesses/{business_id}"
+    return answer
+
+
+@router.get("/{business_id}")
+def show_business(business_id: Id, asked: Reads) -> Response:
+    """One business."""
+    return _read(asked, business_id)
+
+
+@router.patch("/{business_id}")
+def change_business(business_id: Id, body: ChangedBusiness, asked: Writes) -> Response:
+    """Call it otherwise; its customer at Stripe keeps its name."""
+    _see_it(asked, business_id)
+    registration.rename_business(asked.connection, business_id, body.name)
+    asked.note("business rename", f"business:{business_id}", business_id=business_id, fields=["name"])
+    return _read(asked, business_id)
+
+
+@router.delete("/{business_id}")
+def end_business(business_id: Id, asked: Ends) -> Response:
+    """End it: it gives up its numbers. While a subscription lives it can't be."""
+    _see_it(asked, business_id)
+    numbers = registration.end_business(asked.connection, business_id, business_clock().now())
+    subject = f"business:{business_id}"
+    asked.note("business end", subject, business_id=business_id, fields=["ended_at"], detail={"numbers": numbers})
+    return _read(asked, business_id)
+
+
+def _see_it(asked: Asked, business_id: int) -> None:
+    """That there is one, for staff, who see whatever there is."""
+    if isinstance(asked.actor, Person) and business_id not in asked.actor.roles:
+        _read(asked, business_id)
