@@ -113,9 +113,9 @@ def needs(right: str, *, proven: bool = False) -> Callable[..., Asked]:
 
     def dependency(request: Request, given: _Transaction) -> Asked:
         connection, actor = given
-        business = request.path_params.get("business_id")
-        business_id = None if business is None else int(business)
-        if business_id is not None and not actor.sees(business_id):
+        business = str(request.path_params.get("business_id", ""))
+        business_id = int(business) if business.isascii() and business.isdigit() else None
+        if business and (business_id is None or not actor.sees(business_id)):
             raise missing("this business")
         _see_person(actor, proven=proven)
         actor.require(right, business_id)

@@ -7,6 +7,7 @@ from typing import Final
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import metrics
@@ -14,6 +15,7 @@ from api.problems import Problem
 
 #: Bytes of the largest body.
 LARGEST: Final = 1_000_000
+_TOO_LARGE: Final = f"a body here has at most {LARGEST} bytes"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 _ALWAYS: Final = {
@@ -24,10 +26,6 @@ _ALWAYS: Final = {
 }
 
 _log = structlog.get_logger(__name__)
-
-
-class _TooLargeError(Exception):
-    """The body has more bytes than it said, or than it may."""
 
 
 class Door:
@@ -62,12 +60,9 @@ class Door:
         try:
             stated = headers.get("content-length", "0")
             if stated.isascii() and stated.isdigit() and int(stated) > LARGEST:
-                raise _TooLargeError  # noqa: TRY301 - answered like the one that is found while reading
-            await self._app(scope, _bounded(receive), answer)
-        except _TooLargeError:
-            if not status:
-                problem = Problem(413, "too-large", f"a body here has at most {LARGEST} bytes")
-                await problem.response()(scope, receive, answer)
+                await Problem(413, "too-large", _TOO_LARGE).response()(scope, receive, answer)
+            else:
+                await self._app(scope, _bounded(receive), answer)
         except Exception:  # noqa: BLE001 - whoever asks gets an answer, whatever happened
             _log.exception("failed", route=_route(scope), method=scope["method"])
             if not status:
@@ -96,7 +91,7 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > LARGEST:
-            raise _TooLargeError
+            raise HTTPException(413, _TOO_LARGE)
         return message
 
     return bounded

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 
 class Input(BaseModel):
@@ -18,6 +18,13 @@ def _without_nul(text: str) -> str:
     return text
 
 
+def _storable(password: SecretStr) -> SecretStr:
+    password.get_secret_value().encode()  # half a character (a lone surrogate) is none
+    return password
+
+
+#: How long and how good it has to be is not the form's to say (accounts/passwords.py).
+Password = Annotated[SecretStr, Field(max_length=1_000), AfterValidator(_storable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_nul)]
 Email = Annotated[str, StringConstraints(min_length=3, max_length=254), AfterValidator(_without_nul)]
 Code = Annotated[str, StringConstraints(min_length=6, max_length=40), AfterValidator(_without_nul)]

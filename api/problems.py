@@ -155,6 +155,10 @@ def add_handlers(app: FastAPI, methods: Callable[[str], set[str]]) -> None:
         words = {404: "nothing is at this address", 400: "the body can't be read"}.get(error.status_code)
         return Problem(error.status_code, kind, words or str(error.detail), headers=error.headers).response()
 
+    async def failed(_: Request, __: Exception) -> Response:  # the framework raises it again, for the log
+        return Problem(500, "failed", "it is in our log, under this request's id").response()
+
+    app.add_exception_handler(Exception, failed)
     for known in (Problem, ForbiddenError, LimitedError, PoolTimeoutError, DBAPIError, *_OF_SUBJECTS):
         app.add_exception_handler(known, of_ours)
     app.add_exception_handler(RequestValidationError, invalid)

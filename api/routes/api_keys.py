@@ -100,10 +100,10 @@ def make_service_key(request: Request, body: NewKey, asked: Service) -> Response
     return _make(request, asked, None, body)
 
 
-@service_router.delete("/{key_id}", status_code=204)
-def revoke_service_key(key_id: Id, asked: Service) -> Response:
+@service_router.delete("/{service_key_id}", status_code=204)
+def revoke_service_key(service_key_id: Id, asked: Service) -> Response:
     """End it at once."""
-    return _revoke(asked, None, key_id)
+    return _revoke(asked, None, service_key_id)
 
 
 def _list(asked: Asked, business_id: int | None) -> Json:

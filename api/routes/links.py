@@ -3,7 +3,6 @@
 from typing import Literal
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import SecretStr
 from starlette.responses import Response
 
 from accounts import attempt_limits as limits
@@ -13,7 +12,7 @@ from accounts.users import check_email
 from api.answers import Json
 from api.asking import anybody, engine_of, keys_of, request_id_of
 from api.browser import OfOurPages, client_address
-from api.inputs import Email, Input, Name, Secret
+from api.inputs import Email, Input, Name, Password, Secret
 from pipeline.shared import trail
 
 router = APIRouter(tags=["door"], dependencies=[Depends(anybody())])
@@ -35,7 +34,7 @@ class UsedLink(ShownLink):
     """A link, and what somebody without an account, or with a new password, gives beside it."""
 
     name: Name | None = None
-    password: SecretStr | None = None
+    password: Password | None = None
 
 
 @router.post("/sign-ups", status_code=202)

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import SecretStr
 from starlette.responses import Response
 
 from accounts import links, second_factor, users
@@ -15,7 +14,7 @@ from accounts.rights import rights_of
 from accounts.sessions import note_proof
 from api.answers import Json
 from api.asking import Asked, engine_of, keys_of, oneself
-from api.inputs import Code, Email, Input, Name
+from api.inputs import Code, Email, Input, Name, Password
 from api.problems import Problem
 
 router = APIRouter(prefix="/me", tags=["me"])
@@ -28,7 +27,7 @@ Enrolling = Annotated[Asked, Depends(oneself(enrolling=True))]
 class Proof(Input):
     """What shows once more that it is you."""
 
-    password: SecretStr
+    password: Password
     code: Code | None = None
 
 
@@ -41,7 +40,7 @@ class Renamed(Input):
 class NewPassword(Input):
     """A password."""
 
-    password: SecretStr
+    password: Password
 
 
 class NewEmail(Input):

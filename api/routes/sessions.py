@@ -3,7 +3,6 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import SecretStr
 from starlette.responses import Response
 
 from accounts import sign_in as signing_in
@@ -13,7 +12,7 @@ from accounts.sessions import Refreshed, SessionEnd, SessionError, end_sessions,
 from api.answers import Json
 from api.asking import Asked, anybody, engine_of, keys_of, oneself
 from api.browser import OfOurPages, client_address, cookies
-from api.inputs import Code, Email, Id, Input
+from api.inputs import Code, Email, Id, Input, Password
 from api.problems import missing, problem_of
 
 router = APIRouter(prefix="/sessions", tags=["sessions"])
@@ -25,7 +24,7 @@ class SignIn(Input):
     """Address and password, and the code of a second factor, or a recovery code, where there is one."""
 
     email: Email
-    password: SecretStr
+    password: Password
     code: Code | None = None
 
 

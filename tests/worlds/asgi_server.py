@@ -44,9 +44,11 @@ async def serving(app: ASGIApp) -> AsyncIterator[str]:
 
 
 @contextlib.contextmanager
-def serving_in_thread(app: ASGIApp) -> Iterator[str]:
-    """Serve ``app`` in a thread, for clients that block; gives its address."""
+def serving_in_thread(app: ASGIApp, config: uvicorn.Config | None = None) -> Iterator[str]:
+    """Serve ``app`` in a thread, for clients that block, by a configuration of one's own; gives its address."""
     server, listening, address = _server(app)
+    if config is not None:
+        server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     while not server.started:

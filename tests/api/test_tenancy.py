@@ -1,0 +1,299 @@
+"""Who gets what from each route: a table by hand, and every cell asked for over HTTP.
+
+Somebody else's business is not there (404); a right that is missing is named (403); whoever is nobody is told so (401).
+Each row has somebody who gets it, so that a refusal is never the request's own fault.
+"""
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from accounts.api_keys import make_key
+from accounts.links import LinkKind, request_link
+from accounts.rights import SCOPES, Role
+from pipeline.shared.clock import machine_now
+from tests.api.test_conventions import ROUTES
+from tests.worlds.api import Api
+from tests.worlds.people import PASSWORD, People
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ACTORS = [
+    "nobody",
+    "stranger",
+    "member",
+    "billing",
+    "admin",
+    "owner",
+    "unscoped",
+    "key",
+    "foreign",
+    "expired",
+    "support",
+    "operator",
+    "administrator",
+    "service",
+]
+
+#: Routes that nobody gets by what the table sends: there is nothing for them to work on.
+WITHOUT_SUCCESS = {
+    *(("POST", "/links/look"), ("POST", "/links/accept"), ("POST", "/sessions"), ("POST", "/sessions/refresh")),
+    *(("POST", "/me/second-factor/confirmations"), ("DELETE", "/me/second-factor")),
+    ("POST", "/users/{user_id}/second-factor-resets"),
+}
+
+#: For each actor in their order: the status.
+TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
+    # the door, for everybody
+    ("POST", "/sign-ups"): ("202 " * 14, {"email": "new@example.com"}),
+    ("POST", "/password-resets"): ("202 " * 14, {"email": "new@example.com"}),
+    ("POST", "/links/look"): ("410 " * 14, {"secret": "x"}),
+    ("POST", "/links/accept"): ("410 " * 14, {"secret": "x"}),
+    ("POST", "/sessions"): ("401 " * 14, {"email": "new@example.com", "password": "x"}),
+    ("POST", "/sessions/refresh"): ("401 " * 14, None),
+    # oneself: whoever is signed in, and no key
+    ("GET", "/me"): ("401 200 200 200 200 200 403 403 403 401 200 200 200 403", None),
+    ("PATCH", "/me"): ("401 200 200 200 200 200 403 403 403 401 200 200 200 403", {"name": "Another"}),
+    ("POST", "/me/proofs"): ("401 204 204 204 204 204 403 403 403 401 401 401 401 403", {"password": PASSWORD}),
+    ("POST", "/me/password"): ("401 204 204 204 204 204 403 403 403 401 204 204 204 403", {"password": PASSWORD}),
+    ("POST", "/me/email"): ("401 202 202 202 202 202 403 403 403 401 202 202 202 403", {"email": "new@example.com"}),
+    ("POST", "/me/second-factor"): ("401 201 201 201 201 201 403 403 403 401 422 422 422 403", None),
+    ("POST", "/me/second-factor/confirmations"): (
+        "401" + " 422" * 5 + " 403 403 403 401 422 422 422 403",
+        {"code": "123456"},
+    ),
+    ("DELETE", "/me/second-factor"): ("401" + " 409" * 5 + " 403 403 403 401 409 409 409 403", None),
+    ("DELETE", "/me"): ("401 409 204 204 204 409 403 403 403 401 204 204 204 403", None),
+    ("GET", "/sessions"): ("401 200 200 200 200 200 403 403 403 401 200 200 200 403", None),
+    ("DELETE", "/sessions/present"): ("401 204 204 204 204 204 403 403 403 401 204 204 204 403", None),
+    ("DELETE", "/sessions/{session_id}"): ("401 404 404 404 404 204 403 403 403 401 404 404 404 403", None),
+    ("DELETE", "/sessions"): ("401 204 204 204 204 204 403 403 403 401 204 204 204 403", None),
+    # businesses
+    ("GET", "/businesses"): ("401 200 200 200 200 200 403 403 403 401 200 200 200 403", None),
+    ("POST", "/businesses"): (
+        "401 409 201 201 201 409 403 403 403 401 201 201 201 403",
+        {"name": "New", "time_zone": "UTC"},
+    ),
+    ("GET", "/businesses/{business_id}"): ("401 404 200 200 200 200 403 200 404 401 200 200 200 403", None),
+    ("PATCH", "/businesses/{business_id}"): (
+        "401 404 403 403 200 200 403 200 404 401 403 200 200 403",
+        {"name": "Renamed"},
+    ),
+    ("DELETE", "/businesses/{business_id}"): ("401 404 403 403 403 200 403 403 404 401 403 403 200 403", None),
+    # who works there
+    ("GET", "/businesses/{business_id}/members"): ("401 404 200 200 200 200 403 200 404 401 200 200 200 403", None),
+    ("PATCH", "/businesses/{business_id}/members/{user_id}"): (
+        "401 404 403 403 200 200 403 403 404 401 403 403 200 403",
+        {"role": "billing"},
+    ),
+    ("DELETE", "/businesses/{business_id}/members/{user_id}"): (
+        "401 404 403 403 204 204 403 403 404 401 403 403 204 403",
+        None,
+    ),
+    ("POST", "/businesses/{business_id}/leave"): ("401 404 204 204 204 409 403 403 403 401 404 404 404 403", None),
+    ("GET", "/businesses/{business_id}/invitations"): ("401 404 200 200 200 200 403 200 404 401 200 200 200 403", None),
+    ("POST", "/businesses/{business_id}/invitations"): (
+        "401 404 403 403 201 201 403 403 404 401 403 403 201 403",
+        {"email": "new@example.com", "role": "admin"},
+    ),
+    ("DELETE", "/businesses/{business_id}/invitations/{invitation_id}"): (
+        "401 404 403 403 204 204 403 403 404 401 403 403 204 403",
+        None,
+    ),
+    ("POST", "/businesses/{business_id}/ownership"): (
+        "401 404 403 403 403 202 403 403 404 401 403 403 202 403",
+        {"email": "new@example.com"},
+    ),
+    # keys
+    ("GET", "/businesses/{business_id}/api-keys"): ("401 404 403 403 200 200 403 403 404 401 403 200 200 403", None),
+    ("POST", "/businesses/{business_id}/api-keys"): (
+        "401 404 403 403 201 201 403 403 404 401 403 403 201 403",
+        {"name": "till", "scopes": ["businesses:read"]},
+    ),
+    ("PATCH", "/businesses/{business_id}/api-keys/{key_id}"): (
+        "401 404 403 403 200 200 403 403 404 401 403 403 200 403",
+        {"name": "till"},
+    ),
+    ("POST", "/businesses/{business_id}/api-keys/{key_id}/rotations"): (
+        "401 404 403 403 201 201 403 403 404 401 403 403 201 403",
+        None,
+    ),
+    ("DELETE", "/businesses/{business_id}/api-keys/{key_id}"): (
+        "401 404 403 403 204 204 403 403 404 401 403 403 204 403",
+        None,
+    ),
+    ("GET", "/service-keys"): ("401" + " 403" * 8 + " 401 403 403 200 403", None),
+    ("POST", "/service-keys"): ("401" + " 403" * 8 + " 401 403 403 201 403", {"name": "x", "scopes": ["runtime:read"]}),
+    ("DELETE", "/service-keys/{service_key_id}"): ("401" + " 403" * 8 + " 401 403 403 204 403", None),
+    # Altiora's own
+    ("GET", "/users"): ("401" + " 403" * 8 + " 401 200 200 200 403", None),
+    ("GET", "/users/{user_id}"): ("401" + " 403" * 8 + " 401 200 200 200 403", None),
+    ("POST", "/users/staff"): (
+        "401" + " 403" * 8 + " 401 403 403 202 403",
+        {"email": "new@example.com", "staff_role": "support"},
+    ),
+    ("PATCH", "/users/{user_id}"): (
+        "401" + " 403" * 8 + " 401 403 403 200 403",
+        {"staff_role": "support", "reason": "a test"},
+    ),
+    ("POST", "/users/{user_id}/deactivations"): ("401" + " 403" * 8 + " 401 403 403 200 403", {"reason": "a test"}),
+    ("POST", "/users/{user_id}/activations"): ("401" + " 403" * 8 + " 401 403 403 200 403", {"reason": "a test"}),
+    ("POST", "/users/{user_id}/second-factor-resets"): (
+        "401" + " 403" * 8 + " 401 403 403 409 403",
+        {"reason": "a test"},
+    ),
+    ("GET", "/businesses/{business_id}/audit-entries"): (
+        "401 404 403 403 200 200 403 403 404 401 200 200 200 403",
+        None,
+    ),
+    ("GET", "/audit-entries"): ("401" + " 403" * 8 + " 401 200 200 200 403", None),
+}
+
+
+class Cast:
+    """Everybody, with their clients; and for each request a business of its own with all of its people."""
+
+    def __init__(self, api: Api, people: People) -> None:
+        self.api, self.people = api, people
+        self.users = {name: people.user(name.title()) for name in ("stranger", "member", "billing", "admin", "owner")}
+        self.strangers = people.business("Florist", owner=self.users["stranger"])
+        self.clients = {"nobody": api.client()}
+        self.clients |= {name: api.signed_in(user_id) for name, user_id in self.users.items()}
+        self.other_session = people.session(self.users["owner"]).session_id
+        for role in (Role.SUPPORT, Role.OPERATOR, Role.ADMINISTRATOR):
+            user_id = self.users[role.value] = people.user(role.value.title(), staff=role)
+            people.enrol(user_id)
+            self.clients[role.value] = api.signed_in(user_id, staff=True, second_factor=True)
+        for client in self.clients.values():
+            client.headers["Sec-Fetch-Site"] = "same-origin"
+
+    def _key(self, business_id: int | None, maker: str, *scopes: str, **about: Any) -> tuple[int, str]:
+        with self.people.engine.begin() as connection:
+            return make_key(
+                connection,
+                business_id=business_id,
+                user_id=self.users[maker],
+                name="a test",
+                scopes=scopes,
+                livemode=False,
+                **({"expires_at": None} | about),
+            )
+
+    def place(self, number: int) -> dict[str, int]:
+        """A new business, and what a path may name of it."""
+        others = {role: self.users[role] for role in ("admin", "member", "billing")}
+        business_id = self.people.business("Bakery", owner=self.users["owner"], **others)
+        victim = self.people.user(f"Victim{number}")
+        with self.people.engine.begin() as connection:
+            connection.exec_driver_sql(
+                "insert into business_members (business_id, user_id, role) values (%s, %s, 'member')",
+                (business_id, victim),
+            )
+            invitation = request_link(
+                connection, LinkKind.INVITATION, "zoe@example.com", business_id=business_id, role=Role.MEMBER
+            )
+        key, _ = self._key(business_id, "owner", "businesses:read")
+        return {
+            "business_id": business_id,
+            "user_id": victim,
+            "invitation_id": invitation,
+            "key_id": key,
+            "service_key_id": self._key(None, "administrator", "runtime:read")[0],
+            "session_id": self.other_session,
+        }
+
+    def client(self, actor: str, business_id: int):
+        """A client of this actor; keys are of this business."""
+        yesterday = machine_now() - timedelta(days=1)
+        keys = {
+            "unscoped": lambda: self._key(
+                business_id, "owner", "members:read" if self.reads_business else "businesses:read"
+            ),
+            "key": lambda: self._key(business_id, "owner", *SCOPES),
+            "foreign": lambda: self._key(self.strangers, "stranger", *SCOPES),
+            "expired": lambda: self._key(business_id, "owner", *SCOPES, expires_at=yesterday),
+            "service": lambda: self._key(None, "administrator", "runtime:read"),
+        }
+        if actor not in keys:
+            return self.clients[actor]
+        client = self.api.client(keys[actor]()[1])
+        client.headers["Sec-Fetch-Site"] = "same-origin"
+        return client
+
+    reads_business = False
+
+
+@pytest.mark.parametrize(("method", "path"), TABLE, ids=lambda part: part)
+def test_who_gets_what(api, people, method, path):
+    cast = Cast(api, people)
+    cast.reads_business = (method, path) == ("GET", "/businesses/{business_id}")
+    statuses, body = TABLE[method, path]
+    expected: Mapping[str, int] = dict(zip(ACTORS, map(int, statuses.split()), strict=True))
+    found = {}
+    for number, actor in enumerate(ACTORS):
+        place = cast.place(number)
+        if path.endswith("/activations"):
+            people.run("update users set deactivated_at = now() where id = %s", place["user_id"])
+        before = people.one("select count(*) from audit_entries")
+        answer = cast.client(actor, place["business_id"]).request(method, path.format(**place), json=body)
+        found[actor] = answer.status_code
+        entries = people.rows("select who, by_right from audit_entries order by id desc limit 1")
+        noted = people.one("select count(*) from audit_entries") - before
+        if answer.status_code == 403:
+            assert answer.json()["right"]
+        if answer.status_code >= 400 or method == "GET":
+            assert noted == 0, (actor, "what was refused, or only read, left an entry")
+        elif not path.startswith(("/sign-ups", "/password-resets", "/me/proofs")):
+            assert noted == 1, (actor, "a write left no entry")
+            assert entries[0][1]
+            assert entries[0][0].startswith(("user:", "key:"))
+        people.run("delete from attempt_limits")
+        people.run("update users set deactivated_at = null")
+    assert found == expected
+    assert ((method, path) in WITHOUT_SUCCESS) == (min(found.values()) >= 300)
+
+
+def test_the_table_has_every_route():
+    routes = {(method, str(route.path)) for route in ROUTES for method in route.methods or ()}
+    ours = {(method, path.removeprefix("/v1")) for method, path in routes if path.startswith("/v1/")}
+    assert ours == set(TABLE)
+
+
+def test_what_somebody_lists_is_theirs_alone(api, people):
+    ada, bob, root = people.user("Ada"), people.user("Bob"), people.user("Root", staff=Role.SUPPORT)
+    people.enrol(root)
+    bakery = people.business("Bakery", owner=ada)
+    florist = people.business("Florist", owner=bob, member=ada)
+    people.business("Nobody's")
+
+    def listed(client) -> set[str]:
+        return {each["name"] for each in client.get("/businesses").json()["data"]}
+
+    assert listed(api.signed_in(ada)) == {"Bakery", "Florist"}
+    assert listed(api.signed_in(bob)) == {"Florist"}
+    assert len(listed(api.signed_in(root, staff=True, second_factor=True))) == 3
+    for client, business_id in ((api.signed_in(bob), bakery), (api.signed_in(ada), 99), (api.signed_in(ada), 10**15)):
+        answers = {client.get(f"/businesses/{business_id}").text, client.get("/businesses/4711").text}
+        assert len(answers) == 1, "what is another's looks as if it were not there"
+    assert florist
+
+
+def test_what_is_named_beside_its_own_business_is_not_there(api, people):
+    """A key, an invitation or a member of another business, under one's own business's address."""
+    cast = Cast(api, people)
+    theirs = cast.place(1)
+    mine = people.business("Mine", owner=cast.users["stranger"])
+    client = cast.clients["stranger"]
+    for method, path, body in (
+        ("PATCH", "/members/{user_id}", {"role": "admin"}),
+        ("DELETE", "/members/{user_id}", None),
+        ("DELETE", "/invitations/{invitation_id}", None),
+        ("PATCH", "/api-keys/{key_id}", {"name": "mine"}),
+        ("POST", "/api-keys/{key_id}/rotations", None),
+        ("DELETE", "/api-keys/{key_id}", None),
+    ):
+        answer = client.request(method, f"/businesses/{mine}{path.format(**theirs)}", json=body)
+        assert answer.status_code == 404, (method, path)
+    assert people.one("select name from api_keys where id = %s", theirs["key_id"]) == "a test"
