@@ -1,4 +1,4 @@
-"""Who may do what in the database: four logins, and the one table of their rights.
+"""Who may do what in the database: five logins, and the one table of their rights.
 
 `altiora migrate --roles` makes them, and `altiora migrate` keeps their rights in step with the tables. A database
 without them works as well, with whatever login it is given. Time limits are set on the logins too, since a pooler
@@ -17,13 +17,26 @@ RECEIVER: Final = "altiora_receiver"
 """Stores events and looks whether they are done: it changes none, and reads neither bodies nor calls."""
 WORKER: Final = "altiora_worker"
 """Does the work: workers and the commands of operators. It makes no tables, and rewrites no history."""
+STAFF: Final = "altiora_staff"
+"""The API: it reads, and writes accounts and what people say of a business; nothing that is billed."""
 READER: Final = "altiora_reader"
 """Looks: a dashboard of figures, a person with a question."""
 
-LOGINS: Final = (OWNER, RECEIVER, WORKER, READER)
+LOGINS: Final = (OWNER, RECEIVER, WORKER, STAFF, READER)
 
 #: Tables that the worker may not write at all, or only add to.
 _FIXED: Final = {"alembic_version": "select", "schema_serves": "select", "audit_entries": "select, insert"}
+
+#: What the API writes; it reads all but the bodies of webhooks.
+_STAFF_WRITES: Final = {
+    **dict.fromkeys(("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), "insert, update"),
+    **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments"), "insert, update"),
+    **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), "insert, update, delete"),
+    **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),
+    "drifts": "insert, update",
+}
+#: Rows whose bodies hold what Stripe and Twilio told of people.
+_STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
 
 #: What the receiver may do: the columns it sees of what it stores, and what backlog and metrics count.
 _RECEIVER_RIGHTS: Final = (
@@ -43,6 +56,7 @@ _RECEIVER_RIGHTS: Final = (
 _LIMITS: Final = {
     RECEIVER: {"statement_timeout": "10s"},
     WORKER: {"lock_timeout": "2s", "statement_timeout": "45s", "idle_in_transaction_session_timeout": "50s"},
+    STAFF: {"lock_timeout": "2s", "statement_timeout": "20s", "idle_in_transaction_session_timeout": "30s"},
     READER: {"lock_timeout": "2s", "statement_timeout": "45s", "default_transaction_read_only": "on"},
 }
 
@@ -110,6 +124,13 @@ def give_rights(connection: psycopg.Connection) -> None:
         if login == RECEIVER:
             for rights in _RECEIVER_RIGHTS:
                 _run(connection, f"grant {rights} to {{}}", to)
+        elif login == STAFF:
+            _run(connection, "grant usage, select on all sequences in schema public to {}", to)
+            for table in tables:
+                if table not in _STAFF_READS_NOT:
+                    _run(connection, "grant select on {} to {}", sql.Identifier(table), to)
+            for table, rights in _STAFF_WRITES.items():
+                _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
         elif login == READER:
             _run(connection, "grant select on all tables in schema public to {}", to)
         else:

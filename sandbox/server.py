@@ -5,6 +5,7 @@ import json
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +14,13 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sandbox.control import Control
 from sandbox.delivery import Delivery
 from sandbox.faults import Faults, HangUpProtocol
+from sandbox.mailbox import Mailbox
 from sandbox.stripe.stand_in import StripeSandbox
 from sandbox.timeline import Timeline
 from sandbox.twilio.stand_in import TwilioSandbox
@@ -56,7 +59,7 @@ class Config:
 
     ``target`` is where the receiver listens, ``public_url`` what Twilio signs (the target if it is empty). With a
     ``clock_file`` business time begins at ``start`` and moves by ``POST /_sandbox/advance`` alone; without one it is
-    the machine's. ``faults`` is a name of PRESETS.
+    the machine's. ``faults`` is a name of PRESETS. With a ``mail_port`` mails are taken there, and shown.
     """
 
     stripe_port: int
@@ -70,6 +73,7 @@ class Config:
     clock_file: Path | None = None
     seed: int = 1
     faults: str = "none"
+    mail_port: int | None = None
 
 
 def run(config: Config) -> None:
@@ -107,9 +111,12 @@ async def _serve(config: Config) -> None:
     twilio = TwilioSandbox(
         timeline, delivery, faults, config.twilio_account_sid, config.twilio_auth_token, seed=config.seed
     )
+    mailbox = Mailbox()
+    smtp = None if config.mail_port is None else await mailbox.listen(HOST, config.mail_port)
     sockets = [_listen(config.stripe_port), _listen(config.twilio_port)]
     stripe_port, twilio_port = (listening.getsockname()[1] for listening in sockets)
-    doors = _Doors(Control(timeline, delivery, twilio), {stripe_port: stripe.app, twilio_port: twilio.app})
+    control = [*Control(timeline, delivery, twilio).routes, *mailbox.routes]
+    doors = _Doors(control, {stripe_port: stripe.app, twilio_port: twilio.app})
     settings = uvicorn.Config(
         doors,
         http=HangUpProtocol,
@@ -130,16 +137,18 @@ async def _serve(config: Config) -> None:
     try:
         await server.serve(sockets=sockets)
     finally:
+        if smtp is not None:
+            smtp.close()
         if following is not None and not following.cancel():
             following.result()
 
 
 class _Doors:
-    """One ASGI app for both ports: the routes of Control on each, all others to the stand-in whose port it is."""
+    """One ASGI app for both ports: the control routes on each, all others to the stand-in whose port it is."""
 
-    def __init__(self, control: Control, by_port: dict[int, ASGIApp]) -> None:
-        self._control = Starlette(routes=control.routes)
-        self._control_paths = {route.path for route in control.routes}
+    def __init__(self, control: Sequence[Route], by_port: dict[int, ASGIApp]) -> None:
+        self._control = Starlette(routes=control)
+        self._control_paths = {route.path for route in control}
         self._by_port = by_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -138,7 +138,10 @@ def environment(database_url, broker_url) -> dict[str, str]:
         "ALTIORA_BEAT_PACE": "1",
         "ALTIORA_DATABASE_POOLER": "false",
         "ALTIORA_STRIPE_LIVEMODE": "false",
-        **{f"ALTIORA_{login}_PASSWORD": f"{login}-of-a-test" for login in ("OWNER", "RECEIVER", "WORKER", "READER")},
+        **{
+            f"ALTIORA_{login}_PASSWORD": f"{login}-of-a-test"
+            for login in ("OWNER", "RECEIVER", "WORKER", "STAFF", "READER")
+        },
         "ALTIORA_SECRET_KEYS": "k" * 40,
         "ALTIORA_DASHBOARD_URL": "http://127.0.0.1:8001",
         "ALTIORA_TRUSTED_PROXIES": "",

@@ -14,6 +14,9 @@ from pipeline.shared.settings import PublicSettings, StripeWebhookSettings, Twil
 def sandbox(
     stripe_port: Annotated[int, typer.Option(min=1, max=65535, help="Where Stripe's API is.")] = 12111,
     twilio_port: Annotated[int, typer.Option(min=1, max=65535, help="Where Twilio's API is.")] = 12112,
+    mail_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Where mails are taken; shown at /_sandbox/mail.")
+    ] = None,
     target: Annotated[str, typer.Option(help="The receiver; by default at ALTIORA_PUBLIC_URL.")] = "",
     clock_file: Annotated[
         Path | None, typer.Option(help="Write business time to this file, and move it only when told to.")
@@ -46,8 +49,9 @@ def sandbox(
         clock_file=clock_file,
         seed=seed,
         faults=faults,
+        mail_port=mail_port,
     )
     try:
         run(config)
     except OSError as error:
-        raise WrongError(f"port {stripe_port} or {twilio_port} can't be opened: {error}") from error
+        raise WrongError(f"one of the ports can't be opened: {error}") from error

@@ -21,16 +21,16 @@ _LOG_LINES = 15
 Port = Annotated[int, typer.Option(min=1, max=65535)]
 
 
-def up(port: Port = 8000, flower_port: Port = 5555) -> None:
+def up(port: Port = 8000, api_port: Port = 8001, flower_port: Port = 5555) -> None:
     """Run every process on this machine, with servers and stand-ins of their own, until Ctrl-C. Nothing is kept.
 
-    --port is the receiver's. The stand-ins follow real time.
+    --port is the receiver's, --api-port the API's. The stand-ins follow real time.
     """
-    for wanted in (port, flower_port):
+    for wanted in (port, api_port, flower_port):
         _see_that_it_is_free(wanted)
     try:
         with contextlib.suppress(KeyboardInterrupt), contextlib.ExitStack() as stack:
-            _run(stack, port, flower_port)
+            _run(stack, port, api_port, flower_port)
     except (environment.RunningError, embedded.EmbeddedError, SupervisorError) as error:
         raise WrongError(str(error)) from error
 
@@ -42,20 +42,27 @@ def _see_that_it_is_free(port: int) -> None:
         raise WrongError(f"port {port} of 127.0.0.1 can't be had ({error.strerror}); choose another one") from error
 
 
-def _run(stack: contextlib.ExitStack, port: int, flower_port: int) -> None:
+def _run(stack: contextlib.ExitStack, port: int, api_port: int, flower_port: int) -> None:
     say("Starting; this takes some seconds.")
     servers = stack.enter_context(embedded.servers())
     migrate.upgrade(servers.database_url)
     supervisor = stack.enter_context(Supervisor())
-    stripe_port, twilio_port = free_port(), free_port()
+    stripe_port, twilio_port, mail_port = free_port(), free_port(), free_port()
     settings = recipes.stand_in_settings(
-        servers.database_url, servers.broker_url, receiver=port, stripe=stripe_port, twilio=twilio_port
+        servers.database_url,
+        servers.broker_url,
+        receiver=port,
+        stripe=stripe_port,
+        twilio=twilio_port,
+        api=api_port,
+        mail=mail_port,
     )
     file = stack.enter_context(environment.published(settings))
     password = secrets.token_urlsafe(9)
     running = (
         recipes.receiver(port),
-        recipes.sandbox(stripe_port, twilio_port),
+        recipes.api(api_port),
+        recipes.sandbox(stripe_port, twilio_port, "", "--mail-port", str(mail_port)),
         recipes.worker(),
         recipes.beat(supervisor.folder / "beat-schedule"),
         recipes.flower(flower_port, f"altiora:{password}"),
@@ -65,6 +72,8 @@ def _run(stack: contextlib.ExitStack, port: int, flower_port: int) -> None:
     _set_up_stripe(settings)
     say(f"""Running, until Ctrl-C:
   receiver   {settings["ALTIORA_PUBLIC_URL"]}
+  API        {settings["ALTIORA_DASHBOARD_URL"]}/v1
+  mailbox    {settings["ALTIORA_STRIPE_API_BASE"]}/_sandbox/mail  (a stand-in: no mail leaves this machine)
   Flower     http://127.0.0.1:{flower_port}  user altiora, password {password}
   Stripe     {settings["ALTIORA_STRIPE_API_BASE"]}  (a stand-in, with a meter and the plans' prices)
   Twilio     {settings["ALTIORA_TWILIO_API_BASE"]}  (a stand-in)
@@ -74,7 +83,8 @@ In another terminal:
   altiora business add "Corner Bakery" --plan free --time-zone Europe/London
   altiora business add-number 1 +15550000001
   curl {settings["ALTIORA_TWILIO_API_BASE"]}/_sandbox/twilio/calls -d '{{"number": "+15550000001", "seconds": 3}}'
-  altiora usage 1""")
+  altiora usage 1
+  altiora user add --staff administrator you@example.com""")
     while supervisor.alive():
         time.sleep(1)
     for process in running:

@@ -53,6 +53,8 @@ def stand_in_settings(
     receiver: int,
     stripe: int,
     twilio: int,
+    api: int | None = None,
+    mail: int | None = None,
     clock: Path | None = None,
     beat_pace: float = 1.0,
 ) -> dict[str, str]:
@@ -75,7 +77,8 @@ def stand_in_settings(
         "ALTIORA_BILL_CHILD_LEGS": "false",
         "ALTIORA_BEAT_PACE": str(beat_pace),
         "ALTIORA_SECRET_KEYS": secrets.token_urlsafe(48),
-        "ALTIORA_DASHBOARD_URL": f"http://127.0.0.1:{receiver}",
+        "ALTIORA_DASHBOARD_URL": f"http://127.0.0.1:{api or receiver}",
+        "ALTIORA_SMTP_URL": f"smtp://127.0.0.1:{mail}" if mail else "",
         "ALTIORA_MAIL_FROM": "Altiora <billing@localhost>",
         "ALTIORA_CLOCK": str(clock or "real"),
     }
@@ -85,6 +88,12 @@ def receiver(port: int, host: str = "127.0.0.1") -> Process:
     """The HTTP door."""
     argv = (*_ALTIORA, "receiver", "--host", host, "--port", str(port))
     return Process("receiver", argv, lambda _: _answers(port, "/health/live"))
+
+
+def api(port: int, host: str = "127.0.0.1") -> Process:
+    """The JSON API."""
+    argv = (*_ALTIORA, "api", "--host", host, "--port", str(port))
+    return Process("api", argv, lambda _: _answers(port, "/health/live"))
 
 
 def worker(concurrency: int = 2, queues: str = "", name: str = "worker") -> Process:

@@ -194,7 +194,9 @@ def add_number(
         raise BusinessError(_not_its_holder(connection, number, holder, from_business_id))
     if not plan_limits.room_for_another(connection, business_id, plan_limits.AlertKind.NUMBERS):
         raise BusinessError(f"plan {plan} of business {business_id} ({name}) has room for no other number")
-    since = (since or now) if last is None else _take_over(connection, last, since, now)
+    # Twilio tells when a call began in whole seconds: one of this second is held too.
+    whole = now.replace(microsecond=0)
+    since = (since or whole) if last is None else _take_over(connection, last, since, now)
     connection.exec_driver_sql(_SET_HOLDER, (business_id, number))
     connection.exec_driver_sql(_HOLD, {"number": number, "business_id": business_id, "since": since})
     for changed in touched:
@@ -287,7 +289,7 @@ def _take_over(connection: Connection, last: _Holding, since: datetime | None, n
             raise BusinessError(
                 f"business {last.business_id} held the number until {last.until.isoformat()}; it is free from then on"
             )
-        return since or max(now, last.until)
+        return since or max(now.replace(microsecond=0), last.until)
     since = since or now
     if last.since is not None and since <= last.since:
         raise BusinessError(

@@ -34,6 +34,7 @@ HELP = {
     "owner_password": "the password of altiora_owner, 12 characters or more; `altiora migrate --roles` sets it",
     "receiver_password": "the password of altiora_receiver, 12 characters or more; `altiora migrate --roles` sets it",
     "worker_password": "the password of altiora_worker, 12 characters or more; `altiora migrate --roles` sets it",
+    "staff_password": "the password of altiora_staff, 12 characters or more; `altiora migrate --roles` sets it",
     "reader_password": "the password of altiora_reader, 12 characters or more; `altiora migrate --roles` sets it",
     "stripe_livemode": "true for live data, false for test data, as the key says; where a process has no key",
     "bill_child_legs": "true to bill the legs that <Dial> opens, false (the default) to bill parent legs only",
@@ -120,11 +121,12 @@ class DatabaseSettings(_Settings):
 
 
 class RoleSettings(_Settings):
-    """The passwords of the four logins (db/roles.py), for whoever makes them; nobody else has them all."""
+    """The passwords of the five logins (db/roles.py), for whoever makes them; nobody else has them all."""
 
     owner_password: SecretStr = Field(min_length=12)
     receiver_password: SecretStr = Field(min_length=12)
     worker_password: SecretStr = Field(min_length=12)
+    staff_password: SecretStr = Field(min_length=12)
     reader_password: SecretStr = Field(min_length=12)
 
     @property
@@ -134,6 +136,7 @@ class RoleSettings(_Settings):
             "altiora_owner": self.owner_password,
             "altiora_receiver": self.receiver_password,
             "altiora_worker": self.worker_password,
+            "altiora_staff": self.staff_password,
             "altiora_reader": self.reader_password,
         }
 

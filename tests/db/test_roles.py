@@ -1,16 +1,29 @@
 """Each login of the database may do what `db/roles.py` says, and all else fails: login by login, table by table."""
 
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import httpx
 import psycopg
 import pytest
 from psycopg import sql
+from pydantic import SecretStr
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
+from accounts.access_tokens import AccessToken, sign_access_token
+from accounts.rights import Role
+from accounts.secret_keys import SecretKeys
 from db import roles
+from ops.processes import recipes
+from ops.processes.supervisor import free_port
 from tests.worlds.command_line import Altiora, use_environment
+from tests.worlds.people import PASSWORD, People
 from tests.worlds.webhooks import callback, from_twilio, get, send, start_receiver
 
-PASSWORDS = {f"ALTIORA_{name}_PASSWORD": f"{name}-of-a-test" for name in ("OWNER", "RECEIVER", "WORKER", "READER")}
+PASSWORDS = {
+    f"ALTIORA_{name}_PASSWORD": f"{name}-of-a-test" for name in ("OWNER", "RECEIVER", "WORKER", "STAFF", "READER")
+}
 _SEEN_BY_THE_RECEIVER = (
     *("alembic_version", "schema_serves", "claims", "credits", "drifts", "halts", "listings", "mails", "meter_pushes"),
     *("refreshes", "sources", "subscription_changes", "usage_records"),
@@ -20,8 +33,10 @@ WRITES = {
     "update": "update {} set {column} = {column} where false",
     "delete": "delete from {} where false",
 }
+_ADDS = frozenset({"select", "insert"})
+_ADDS_AND_CHANGES = _ADDS | {"update"}
 #: What each login may do with a table, where it is not the same for all.
-RIGHTS = {
+RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
     roles.RECEIVER: {
         "webhook_events": {"insert"},
         "resent_events": {"insert"},
@@ -32,11 +47,21 @@ RIGHTS = {
         "schema_serves": {"select"},
         "audit_entries": {"select", "insert"},
     },
+    roles.STAFF: {
+        **dict.fromkeys(("webhook_events", "resent_events"), frozenset[str]()),
+        **dict.fromkeys(
+            ("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), _ADDS_AND_CHANGES
+        ),
+        **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments", "drifts"), _ADDS_AND_CHANGES),
+        **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), _ADDS_AND_CHANGES | {"delete"}),
+        **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), _ADDS),
+    },
     roles.READER: {},
 }
 USUAL = {
     roles.RECEIVER: set(),
     roles.WORKER: {"select", "insert", "update", "delete"},
+    roles.STAFF: {"select"},
     roles.READER: {"select"},
 }
 
@@ -48,10 +73,12 @@ def as_login(url: str, login: str) -> str:
 
 @pytest.fixture
 def logins(database_url, environment, monkeypatch, administration):
-    """The four logins, made by the command; gone afterwards, since they are the whole server's."""
+    """The logins, made by the command; gone afterwards, since they are the whole server's."""
     use_environment(monkeypatch, environment | PASSWORDS)
     said = Altiora()("migrate", "--roles")
-    assert "Logins: altiora_owner, altiora_reader, altiora_receiver, altiora_worker." in " ".join(said.split())
+    assert "Logins: altiora_owner, altiora_reader, altiora_receiver, altiora_staff, altiora_worker." in " ".join(
+        said.split()
+    )
     yield database_url
     plain = create_engine(database_url, poolclass=NullPool)
     with plain.begin() as connection:
@@ -89,7 +116,7 @@ def _may(connection: psycopg.Connection, statement: str, table: str, column: str
     return True
 
 
-@pytest.mark.parametrize("login", [roles.RECEIVER, roles.WORKER, roles.READER])
+@pytest.mark.parametrize("login", [roles.RECEIVER, roles.WORKER, roles.STAFF, roles.READER])
 def test_what_a_login_may_not_do_fails(logins, login):
     tables = _tables(logins)
     assert len(tables) > 35
@@ -115,7 +142,6 @@ def test_the_receiver_reads_no_body(logins):
 
 
 def test_each_process_works_with_its_own_login(logins, environment, processes, engine, monkeypatch):
-    from ops.processes import recipes
     from tests.receiver.test_receiver_outages import count, eventually
 
     url = {login: as_login(logins, login) for login in roles.LOGINS}
@@ -135,6 +161,52 @@ def test_each_process_works_with_its_own_login(logins, environment, processes, e
     Altiora()("migrate")
     use_environment(monkeypatch, environment | PASSWORDS | {"ALTIORA_DATABASE_URL": url[roles.WORKER]})
     assert "run it once as the database's superuser" in " ".join(Altiora()("migrate", "--roles", status=1).split())
+
+
+def test_the_api_works_with_its_own_login(logins, environment, processes, engine):
+    people = People(engine, SecretKeys([SecretStr(environment["ALTIORA_SECRET_KEYS"])]))
+    ada, bob = people.user("Ada"), people.user("Bob")
+    root = people.user("Root", staff=Role.ADMINISTRATOR)
+    port = free_port()
+    own = {"ALTIORA_DATABASE_URL": as_login(logins, roles.STAFF), "ALTIORA_DASHBOARD_URL": f"http://127.0.0.1:{port}"}
+    recipes.api(port).start(processes, environment | own)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+        client.headers["Origin"] = own["ALTIORA_DASHBOARD_URL"]
+
+        def ask(method: str, path: str, *statuses: int, **body: object) -> Any:
+            answer = client.request(method, f"/v1{path}", json=body or None)
+            assert answer.status_code in (statuses or (200, 201, 202, 204)), (path, answer.text)
+            return answer.json() if answer.content else {}
+
+        ask("POST", "/sign-ups", email="zoe@example.com")
+        ask("POST", "/links/accept", secret=people.secret_of(1), name="Zoe", password="gravel orchid nineteen tubas")
+        token = ask("POST", "/sessions", email="ada@example.com", password=PASSWORD)["access_token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        ask("POST", "/sessions/refresh")
+        ask("POST", "/me/proofs", password=PASSWORD)
+        ask("POST", "/me/second-factor")
+        here = f"/businesses/{ask('POST', '/businesses', name='Bakery', time_zone='UTC')['id']}"
+        people.run("insert into business_members select max(id), %s, 'member', now() from businesses", bob)
+        key = ask("POST", f"{here}/api-keys", name="till", scopes=["businesses:read"])
+        ask("POST", f"{here}/api-keys/{key['id']}/rotations")
+        ask("PATCH", f"{here}/members/{bob}", role="admin")
+        ask("POST", f"{here}/invitations", email="y@example.com", role="member")
+        ask("GET", f"{here}/audit-entries")
+        ask("DELETE", f"{here}/members/{bob}")
+        ask("DELETE", f"{here}/api-keys/{key['id']}")
+        ask("PATCH", here, name="Renamed")
+        ask("DELETE", here)
+        ask("POST", "/me/password", password="gravel orchid nineteen tubas")
+        ask("DELETE", "/sessions")
+        signed = sign_access_token(
+            people.keys, AccessToken(root, people.session(root, staff=True, second_factor=True).session_id)
+        )
+        people.enrol(root)
+        client.headers["Authorization"] = f"Bearer {signed}"
+        ask("GET", "/users")
+        ask("POST", f"/users/{ada}/deactivations", reason="a test")
+        assert client.get("/health/ready").status_code == 200
+        assert "server" not in client.get("/metrics").headers
 
 
 def test_passwords_are_kept_as_digests_and_limits_belong_to_the_logins(logins, administration):

@@ -214,11 +214,11 @@ cli.main()
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)  # it starts nine processes one after the other
+@pytest.mark.timeout(300)  # it starts ten processes one after the other
 def test_up_runs_everything_until_ctrl_c(tmp_path):
     """From nothing to a counted call, with the commands that it names itself."""
-    file, port, flower = tmp_path / "run" / "env", free_port(), free_port()
-    options = ("up", "--port", str(port), "--flower-port", str(flower))
+    file, port, api, flower = tmp_path / "run" / "env", free_port(), free_port(), free_port()
+    options = ("up", "--port", str(port), "--api-port", str(api), "--flower-port", str(flower))
     with subprocess.Popen(
         [sys.executable, "-c", _UP, file, *options],
         cwd=REPOSITORY,
@@ -230,7 +230,7 @@ def test_up_runs_everything_until_ctrl_c(tmp_path):
             said = []
             for line in up.stdout or ():
                 said.append(line)
-                if "altiora usage 1" in line:
+                if "altiora user add" in line:
                     break
             assert up.poll() is None, "".join(said)
             settings = running.read(file)
@@ -246,7 +246,19 @@ def test_up_runs_everything_until_ctrl_c(tmp_path):
                 return json.loads(run(settings, "usage", "1", "--json").stdout)["records"]
 
             wait_until(lambda: [record["minutes"] for record in used()] == [1])
-            second = run({}, "up", "--port", str(port), "--flower-port", str(flower))
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{api}/v1", headers={"Origin": f"http://127.0.0.1:{api}"}
+            ) as web:
+                web.post("/sign-ups", json={"email": "ada@example.com"}).raise_for_status()
+                mails = f"{settings['ALTIORA_STRIPE_API_BASE']}/_sandbox/mails"
+                wait_until(lambda: httpx.get(mails).json())
+                secret = httpx.get(mails).json()[0]["text"].partition("/link#")[2].split()[0]
+                account = {"name": "Ada", "password": "seven lanterns under quartz"}
+                web.post("/links/accept", json={"secret": secret} | account).raise_for_status()
+                signing_in = {"email": "ada@example.com", "password": account["password"]}
+                assert web.post("/sessions", json=signing_in).status_code == 201
+            assert "Your account at Altiora" in httpx.get(mails.removesuffix("s")).text
+            second = run({}, "up", "--port", str(port), "--api-port", str(api), "--flower-port", str(flower))
             assert second.returncode == 1
             assert f"port {port} of 127.0.0.1 can't be had" in second.stderr
         finally:

@@ -37,12 +37,12 @@ DOCKERFILE = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ").splitl
 
 #: What a person starts, or another service waits for the end of.
 BY_HAND = {"migrate", "operator", "backups-folder"}
-_LOGINS = {f"ALTIORA_{login}_PASSWORD" for login in ("OWNER", "RECEIVER", "WORKER", "READER")}
+_LOGINS = {f"ALTIORA_{login}_PASSWORD" for login in ("OWNER", "RECEIVER", "WORKER", "STAFF", "READER")}
 _KEYS = {"ALTIORA_STRIPE_API_KEY", "ALTIORA_TWILIO_AUTH_TOKEN"}
 _OF_WORKER = {"BROKER_PASSWORD", "ALTIORA_WORKER_PASSWORD"}
 SECRETS = {
     *(*_LOGINS, *_KEYS, "POSTGRES_PASSWORD", "BROKER_PASSWORD"),
-    *("FLOWER_BASIC_AUTH", "ALTIORA_STRIPE_WEBHOOK_SECRET", "ALTIORA_SMTP_URL"),
+    *("FLOWER_BASIC_AUTH", "ALTIORA_STRIPE_WEBHOOK_SECRET", "ALTIORA_SMTP_URL", "ALTIORA_SECRET_KEYS"),
 }
 HOLDERS: dict[str, set[str]] = {
     "backups-folder": set(),
@@ -54,6 +54,7 @@ HOLDERS: dict[str, set[str]] = {
         *("BROKER_PASSWORD", "ALTIORA_RECEIVER_PASSWORD"),
         *("ALTIORA_STRIPE_WEBHOOK_SECRET", "ALTIORA_TWILIO_AUTH_TOKEN"),
     },
+    "api": {"ALTIORA_STAFF_PASSWORD", "ALTIORA_SECRET_KEYS"},
     "worker-events": _OF_WORKER,
     "worker-usage": _OF_WORKER,
     "worker-stripe": _OF_WORKER | _KEYS | {"ALTIORA_SMTP_URL"},
@@ -173,7 +174,7 @@ def test_each_container_is_handed_only_the_secrets_that_its_work_needs(name):
     assert "env_file" not in SERVICES[name]
     assert {secret for secret in SECRETS if secret in given} == HOLDERS[name]
     addresses = set(re.findall(r"postgresql://(\w+):", given))
-    assert addresses == {"migrate": {"altiora"}, "receiver": {"altiora_receiver"}}.get(
+    assert addresses == {"migrate": {"altiora"}, "receiver": {"altiora_receiver"}, "api": {"altiora_staff"}}.get(
         name, {"altiora_worker"} if "ALTIORA_WORKER_PASSWORD" in HOLDERS[name] else set()
     )
 
@@ -202,7 +203,9 @@ def test_beat_is_well_while_it_sends(tmp_path):
     assert verdict(program) == 1, "whatever the file's own times say"
 
 
-@pytest.mark.parametrize(("name", "path"), [("receiver", "/health/live"), ("flower", "/healthcheck")])
+@pytest.mark.parametrize(
+    ("name", "path"), [("receiver", "/health/live"), ("api", "/health/live"), ("flower", "/healthcheck")]
+)
 def test_a_door_is_well_while_it_answers(name, path):
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -296,6 +299,7 @@ sys.meta_path.insert(0, Image())
 
 IN_THE_IMAGE = {
     "receiver": "import receiver.app, receiver.server",
+    "api": "import api.app, api.server",
     "worker": "from tasks.app import app; app.loader.import_default_modules(); app.connection().transport",
     "flower": "import flower.command, ops.commands.run",
     "operator": "from ops.commands import backlog, businesses, events, schema; import ops.doctor.command",

@@ -131,6 +131,18 @@ def test_11_a_number_that_nobody_held_is_held_from_now_on_or_from_when_it_is_sai
     assert world.figures(world.b) == [(1, 70, 2)]
 
 
+@breaks("pipeline/businesses/registration.py", "whole = now.replace(microsecond=0)", "whole = now")
+def test_11_a_call_that_begins_in_the_very_second_is_the_holders(world):
+    """Twilio tells the start in whole seconds, which are before the moment in which the number was given."""
+    began = world.now
+    with world.engine.begin() as connection:
+        registration.add_number(connection, world.b, NEW, None, began + timedelta(milliseconds=700))
+    key = world.callback(To=NEW, CallDuration=0)
+    world.drain()
+    assert world.event(key) == ("processed", None)
+    assert held(world, NEW) == [(world.b, began, None)]
+
+
 def test_a_free_number_is_held_as_far_back_as_nobody_else_did(world):
     with world.engine.begin() as connection:
         world.hold(connection, world.f, NEW, until=at("10 Nov"))
