@@ -29,8 +29,6 @@ from attempt_limits where bucket = %(bucket)s
 
 _GIVE_BACK = "update attempt_limits set full_at = full_at - %(each)s where bucket = %(bucket)s"
 
-_FORGET = "delete from attempt_limits where full_at < now()"
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -78,11 +76,6 @@ def take(connection: Connection, keys: SecretKeys, limit: Limit, whose: str) -> 
 def give_back(connection: Connection, keys: SecretKeys, limit: Limit, whose: str) -> None:
     """Take an attempt back that was no guess: it went well."""
     connection.exec_driver_sql(_GIVE_BACK, _about(keys, limit, whose))
-
-
-def forget_the_old(connection: Connection) -> int:
-    """Delete what limits nobody any more; returns how many."""
-    return connection.exec_driver_sql(_FORGET).rowcount
 
 
 def network(address: str) -> str:

@@ -55,8 +55,16 @@ class Json(Response):
         self.etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         return body
 
-    def __init__(self, content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        content: object,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        *,
+        holds_secret: bool = False,
+    ) -> None:
         super().__init__(content, status, dict(headers or {}))
+        self.holds_secret = holds_secret
         if content is not None:
             self.headers["ETag"] = self.etag
 

@@ -17,6 +17,7 @@ from accounts.secret_keys import SecretKeys
 from api.answers import CursorError
 from api.browser import Cookies
 from api.door import Door
+from api.idempotency import ReplayError
 from api.problems import Problem, add_handlers
 from api.routes import api_keys, audit_entries, businesses, health, links, me, members, sessions, users
 from db.engine import make_engine
@@ -76,7 +77,12 @@ def build(engine: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: boo
         invalid = [("cursor", str(error))]
         return Problem(422, "invalid", "see invalid_parameters", invalid=invalid).response()
 
+    async def replayed(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ReplayError)
+        return error.response
+
     app.add_exception_handler(CursorError, no_cursor)
+    app.add_exception_handler(ReplayError, replayed)
     return app
 
 

@@ -14,6 +14,7 @@ from accounts.access_tokens import TokenError, read_access_token
 from accounts.actors import Person, person_of
 from accounts.api_keys import Program, note_use, program_of
 from accounts.secret_keys import SecretKeys
+from api.idempotency import Keeper, keeper_of
 from api.problems import Problem, missing
 from pipeline.shared import trail
 
@@ -26,6 +27,8 @@ class Asked:
     actor: Person | Program
     right: str
     request_id: str
+    keeper: Keeper | None = None
+    """Of the answer, where it may be asked for again."""
 
     def note(
         self,
@@ -119,7 +122,8 @@ def needs(right: str, *, proven: bool = False) -> Callable[..., Asked]:
             raise missing("this business")
         _see_person(actor, proven=proven)
         actor.require(right, business_id)
-        return Asked(connection, actor, right, request_id_of(request))
+        keeper = keeper_of(request, connection, actor.who)
+        return Asked(connection, actor, right, request_id_of(request), keeper)
 
     dependency.right = right  # type: ignore[attr-defined]  # for the test that walks all routes
     return dependency
@@ -134,7 +138,8 @@ def oneself(*, proven: bool = False, enrolling: bool = False) -> Callable[..., A
             raise Problem(403, "forbidden", "a key is nobody: sign in", right="oneself")
         if not enrolling:
             _see_person(actor, proven=proven)
-        return Asked(connection, actor, "oneself", request_id_of(request))
+        keeper = keeper_of(request, connection, actor.who)
+        return Asked(connection, actor, "oneself", request_id_of(request), keeper)
 
     dependency.right = "oneself"  # type: ignore[attr-defined]  # as above
     return dependency

@@ -77,6 +77,7 @@ _TITLES: Final = {
     "conflict": "It can't be so",
     "link-refused": "The link is good no more",
     "password-refused": "The password is not taken",
+    "key-used": "The Idempotency-Key was used before",
     "limited": "Too many attempts",
     "unavailable": "Try again in a moment",
     "failed": "Something went wrong here",

@@ -1861,3 +1861,36 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0027 -> 0028
+
+CREATE TABLE idempotency_keys (
+    actor TEXT NOT NULL, 
+    path TEXT NOT NULL, 
+    key TEXT NOT NULL, 
+    body_sha256 BYTEA NOT NULL, 
+    status INTEGER NOT NULL, 
+    answer BYTEA, 
+    location TEXT, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (actor, path, key), 
+    CONSTRAINT idempotency_keys_body_sha256_check CHECK (octet_length(body_sha256) = 32)
+);
+
+COMMENT ON TABLE idempotency_keys IS 'requests of the API that may be sent again: what was answered, for a day';
+
+COMMENT ON COLUMN idempotency_keys.actor IS 'user:7 or key:3';
+
+COMMENT ON COLUMN idempotency_keys.path IS 'of the request, with the business in it';
+
+COMMENT ON COLUMN idempotency_keys.answer IS 'null where it held a secret';
+
+CREATE INDEX idempotency_keys_created_at_idx ON idempotency_keys (created_at);
+
+UPDATE alembic_version SET version_num='0028' WHERE alembic_version.version_num = '0027';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

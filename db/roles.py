@@ -30,6 +30,7 @@ _FIXED: Final = {"alembic_version": "select", "schema_serves": "select", "audit_
 #: What the API writes; it reads all but the bodies of webhooks.
 _STAFF_WRITES: Final = {
     **dict.fromkeys(("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), "insert, update"),
+    "idempotency_keys": "insert, update",
     **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments"), "insert, update"),
     **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), "insert, update, delete"),
     **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),

@@ -2,7 +2,7 @@
 
 import structlog
 
-from accounts import attempt_limits
+from accounts.retention import prune_accounts
 from pipeline.events import retention
 from pipeline.shared.clock import business_clock
 from tasks.app import app
@@ -15,7 +15,6 @@ log = structlog.get_logger()
 def prune() -> None:
     """Delete raw events that nothing needs any more."""
     pruned = retention.prune_events(engine(), business_clock().now())
-    with engine().begin() as connection:
-        attempt_limits.forget_the_old(connection)
-    if pruned:
-        log.info("pruned", events=pruned)
+    of_accounts = prune_accounts(engine())
+    if pruned or of_accounts:
+        log.info("pruned", events=pruned, of_accounts=of_accounts)

@@ -14,12 +14,13 @@ from accounts.api_keys import StoredKey
 from accounts.rights import SCOPES, SERVICE_SCOPES, has_right
 from api.answers import Json
 from api.asking import Asked, needs
+from api.idempotency import Route
 from api.inputs import Id, Input, Name
 from api.problems import Problem, missing
 from pipeline.shared.clock import machine_now
 
-router = APIRouter(prefix="/businesses/{business_id}/api-keys", tags=["api keys"])
-service_router = APIRouter(prefix="/service-keys", tags=["api keys"])
+router = APIRouter(route_class=Route, prefix="/businesses/{business_id}/api-keys", tags=["api keys"])
+service_router = APIRouter(route_class=Route, prefix="/service-keys", tags=["api keys"])
 
 Reads = Annotated[Asked, Depends(needs("keys:read"))]
 Writes = Annotated[Asked, Depends(needs("keys:write", proven=True))]
@@ -79,7 +80,7 @@ def rotate_key(request: Request, business_id: Id, key_id: Id, asked: Writes) -> 
     _see_own(asked, business_id, set(key.scopes))
     secret = api_keys.rotate_key(asked.connection, key_id, asked.person.user_id, livemode=request.app.state.livemode)
     asked.note("key rotate", f"key:{key_id}", business_id=business_id, fields=["secret_sha256", "user_id"])
-    return Json(_shown(_one(asked, business_id, key_id)) | {"secret": secret}, 201)
+    return Json(_shown(_one(asked, business_id, key_id)) | {"secret": secret}, 201, holds_secret=True)
 
 
 @router.delete("/{key_id}", status_code=204)
@@ -125,7 +126,7 @@ def _make(request: Request, asked: Asked, business_id: int | None, body: NewKey)
     )
     detail = {"scopes": sorted(body.scopes)}
     asked.note("key make", f"key:{key_id}", business_id=business_id, detail=detail)
-    return Json(_shown(_one(asked, business_id, key_id)) | {"secret": secret}, 201)
+    return Json(_shown(_one(asked, business_id, key_id)) | {"secret": secret}, 201, holds_secret=True)
 
 
 def _revoke(asked: Asked, business_id: int | None, key_id: int) -> Response:

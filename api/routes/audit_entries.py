@@ -7,10 +7,11 @@ from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
+from api.idempotency import Route
 from api.inputs import Id
 from pipeline.reading.audit import list_entries
 
-router = APIRouter(tags=["audit entries"])
+router = APIRouter(route_class=Route, tags=["audit entries"])
 
 Reads = Annotated[Asked, Depends(needs("audit:read"))]
 

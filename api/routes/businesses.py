@@ -9,13 +9,14 @@ from accounts.actors import Person
 from accounts.members import set_owner
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs, oneself
+from api.idempotency import Route
 from api.inputs import Id, Input, Name
 from api.problems import Problem, missing
 from pipeline.businesses import registration
 from pipeline.reading.businesses import ListedBusiness, newest_businesses
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(prefix="/businesses", tags=["businesses"])
+router = APIRouter(route_class=Route, prefix="/businesses", tags=["businesses"])
 
 Reads = Annotated[Asked, Depends(needs("businesses:read"))]
 Writes = Annotated[Asked, Depends(needs("businesses:write"))]

@@ -12,10 +12,11 @@ from accounts.users import check_email
 from api.answers import Json
 from api.asking import anybody, engine_of, keys_of, request_id_of
 from api.browser import OfOurPages, client_address
+from api.idempotency import Route
 from api.inputs import Email, Input, Name, Password, Secret
 from pipeline.shared import trail
 
-router = APIRouter(tags=["door"], dependencies=[Depends(anybody())])
+router = APIRouter(route_class=Route, tags=["door"], dependencies=[Depends(anybody())])
 
 
 class WantedLink(Input):

@@ -14,10 +14,11 @@ from accounts.rights import rights_of
 from accounts.sessions import note_proof
 from api.answers import Json
 from api.asking import Asked, engine_of, keys_of, oneself
+from api.idempotency import Route
 from api.inputs import Code, Email, Input, Name, Password
 from api.problems import Problem
 
-router = APIRouter(prefix="/me", tags=["me"])
+router = APIRouter(route_class=Route, prefix="/me", tags=["me"])
 
 Oneself = Annotated[Asked, Depends(oneself())]
 Proven = Annotated[Asked, Depends(oneself(proven=True))]
@@ -130,7 +131,7 @@ def offer_second_factor(request: Request, asked: Enrolling) -> Response:
     person = asked.person
     secret = second_factor.offer(asked.connection, keys_of(request), person.user_id)
     _note(asked, "me second-factor offer", "totp_offered")
-    return Json({"secret": secret, "address": second_factor.address_of(secret, person.email)}, 201)
+    return Json({"secret": secret, "address": second_factor.address_of(secret, person.email)}, 201, holds_secret=True)
 
 
 @router.post("/second-factor/confirmations", status_code=201)
@@ -141,7 +142,7 @@ def confirm_second_factor(request: Request, body: FirstCode, asked: Enrolling) -
     note_proof(asked.connection, asked.person.session_id, second_factor=True)
     plan_mail(asked.connection, MailKind.SECOND_FACTOR_ON, user_id=user_id)
     _note(asked, "me second-factor on", "totp_secret")
-    return Json({"recovery_codes": codes}, 201)
+    return Json({"recovery_codes": codes}, 201, holds_secret=True)
 
 
 @router.delete("/second-factor", status_code=204)

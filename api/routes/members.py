@@ -11,10 +11,11 @@ from accounts.links import Link, LinkKind
 from accounts.rights import Role, may_give
 from api.answers import Json
 from api.asking import Asked, needs, oneself
+from api.idempotency import Route
 from api.inputs import Email, Id, Input
 from api.problems import Problem, missing
 
-router = APIRouter(prefix="/businesses/{business_id}", tags=["members"])
+router = APIRouter(route_class=Route, prefix="/businesses/{business_id}", tags=["members"])
 
 Reads = Annotated[Asked, Depends(needs("members:read"))]
 Writes = Annotated[Asked, Depends(needs("members:write", proven=True))]

@@ -12,10 +12,11 @@ from accounts.sessions import Refreshed, SessionEnd, SessionError, end_sessions,
 from api.answers import Json
 from api.asking import Asked, anybody, engine_of, keys_of, oneself
 from api.browser import OfOurPages, client_address, cookies
+from api.idempotency import Route
 from api.inputs import Code, Email, Id, Input, Password
 from api.problems import missing, problem_of
 
-router = APIRouter(prefix="/sessions", tags=["sessions"])
+router = APIRouter(route_class=Route, prefix="/sessions", tags=["sessions"])
 
 Enrolling = Annotated[Asked, Depends(oneself(enrolling=True))]
 

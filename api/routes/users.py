@@ -12,11 +12,12 @@ from accounts.rights import Role
 from accounts.users import Account
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
+from api.idempotency import Route
 from api.inputs import Email, Id, Input, Reason
 from api.problems import Problem, missing
 from api.routes.businesses import Q
 
-router = APIRouter(prefix="/users", tags=["users"])
+router = APIRouter(route_class=Route, prefix="/users", tags=["users"])
 
 Reads = Annotated[Asked, Depends(needs("users:read"))]
 Writes = Annotated[Asked, Depends(needs("users:write", proven=True))]

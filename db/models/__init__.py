@@ -10,6 +10,7 @@ from db.models.schema import DatabaseIdentity, SchemaServes
 from db.models.sign_in import (
     AccountLink,
     AttemptLimit,
+    IdempotencyKey,
     KnownDevice,
     LinkToken,
     Mail,
@@ -44,6 +45,7 @@ __all__ = [
     "DatabaseIdentity",
     "Drift",
     "Halt",
+    "IdempotencyKey",
     "KnownDevice",
     "LinkToken",
     "Listing",

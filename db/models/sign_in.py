@@ -140,3 +140,20 @@ class AttemptLimit(Base):
 
     bucket: Mapped[bytes] = mapped_column(primary_key=True)
     full_at: Mapped[datetime] = mapped_column(comment="when all that was used up is there again", index=True)
+
+
+class IdempotencyKey(Base):
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        CheckConstraint("octet_length(body_sha256) = 32", name="body_sha256"),
+        {"comment": "requests of the API that may be sent again: what was answered, for a day"},
+    )
+
+    actor: Mapped[str] = mapped_column(primary_key=True, comment="user:7 or key:3")
+    path: Mapped[str] = mapped_column(primary_key=True, comment="of the request, with the business in it")
+    key: Mapped[str] = mapped_column(primary_key=True)
+    body_sha256: Mapped[bytes]
+    status: Mapped[int]
+    answer: Mapped[bytes | None] = mapped_column(comment="null where it held a secret")
+    location: Mapped[str | None]
+    created_at: Mapped[MachineInstant] = mapped_column(index=True)

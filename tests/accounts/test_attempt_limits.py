@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from accounts.attempt_limits import Limit, LimitedError, forget_the_old, give_back, network, take
+from accounts.attempt_limits import Limit, LimitedError, give_back, network, take
+from accounts.retention import prune_accounts
 
 THREE = Limit("three", 3, timedelta(seconds=30))
 
@@ -49,11 +50,9 @@ def test_of_twenty_at_once_three_pass(people):
 def test_the_table_tells_nobodys_address_and_forgets(people):
     attempt(people, "ada@example.com")
     assert people.one("select count(*) from attempt_limits where encode(bucket, 'escape') like '%%ada%%'") == 0
-    with people.engine.begin() as connection:
-        assert forget_the_old(connection) == 0
+    assert prune_accounts(people.engine) == 0
     people.pass_time(31)
-    with people.engine.begin() as connection:
-        assert forget_the_old(connection) == 1
+    assert prune_accounts(people.engine) == 1
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
             ("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), _ADDS_AND_CHANGES
         ),
         **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments", "drifts"), _ADDS_AND_CHANGES),
+        "idempotency_keys": _ADDS_AND_CHANGES,
         **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), _ADDS_AND_CHANGES | {"delete"}),
         **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), _ADDS),
     },
