@@ -1,5 +1,6 @@
 """The second factor: each code once, by whomever, and recovery codes for who has lost the phone."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pyotp
@@ -65,12 +66,17 @@ def test_a_code_that_eight_use_at_once_is_taken_from_one(people):
     secret, _ = people.enrol(ada)
     code = pyotp.TOTP(secret).now()
 
+    together = threading.Barrier(8)
+
     def may(_: int) -> bool:
-        try:
-            take(people, ada, code)
-        except CodeError:
-            return False
-        return True
+        with people.engine.begin() as connection:
+            connection.exec_driver_sql("select 1")
+            together.wait(10)
+            try:
+                second_factor.take_code(connection, people.keys, ada, code)
+            except CodeError:
+                return False
+            return True
 
     with ThreadPoolExecutor(8) as pool:
         assert sum(pool.map(may, range(8))) == 1

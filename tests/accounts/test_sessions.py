@@ -24,17 +24,26 @@ def test_each_refresh_gives_the_next_token_of_the_same_session(people, keys):
 
 
 @breaks(
-    "accounts/sessions.py", "where t.token_sha256 = %(token)s\nfor update of s\n", "where t.token_sha256 = %(token)s\n"
+    "accounts/sessions.py",
+    "[_successor(key.secret, token) for key in keys.all_of(Purpose.REFRESH)]",
+    "[new_token() for key in keys.all_of(Purpose.REFRESH)]",
 )
 def test_eight_refreshes_at_once_give_one_successor(people, keys):
     for _ in range(5):
         begun = people.session(people.user(f"Ada{_}"))
+
+        def refresh(_: int, token: str = begun.token) -> str:
+            try:
+                return refresh_session(people.engine, keys, token).token
+            except SessionError:
+                return "signed out"
+
         with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda _, it=begun: refresh_session(people.engine, keys, it.token), range(8)))
-        assert len({each.token for each in found}) == 1
+            found = set(pool.map(refresh, range(8)))
+        assert len(found) == 1
         numbers = "select number, used_at is not null from refresh_tokens where session_id = %s order by number"
         assert people.rows(numbers, begun.session_id) == [(1, True), (2, False)]
-        assert refresh_session(people.engine, keys, found[0].token)
+        assert refresh_session(people.engine, keys, found.pop())
 
 
 def test_an_answer_that_was_lost_is_given_again_after_a_minute_and_a_day(people, keys):
