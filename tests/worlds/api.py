@@ -16,6 +16,7 @@ from pipeline.shared.settings import MailSettings
 from tests.worlds.asgi_server import serving_in_thread
 from tests.worlds.mail_server import MailServer
 from tests.worlds.people import PASSWORD, People
+from tests.worlds.stripe_stand_in import TLS
 
 DASHBOARD = "http://127.0.0.1:8001"
 
@@ -35,7 +36,7 @@ class Api:
     def client(self, token: str | None = None, **headers: str) -> httpx.Client:
         """A client with this access token, or key."""
         authorization = {"Authorization": f"Bearer {token}"} if token else {}
-        made = httpx.Client(base_url=f"{self.url}/v1", headers=authorization | headers, timeout=30)
+        made = httpx.Client(base_url=f"{self.url}/v1", headers=authorization | headers, timeout=30, verify=TLS)
         self._clients.append(made)
         return made
 
