@@ -45,6 +45,7 @@ lock:
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header pyproject.toml -o requirements.txt
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra sandbox --extra dev pyproject.toml -o requirements-dev.txt
 
-# db/001_schema.sql is Alembic's offline output; a test holds the two in step.
+# db/001_schema.sql is Alembic's offline output, api/openapi.json the API's description; tests hold them in step.
 schema: install
 	$(BIN)/python -m db.offline > db/001_schema.sql
+	$(BIN)/python -m api.description

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from anyio import to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,6 +19,7 @@ from api.answers import CursorError
 from api.browser import Cookies
 from api.door import Door
 from api.idempotency import ReplayError
+from api.outputs import ProblemShown
 from api.problems import Problem, add_handlers
 from api.routes import api_keys, audit_entries, businesses, health, links, me, members, sessions, users
 from db.engine import make_engine
@@ -63,6 +65,7 @@ def build(engine: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: boo
         openapi_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
+        responses={"default": {"model": ProblemShown}},
     )
     app.state.engine, app.state.keys, app.state.origin = engine, keys, dashboard_url
     app.state.cookies, app.state.livemode = Cookies(dashboard_url), livemode
@@ -102,6 +105,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
     yield
     app.state.engine.dispose()
+
+
+def describable() -> FastAPI:
+    """The application as it is described, without a database."""
+    nowhere = make_engine("postgresql+psycopg://")
+    return build(nowhere, SecretKeys([SecretStr("described")]), "https://app.example.com", livemode=False)
 
 
 def make() -> ASGIApp:

@@ -16,6 +16,7 @@ from api.answers import Json
 from api.asking import Asked, needs
 from api.idempotency import Route
 from api.inputs import Id, Input, Name
+from api.outputs import KeyShown, NewKeyShown, Page
 from api.problems import Problem, missing
 from pipeline.shared.clock import machine_now
 
@@ -45,19 +46,19 @@ class ChangedKey(Input):
     expires_at: AwareDatetime | None = None
 
 
-@router.get("")
+@router.get("", response_model=Page[KeyShown])
 def list_keys(business_id: Id, asked: Reads) -> Response:
     """Its keys, the newest first, those too that have ended."""
     return _list(asked, business_id)
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, response_model=NewKeyShown)
 def make_key(request: Request, business_id: Id, body: NewKey, asked: Writes) -> Response:
     """A new key. Its secret is in this answer, and nowhere else ever after."""
     return _make(request, asked, business_id, body)
 
 
-@router.patch("/{key_id}")
+@router.patch("/{key_id}", response_model=KeyShown)
 def change_key(business_id: Id, key_id: Id, body: ChangedKey, asked: Writes) -> Response:
     """Change its name, scopes or expiry."""
     key = _one(asked, business_id, key_id)
@@ -73,7 +74,7 @@ def change_key(business_id: Id, key_id: Id, body: ChangedKey, asked: Writes) -> 
     return Json(_shown(_one(asked, business_id, key_id)))
 
 
-@router.post("/{key_id}/rotations", status_code=201)
+@router.post("/{key_id}/rotations", status_code=201, response_model=NewKeyShown)
 def rotate_key(request: Request, business_id: Id, key_id: Id, asked: Writes) -> Response:
     """A new secret; the old one is good no more, and who asks is the key's maker from now on."""
     key = _one(asked, business_id, key_id)
@@ -89,13 +90,13 @@ def revoke_key(business_id: Id, key_id: Id, asked: Writes) -> Response:
     return _revoke(asked, business_id, key_id)
 
 
-@service_router.get("")
+@service_router.get("", response_model=Page[KeyShown])
 def list_service_keys(asked: Service) -> Response:
     """The phone platform's keys, the newest first."""
     return _list(asked, None)
 
 
-@service_router.post("", status_code=201)
+@service_router.post("", status_code=201, response_model=NewKeyShown)
 def make_service_key(request: Request, body: NewKey, asked: Service) -> Response:
     """A new key of the phone platform, over all businesses."""
     return _make(request, asked, None, body)

@@ -9,6 +9,7 @@ from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
 from api.idempotency import Route
 from api.inputs import Id
+from api.outputs import EntryShown, Page
 from pipeline.reading.audit import list_entries
 
 router = APIRouter(route_class=Route, tags=["audit entries"])
@@ -16,7 +17,7 @@ router = APIRouter(route_class=Route, tags=["audit entries"])
 Reads = Annotated[Asked, Depends(needs("audit:read"))]
 
 
-@router.get("/businesses/{business_id}/audit-entries")
+@router.get("/businesses/{business_id}/audit-entries", response_model=Page[EntryShown])
 def list_of_business(
     business_id: Id,
     asked: Reads,
@@ -27,7 +28,7 @@ def list_of_business(
     return _page(asked, business_id, limit, cursor)
 
 
-@router.get("/audit-entries")
+@router.get("/audit-entries", response_model=Page[EntryShown])
 def list_all(
     asked: Reads,
     limit: Limit = USUAL_LIMIT,

@@ -11,6 +11,7 @@ from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs, oneself
 from api.idempotency import Route
 from api.inputs import Id, Input, Name
+from api.outputs import BusinessShown, Page
 from api.problems import Problem, missing
 from pipeline.businesses import registration
 from pipeline.reading.businesses import ListedBusiness, newest_businesses
@@ -59,7 +60,7 @@ def _read(asked: Asked, business_id: int) -> Json:
     return Json(_shown(found[0]))
 
 
-@router.get("")
+@router.get("", response_model=Page[BusinessShown])
 def list_businesses(asked: Oneself, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Cursor = None) -> Response:
     """The businesses that the person belongs to; of staff all."""
     person = asked.person
@@ -74,7 +75,7 @@ def list_businesses(asked: Oneself, q: Q = "", limit: Limit = USUAL_LIMIT, curso
     )
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, response_model=BusinessShown)
 def add_business(body: NewBusiness, asked: Oneself) -> Response:
     """A business of one's own, on the plan Free; one that is free and lives is all that somebody may have."""
     person, now = asked.person, business_clock().now()
@@ -93,13 +94,13 @@ def add_business(body: NewBusiness, asked: Oneself) -> Response:
     return answer
 
 
-@router.get("/{business_id}")
+@router.get("/{business_id}", response_model=BusinessShown)
 def show_business(business_id: Id, asked: Reads) -> Response:
     """One business."""
     return _read(asked, business_id)
 
 
-@router.patch("/{business_id}")
+@router.patch("/{business_id}", response_model=BusinessShown)
 def change_business(business_id: Id, body: ChangedBusiness, asked: Writes) -> Response:
     """Call it otherwise; its customer at Stripe keeps its name."""
     _see_it(asked, business_id)
@@ -108,7 +109,7 @@ def change_business(business_id: Id, body: ChangedBusiness, asked: Writes) -> Re
     return _read(asked, business_id)
 
 
-@router.delete("/{business_id}")
+@router.delete("/{business_id}", response_model=BusinessShown)
 def end_business(business_id: Id, asked: Ends) -> Response:
     """End it: it gives up its numbers. While a subscription lives it can't be."""
     _see_it(asked, business_id)

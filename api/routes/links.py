@@ -14,6 +14,7 @@ from api.asking import anybody, engine_of, keys_of, request_id_of
 from api.browser import OfOurPages, client_address
 from api.idempotency import Route
 from api.inputs import Email, Input, Name, Password, Secret
+from api.outputs import LinkDone, LinkShown, Status
 from pipeline.shared import trail
 
 router = APIRouter(route_class=Route, tags=["door"], dependencies=[Depends(anybody())])
@@ -38,13 +39,13 @@ class UsedLink(ShownLink):
     password: Password | None = None
 
 
-@router.post("/sign-ups", status_code=202)
+@router.post("/sign-ups", status_code=202, response_model=Status)
 def sign_up(request: Request, body: WantedLink, _: OfOurPages) -> Response:
     """Mail a link to set up an account; whoever has one is told so by the mail."""
     return _ask(request, LinkKind.SIGN_UP, body.email)
 
 
-@router.post("/password-resets", status_code=202)
+@router.post("/password-resets", status_code=202, response_model=Status)
 def reset_password(request: Request, body: WantedLink, _: OfOurPages) -> Response:
     """Mail a link to set a new password, if the address has an account."""
     return _ask(request, LinkKind.RESET, body.email)
@@ -60,7 +61,7 @@ def _ask(request: Request, kind: Literal[LinkKind.SIGN_UP, LinkKind.RESET], emai
     return Json({"status": "a mail is on its way, if this address can have one"}, 202)
 
 
-@router.post("/links/look")
+@router.post("/links/look", response_model=LinkShown)
 def look(request: Request, body: ShownLink, _: OfOurPages) -> Response:
     """What a link is for, and whether its address has an account. It stays good."""
     _limit(request)
@@ -76,7 +77,7 @@ def look(request: Request, body: ShownLink, _: OfOurPages) -> Response:
     return Json(shown)
 
 
-@router.post("/links/accept")
+@router.post("/links/accept", response_model=LinkDone)
 def accept(request: Request, body: UsedLink, _: OfOurPages) -> Response:
     """Do what a link is for. It signs nobody in."""
     _limit(request)

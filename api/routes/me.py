@@ -16,6 +16,7 @@ from api.answers import Json
 from api.asking import Asked, engine_of, keys_of, oneself
 from api.idempotency import Route
 from api.inputs import Code, Email, Input, Name, Password
+from api.outputs import Me, Named, OfferedFactor, RecoveryCodes, Status
 from api.problems import Problem
 
 router = APIRouter(route_class=Route, prefix="/me", tags=["me"])
@@ -56,7 +57,7 @@ class FirstCode(Input):
     code: Code
 
 
-@router.get("")
+@router.get("", response_model=Me)
 def show_me(asked: Enrolling) -> Response:
     """Who asks, and what they may in which business, right now."""
     person = asked.person
@@ -78,7 +79,7 @@ def show_me(asked: Enrolling) -> Response:
     return Json(shown)
 
 
-@router.patch("")
+@router.patch("", response_model=Named)
 def rename_me(body: Renamed, asked: Oneself) -> Response:
     """Call oneself otherwise."""
     if users.rename_user(asked.connection, asked.person.user_id, body.name):
@@ -112,7 +113,7 @@ def change_password(body: NewPassword, asked: Proven) -> Response:
     return Response(status_code=204)
 
 
-@router.post("/email", status_code=202)
+@router.post("/email", status_code=202, response_model=Status)
 def change_email(body: NewEmail, asked: Proven) -> Response:
     """Another address: a link is mailed there, and the present one is told. Then all sessions end."""
     person = asked.person
@@ -125,7 +126,7 @@ def change_email(body: NewEmail, asked: Proven) -> Response:
     return Json({"status": "a mail is on its way to the new address"}, 202)
 
 
-@router.post("/second-factor", status_code=201)
+@router.post("/second-factor", status_code=201, response_model=OfferedFactor)
 def offer_second_factor(request: Request, asked: Enrolling) -> Response:
     """A secret for an app. It counts when a code of it was given; it is shown this once."""
     person = asked.person
@@ -134,7 +135,7 @@ def offer_second_factor(request: Request, asked: Enrolling) -> Response:
     return Json({"secret": secret, "address": second_factor.address_of(secret, person.email)}, 201, holds_secret=True)
 
 
-@router.post("/second-factor/confirmations", status_code=201)
+@router.post("/second-factor/confirmations", status_code=201, response_model=RecoveryCodes)
 def confirm_second_factor(request: Request, body: FirstCode, asked: Enrolling) -> Response:
     """From now on signing in asks for a code. The recovery codes are shown this once."""
     user_id = asked.person.user_id

@@ -13,6 +13,7 @@ from api.answers import Json
 from api.asking import Asked, needs, oneself
 from api.idempotency import Route
 from api.inputs import Email, Id, Input
+from api.outputs import InvitationShown, MemberShown, Page
 from api.problems import Problem, missing
 
 router = APIRouter(route_class=Route, prefix="/businesses/{business_id}", tags=["members"])
@@ -44,13 +45,13 @@ class NewOwner(Input):
     email: Email
 
 
-@router.get("/members")
+@router.get("/members", response_model=Page[MemberShown])
 def list_members(business_id: Id, asked: Reads) -> Response:
     """Its owner, and then the others by name."""
     return Json({"data": members.members_of(asked.connection, business_id), "next_cursor": None})
 
 
-@router.patch("/members/{user_id}")
+@router.patch("/members/{user_id}", response_model=MemberShown)
 def change_member(business_id: Id, user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     """Another role; what the member's keys may do shrinks with it."""
     _see_member(asked, business_id, user_id)
@@ -80,14 +81,14 @@ def leave(business_id: Id, asked: Oneself) -> Response:
     return Response(status_code=204)
 
 
-@router.get("/invitations")
+@router.get("/invitations", response_model=Page[InvitationShown])
 def list_invitations(business_id: Id, asked: Reads) -> Response:
     """Who was invited in the last seven days and has not answered."""
     found = links.open_invitations(asked.connection, business_id)
     return Json({"data": [_shown(link) for link in found], "next_cursor": None})
 
 
-@router.post("/invitations", status_code=201)
+@router.post("/invitations", status_code=201, response_model=InvitationShown)
 def invite(business_id: Id, body: Invitation, asked: Writes) -> Response:
     """Mail a link to somebody; it works for seven days, for this address only."""
     _see_giving(asked, business_id, body.role)
@@ -104,7 +105,7 @@ def invite(business_id: Id, body: Invitation, asked: Writes) -> Response:
     return _one(asked, link_id)
 
 
-@router.post("/ownership", status_code=202)
+@router.post("/ownership", status_code=202, response_model=InvitationShown)
 def hand_over(business_id: Id, body: NewOwner, asked: HandsOver) -> Response:
     """Mail a link to who shall own it; until that is accepted everything stays as it is."""
     link_id = links.request_link(

@@ -14,6 +14,7 @@ from api.asking import Asked, anybody, engine_of, keys_of, oneself
 from api.browser import OfOurPages, client_address, cookies
 from api.idempotency import Route
 from api.inputs import Code, Email, Id, Input, Password
+from api.outputs import Page, SessionShown, Tokens
 from api.problems import missing, problem_of
 
 router = APIRouter(route_class=Route, prefix="/sessions", tags=["sessions"])
@@ -29,7 +30,7 @@ class SignIn(Input):
     code: Code | None = None
 
 
-@router.post("", status_code=201, dependencies=[Depends(anybody())])
+@router.post("", status_code=201, dependencies=[Depends(anybody())], response_model=Tokens)
 def sign_in(request: Request, body: SignIn, _: OfOurPages) -> Response:
     """Begin a session: the access token is for the page's memory, and a cookie keeps the session going."""
     kept = cookies(request)
@@ -48,7 +49,7 @@ def sign_in(request: Request, body: SignIn, _: OfOurPages) -> Response:
     return response
 
 
-@router.post("/refresh", dependencies=[Depends(anybody())])
+@router.post("/refresh", dependencies=[Depends(anybody())], response_model=Tokens)
 def refresh(request: Request, _: OfOurPages) -> Response:
     """A new access token, by the cookie; several at once get the same successor of it."""
     kept = cookies(request)
@@ -65,7 +66,7 @@ def refresh(request: Request, _: OfOurPages) -> Response:
     return response
 
 
-@router.get("")
+@router.get("", response_model=Page[SessionShown])
 def list_sessions(asked: Enrolling) -> Response:
     """Where the person who asks is signed in."""
     found = living_sessions(asked.connection, asked.person.user_id)

@@ -14,6 +14,7 @@ from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
 from api.idempotency import Route
 from api.inputs import Email, Id, Input, Reason
+from api.outputs import Page, Status, UserShown
 from api.problems import Problem, missing
 from api.routes.businesses import Q
 
@@ -46,7 +47,7 @@ class Why(Input):
     reason: Reason
 
 
-@router.get("")
+@router.get("", response_model=Page[UserShown])
 def list_users(asked: Reads, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Cursor = None) -> Response:
     """Users, the newest first."""
     return page(
@@ -59,13 +60,13 @@ def list_users(asked: Reads, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Curs
     )
 
 
-@router.get("/{user_id}")
+@router.get("/{user_id}", response_model=UserShown)
 def show_user(user_id: Id, asked: Reads) -> Response:
     """One user."""
     return _one(asked, user_id)
 
 
-@router.post("/staff", status_code=202)
+@router.post("/staff", status_code=202, response_model=Status)
 def invite_staff(body: NewStaff, asked: Staff) -> Response:
     """Mail somebody a link to work for Altiora."""
     link_id = links.request_link(
@@ -79,7 +80,7 @@ def invite_staff(body: NewStaff, asked: Staff) -> Response:
     return Json({"status": "a mail is on its way"}, 202)
 
 
-@router.patch("/{user_id}")
+@router.patch("/{user_id}", response_model=UserShown)
 def change_staff(user_id: Id, body: ChangedStaff, asked: Staff) -> Response:
     """Make somebody staff, or no more; all their sessions end. Nobody does it to themselves."""
     _account(asked, user_id)
@@ -92,7 +93,7 @@ def change_staff(user_id: Id, body: ChangedStaff, asked: Staff) -> Response:
     return _one(asked, user_id)
 
 
-@router.post("/{user_id}/deactivations")
+@router.post("/{user_id}/deactivations", response_model=UserShown)
 def deactivate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     """End all sessions of somebody, and let them sign in no more."""
     _account(asked, user_id)
@@ -101,7 +102,7 @@ def deactivate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     return _one(asked, user_id)
 
 
-@router.post("/{user_id}/activations")
+@router.post("/{user_id}/activations", response_model=UserShown)
 def activate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     """Let somebody sign in again."""
     _account(asked, user_id)
@@ -110,7 +111,7 @@ def activate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     return _one(asked, user_id)
 
 
-@router.post("/{user_id}/second-factor-resets")
+@router.post("/{user_id}/second-factor-resets", response_model=UserShown)
 def reset_second_factor(user_id: Id, body: Why, asked: Writes) -> Response:
     """Take the second factor of somebody away who has lost it; they are told by mail."""
     _account(asked, user_id)

@@ -11,12 +11,12 @@ from sqlalchemy import text
 
 from accounts import rights
 from accounts.rights import Role
-from accounts.secret_keys import SecretKeys
-from api.app import build
+from api.app import describable
+from api.description import FILE, describe, rights_named
 from api.door import LARGEST
-from tests.worlds.people import PASSWORD, SECRET
+from tests.worlds.people import PASSWORD
 
-APP = build(None, SecretKeys([SECRET]), "https://app.example.com", livemode=False)  # type: ignore[arg-type]  # nobody asks
+APP = describable()
 ROUTES = [context for context in iter_route_contexts(APP.routes) if isinstance(context.original_route, APIRoute)]
 
 #: Rights that are none of the table's.
@@ -24,17 +24,7 @@ _OF_NO_TABLE = {"anybody", "oneself"}
 
 
 def rights_of_route(route) -> set[str]:
-    """The rights that a route names, by its own dependencies and its router's."""
-    found, waiting = (
-        set(),
-        [route.original_route.dependant, *(each for each in route.original_route.dependant.dependencies)],
-    )
-    while waiting:
-        each = waiting.pop()
-        waiting += each.dependencies
-        if right := getattr(each.call, "right", None):
-            found.add(right)
-    return found
+    return rights_named(route.original_route)
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'-'.join(route.methods)} {route.path}")
@@ -77,6 +67,21 @@ def test_nothing_in_an_address_and_no_cookie_signs_anybody_in(api, people):
     ):
         with httpx.Client() as client:
             assert client.get(f"{api.url}/v1/me", **asked).status_code == 401
+
+
+def test_the_description_that_is_committed_is_the_apis():
+    assert FILE.read_bytes() == describe(describable()), "run `make schema`"
+
+
+def test_every_operation_is_described():
+    document = json.loads(FILE.read_text())
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation["description"], (method, path)
+            assert operation["x-altiora-right"]
+            (success,) = [status for status in operation["responses"] if status != "default"]
+            content = operation["responses"][success].get("content")
+            assert (success == "204") == (content is None), (method, path)
 
 
 # What every answer has

@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 
 from accounts.api_keys import make_key
 from accounts.links import LinkKind, request_link
@@ -152,6 +154,14 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
 }
 
 
+ANSWERS = {
+    (method, str(route.path).removeprefix("/v1")): route.original_route.response_model
+    for route in ROUTES
+    for method in route.methods or ()
+    if isinstance(route.original_route, APIRoute)
+}
+
+
 class Cast:
     """Everybody, with their clients; and for each request a business of its own with all of its people."""
 
@@ -243,6 +253,8 @@ def test_who_gets_what(api, people, method, path):
         noted = people.one("select count(*) from audit_entries") - before
         if answer.status_code == 403:
             assert answer.json()["right"]
+        if answer.content and answer.status_code < 300:
+            TypeAdapter(ANSWERS[method, path]).validate_json(answer.content)  # as it is described
         if answer.status_code >= 400 or method == "GET":
             assert noted == 0, (actor, "what was refused, or only read, left an entry")
         elif not path.startswith(("/sign-ups", "/password-resets", "/me/proofs")):

@@ -1,0 +1,59 @@
+"""The API's own description, as it is committed in openapi.json: run `make schema` after a change."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+
+FILE = Path(__file__).with_name("openapi.json")
+
+_PROBLEM = {
+    "description": "A problem (RFC 9457)",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemShown"}}},
+}
+_BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An access token of POST /v1/sessions, or an API key",
+}
+
+
+def describe(app: FastAPI) -> bytes:
+    """OpenAPI 3.1 as JSON: each operation with its right (``x-altiora-right``) and how it refuses."""
+    document = app.openapi()
+    for route in iter_route_contexts(app.routes):
+        original = route.original_route
+        if not isinstance(original, APIRoute) or not original.include_in_schema:
+            continue
+        (right,) = rights_named(original)
+        for method in route.methods or ():
+            operation = document["paths"][route.path][method.lower()]
+            operation["x-altiora-right"] = right
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = _PROBLEM
+            operation["security"] = [] if right == "anybody" else [{"bearer": []}]
+    schemas = document["components"]["schemas"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(name, None)
+    document["components"]["securitySchemes"] = {"bearer": _BEARER}
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+def rights_named(route: APIRoute) -> set[str]:
+    """The rights that a route names, by its own dependencies and its router's; there is one."""
+    found: set[str] = set()
+    waiting: list[Any] = [route.dependant]
+    while waiting:
+        each = waiting.pop()
+        waiting += each.dependencies
+        if right := getattr(each.call, "right", None):
+            found.add(right)
+    return found
+
+
+if __name__ == "__main__":
+    from api.app import describable
+
+    FILE.write_bytes(describe(describable()))

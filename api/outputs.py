@@ -1,0 +1,223 @@
+"""What answers hold: the API as it is described (openapi.json). Handlers answer rows as they are; a test compares."""
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from accounts.links import LinkKind
+from accounts.rights import Role
+
+T = TypeVar("T")
+
+
+def _example(value: object) -> Any:
+    return Field(examples=[value])
+
+
+Id = Annotated[int, _example(12)]
+Email = Annotated[str, _example("ada@example.com")]
+Instant = Annotated[datetime, _example("2026-11-28T09:30:00.000000Z")]
+
+
+class Output(BaseModel):
+    """The base of every answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Page(Output, Generic[T]):
+    """The newest first; ``next_cursor`` is null on the last page."""
+
+    data: list[T]
+    next_cursor: str | None
+
+
+class InvalidParameter(Output):
+    """What of the request is wrong."""
+
+    name: str
+    reason: str
+
+
+class ProblemShown(BaseModel):
+    """RFC 9457: what went wrong, and what to do."""
+
+    type: Annotated[str, _example("urn:altiora:problem:forbidden")]
+    title: str
+    status: int
+    detail: str
+    invalid_parameters: list[InvalidParameter] = []
+    right: str | None = None
+
+
+class Status(Output):
+    """What happens next."""
+
+    status: str
+
+
+class LinkShown(Output):
+    """What a link is for."""
+
+    kind: LinkKind
+    email: Email
+    has_account: bool
+    business: str | None
+    role: Role | None
+
+
+class LinkDone(Output):
+    """What a link has done."""
+
+    kind: LinkKind
+    email: Email
+    business_id: Id | None
+
+
+class Tokens(Output):
+    """An access token; ``expires_in`` in seconds."""
+
+    access_token: str
+    token_type: Literal["Bearer"]
+    expires_in: int
+    session_id: Id
+
+
+class SessionShown(Output):
+    """Where somebody is signed in; ``present``: here."""
+
+    id: Id
+    present: bool
+    created_at: Instant
+    used_at: Instant
+    device: str
+    address: str
+    second_factor: bool
+
+
+class BusinessOfMine(Output):
+    """A business that somebody belongs to, and what they may do there."""
+
+    id: Id
+    role: Role
+    rights: list[str]
+
+
+class Me(Output):
+    """Who asks."""
+
+    id: Id
+    email: Email
+    name: str
+    second_factor: bool
+    recovery_codes: Annotated[int, Field(description="how many are left")]
+    staff_role: Role | None
+    staff_rights: list[str]
+    businesses: list[BusinessOfMine]
+    session_id: Id
+    proven_at: Instant
+
+
+class Named(Output):
+    """Somebody, as they are called now."""
+
+    id: Id
+    name: str
+
+
+class OfferedFactor(Output):
+    """A secret for an app, shown once; ``address`` is what a QR code of it says."""
+
+    secret: str
+    address: str
+
+
+class RecoveryCodes(Output):
+    """Each signs in once in place of a code; shown once."""
+
+    recovery_codes: list[str]
+
+
+class BusinessShown(Output):
+    """A business."""
+
+    id: Id
+    name: Annotated[str, _example("Corner Bakery")]
+    plan: Annotated[str, _example("starter")]
+    time_zone: Annotated[str, _example("Europe/London")]
+    numbers: Annotated[list[str], _example(["+15550000001"])]
+    service_status: Literal["active", "grace", "limited", "suspended", "ended"]
+    ended_at: Instant | None
+
+
+class MemberShown(Output):
+    """Somebody who works in a business."""
+
+    user_id: Id
+    name: str
+    email: Email
+    role: Role
+    joined_at: Instant
+    second_factor: bool
+
+
+class InvitationShown(Output):
+    """Somebody who was mailed a link and has not answered."""
+
+    id: Id
+    kind: LinkKind
+    email: Email
+    role: Role | None
+    invited_by: Id | None
+
+
+class KeyShown(Output):
+    """A key, without its secret; ``ends_at``: when it ends by itself."""
+
+    id: Id
+    name: str
+    begins: Annotated[str, _example("alt_live_x7Qp")]
+    scopes: list[str]
+    made_by: Id | None
+    created_at: Instant
+    last_used_at: Instant | None
+    expires_at: Instant | None
+    ends_at: Instant | None
+    revoked_at: Instant | None
+
+
+class NewKeyShown(KeyShown):
+    """A key and its secret, which is shown this once."""
+
+    secret: str
+
+
+class UserShown(Output):
+    """A user, as Altiora's staff sees them."""
+
+    id: Id
+    email: Email
+    name: str
+    staff_role: Role | None
+    second_factor: bool
+    created_at: Instant
+    deactivated_at: Instant | None
+    last_seen_at: Instant | None
+    businesses: list[int]
+
+
+class EntryShown(Output):
+    """An entry of the audit trail."""
+
+    id: Id
+    at: Instant
+    who: Annotated[str, _example("user:7")]
+    what: Annotated[str, _example("member role")]
+    subject: Annotated[str, _example("user:9")]
+    business_id: Id | None
+    reason: str | None
+    fields: list[str]
+    detail: dict[str, Any]
+    by_right: str | None
+    request_id: str | None
