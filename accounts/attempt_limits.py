@@ -50,6 +50,8 @@ CODES: Final = Limit("codes", 10, timedelta(minutes=15))
 #: Mails to one address, and those that one network address asks for.
 MAILS_TO: Final = Limit("mails to", 5, timedelta(hours=1))
 MAILS_BY_ADDRESS: Final = Limit("mails by address", 30, timedelta(hours=1))
+#: Mails that one person has sent to others: invitations, a new owner, an address.
+MAILS_BY_USER: Final = Limit("mails by user", 50, timedelta(days=1))
 #: Links that were opened or guessed.
 LINKS_BY_ADDRESS: Final = Limit("links by address", 60, timedelta(minutes=10))
 

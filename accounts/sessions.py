@@ -16,6 +16,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine
 
+from accounts.mails import MailKind, plan_mail
 from accounts.secret_keys import Purpose, SecretKeys, sha256
 
 IDLE: Final = timedelta(days=14)
@@ -165,6 +166,7 @@ def _refresh(connection: Connection, keys: SecretKeys, token: str) -> Refreshed 
     about: dict[str, object] = {"session_id": shown.id, "number": shown.number, "grace": GRACE}
     if connection.exec_driver_sql(_REPLACED, about).scalar_one():
         end_sessions(connection, shown.user_id, SessionEnd.REUSE, session_id=shown.id)
+        plan_mail(connection, MailKind.SESSION_COPIED, user_id=shown.user_id)
         return None
     connection.exec_driver_sql(_USED, about)
     # Of whichever key made it the first time: one that is being replaced goes on with what it has begun.

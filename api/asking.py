@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
+from accounts import attempt_limits
 from accounts.access_tokens import TokenError, read_access_token
 from accounts.actors import Person, person_of
 from accounts.api_keys import Program, note_use, program_of
@@ -45,6 +46,12 @@ class Asked:
             self.actor.who, what, subject, business_id, reason, fields, detail or {}, self.right, self.request_id
         )
         trail.note(self.connection, entry)
+
+    def limit_mail(self, request: Request, email: str) -> None:
+        """Count a mail that a person has us send to somebody. Raises LimitedError."""
+        keys = keys_of(request)
+        attempt_limits.take(self.connection, keys, attempt_limits.MAILS_BY_USER, self.actor.who)
+        attempt_limits.take(self.connection, keys, attempt_limits.MAILS_TO, email.lower())
 
     @property
     def person(self) -> Person:

@@ -114,8 +114,9 @@ def change_password(body: NewPassword, asked: Proven) -> Response:
 
 
 @router.post("/email", status_code=202, response_model=Status)
-def change_email(body: NewEmail, asked: Proven) -> Response:
+def change_email(request: Request, body: NewEmail, asked: Proven) -> Response:
     """Another address: a link is mailed there, and the present one is told. Then all sessions end."""
+    asked.limit_mail(request, body.email)
     person = asked.person
     email = users.check_email(body.email)
     link_id = links.request_link(

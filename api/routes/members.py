@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from accounts import links, members
@@ -89,8 +89,9 @@ def list_invitations(business_id: Id, asked: Reads) -> Response:
 
 
 @router.post("/invitations", status_code=201, response_model=InvitationShown)
-def invite(business_id: Id, body: Invitation, asked: Writes) -> Response:
+def invite(request: Request, business_id: Id, body: Invitation, asked: Writes) -> Response:
     """Mail a link to somebody; it works for seven days, for this address only."""
+    asked.limit_mail(request, body.email)
     _see_giving(asked, business_id, body.role)
     link_id = links.request_link(
         asked.connection,
@@ -106,8 +107,9 @@ def invite(business_id: Id, body: Invitation, asked: Writes) -> Response:
 
 
 @router.post("/ownership", status_code=202, response_model=InvitationShown)
-def hand_over(business_id: Id, body: NewOwner, asked: HandsOver) -> Response:
+def hand_over(request: Request, business_id: Id, body: NewOwner, asked: HandsOver) -> Response:
     """Mail a link to who shall own it; until that is accepted everything stays as it is."""
+    asked.limit_mail(request, body.email)
     link_id = links.request_link(
         asked.connection,
         LinkKind.OWNERSHIP,

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from accounts import links, second_factor, users
@@ -67,8 +67,9 @@ def show_user(user_id: Id, asked: Reads) -> Response:
 
 
 @router.post("/staff", status_code=202, response_model=Status)
-def invite_staff(body: NewStaff, asked: Staff) -> Response:
+def invite_staff(request: Request, body: NewStaff, asked: Staff) -> Response:
     """Mail somebody a link to work for Altiora."""
+    asked.limit_mail(request, body.email)
     link_id = links.request_link(
         asked.connection,
         LinkKind.STAFF,

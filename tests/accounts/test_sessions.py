@@ -80,6 +80,7 @@ def test_reuse_ends_the_session_for_both_and_no_other(people, keys):
     with pytest.raises(SessionError, match="sign in again"):
         refresh_session(people.engine, keys, begun.token)
     assert people.one("select ended_by from sessions where id = %s", begun.session_id) == SessionEnd.REUSE
+    assert people.rows("select kind, user_id from mails") == [("session-copied", ada)], "she is told, once"
     with pytest.raises(SessionError):
         refresh_session(people.engine, keys, newest.token)
     assert refresh_session(people.engine, keys, elsewhere.token)

@@ -194,6 +194,22 @@ def test_mails_to_an_address_are_few_and_what_is_answered_tells_nothing(api, peo
     browser.post("/password-resets", email="other@example.com")
 
 
+def test_nobody_has_us_write_to_everybody(api, people):
+    ada = people.user("Ada")
+    bakery = people.business("Bakery", owner=ada)
+    client = api.signed_in(ada)
+
+    def invite(address: str) -> int:
+        body = {"email": address, "role": "member"}
+        return int(client.post(f"/businesses/{bakery}/invitations", json=body).status_code)
+
+    limit = attempt_limits.MAILS_TO.count
+    assert [invite("bob@example.com") for _ in range(limit + 1)] == [201] * limit + [429]
+    others = [invite(f"bob{number}@example.com") for number in range(attempt_limits.MAILS_BY_USER.count)]
+    assert others[-1] == 429
+    assert people.one("select count(*) from mails") == attempt_limits.MAILS_BY_USER.count
+
+
 @pytest.mark.parametrize(("trusted", "seen"), [((), "127.0.0.1"), (("127.0.0.1",), "203.0.113.9")])
 def test_whom_a_proxy_names_counts_only_when_the_proxy_is_trusted(people, trusted, seen):
     people.user("Ada")
