@@ -19,6 +19,9 @@ from api.idempotency import Keeper, keeper_of
 from api.problems import Problem, missing
 from pipeline.shared import trail
 
+_EXISTS = "select exists (select from businesses where id = %s)"
+_LARGEST_ID = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -125,7 +128,7 @@ def needs(right: str, *, proven: bool = False) -> Callable[..., Asked]:
         connection, actor = given
         business = str(request.path_params.get("business_id", ""))
         business_id = int(business) if business.isascii() and business.isdigit() else None
-        if business and (business_id is None or not actor.sees(business_id)):
+        if business and (business_id is None or not _is_there(connection, actor, business_id)):
             raise missing("this business")
         _see_person(actor, proven=proven)
         actor.require(right, business_id)
@@ -160,6 +163,13 @@ def anybody() -> Callable[[], None]:
 
     dependency.right = "anybody"  # type: ignore[attr-defined]  # as above
     return dependency
+
+
+def _is_there(connection: Connection, actor: Person | Program, business_id: int) -> bool:
+    """Whether there is such a business for the actor; staff and service keys see whatever there is, and no more."""
+    if not actor.sees(business_id) or business_id > _LARGEST_ID:
+        return False
+    return bool(connection.exec_driver_sql(_EXISTS, (business_id,)).scalar_one())
 
 
 def _see_person(actor: Person | Program, *, proven: bool) -> None:

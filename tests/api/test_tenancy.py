@@ -309,3 +309,19 @@ def test_what_is_named_beside_its_own_business_is_not_there(api, people):
         answer = client.request(method, f"/businesses/{mine}{path.format(**theirs)}", json=body)
         assert answer.status_code == 404, (method, path)
     assert people.one("select name from api_keys where id = %s", theirs["key_id"]) == "a test"
+
+
+@pytest.mark.parametrize("business_id", [4711, 2**63 - 1, 2**63, 10**30])
+def test_a_business_that_is_not_is_not_there_for_staff_either(api, people, business_id):
+    cast = Cast(api, people)
+    place = cast.place(1) | {"business_id": business_id}
+    for (method, path), (_, body) in TABLE.items():
+        if "{business_id}" in path:
+            for actor in ("administrator", "owner", "service"):
+                client = cast.client(actor, place["business_id"] if actor != "service" else 1)
+                answer = client.request(method, path.format(**place), json=body)
+                assert answer.status_code in ({403, 404, 422} if path.endswith("/leave") else {404}), (
+                    method,
+                    path,
+                    actor,
+                )
