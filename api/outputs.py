@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from accounts.links import LinkKind
 from accounts.rights import Role
+from pipeline.businesses.service_rules import ServiceStatus
 
 T = TypeVar("T")
 
@@ -147,7 +148,7 @@ class BusinessShown(Output):
     plan: Annotated[str, _example("starter")]
     time_zone: Annotated[str, _example("Europe/London")]
     numbers: Annotated[list[str], _example(["+15550000001"])]
-    service_status: Literal["active", "grace", "limited", "suspended", "ended"]
+    service_status: ServiceStatus | Literal["ended"]
     ended_at: Instant | None
 
 

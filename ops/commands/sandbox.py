@@ -54,4 +54,5 @@ def sandbox(
     try:
         run(config)
     except OSError as error:
-        raise WrongError(f"one of the ports can't be opened: {error}") from error
+        ports = " or ".join(str(port) for port in (stripe_port, twilio_port, mail_port) if port is not None)
+        raise WrongError(f"port {ports} can't be opened: {error}") from error

@@ -113,6 +113,8 @@ def read(engine, tmp_path):
         "reason": dead,
         "state": None,
         "limit": 10,
+        "ids": [world.b],
+        "before": 2**63 - 1,
         "counted": True,
         "threshold": 1,
         "time_zone": "UTC",
