@@ -39,6 +39,16 @@ _STAFF_WRITES: Final = {
 #: Rows whose bodies hold what Stripe and Twilio told of people.
 _STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
 
+#: What people come in and stay in by, though only digests of it are stored: a reader of figures sees none of it.
+_READER_SEES_NOT: Final = {
+    *("sessions", "refresh_tokens", "link_tokens", "known_devices", "recovery_codes", "attempt_limits"),
+    "idempotency_keys",
+}
+_READER_SEES_OF: Final = {
+    "users": "id, email, name, staff_role, created_at, deactivated_at",
+    "api_keys": "id, business_id, user_id, name, prefix, scopes, created_at, last_used_at, expires_at, revoked_at",
+}
+
 #: What the receiver may do: the columns it sees of what it stores, and what backlog and metrics count.
 _RECEIVER_RIGHTS: Final = (
     "insert on webhook_events, resent_events",
@@ -133,7 +143,10 @@ def give_rights(connection: psycopg.Connection) -> None:
             for table, rights in _STAFF_WRITES.items():
                 _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
         elif login == READER:
-            _run(connection, "grant select on all tables in schema public to {}", to)
+            for table in tables:
+                columns = f" ({_READER_SEES_OF[table]})" if table in _READER_SEES_OF else ""
+                if table not in _READER_SEES_NOT:
+                    _run(connection, f"grant select{columns} on {{}} to {{}}", sql.Identifier(table), to)
         else:
             _run(connection, "grant usage, select on all sequences in schema public to {}", to)
             for table in tables:

@@ -57,7 +57,13 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
         **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), _ADDS_AND_CHANGES | {"delete"}),
         **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), _ADDS),
     },
-    roles.READER: {},
+    roles.READER: dict.fromkeys(
+        (
+            *("sessions", "refresh_tokens", "link_tokens", "known_devices", "recovery_codes", "attempt_limits"),
+            *("idempotency_keys", "users", "api_keys"),  # of the last two some columns
+        ),
+        frozenset[str](),
+    ),
 }
 USUAL = {
     roles.RECEIVER: set(),
@@ -140,6 +146,15 @@ def test_the_receiver_reads_no_body(logins):
     with psycopg.connect(as_login(logins, roles.RECEIVER), autocommit=True) as connection:
         assert _may(connection, "select state, due_at from {}", "webhook_events")
         assert not _may(connection, "select body from {}", "webhook_events")
+
+
+def test_who_reads_figures_reads_nothing_that_somebody_could_come_in_by(logins):
+    with psycopg.connect(as_login(logins, roles.READER), autocommit=True) as connection:
+        assert _may(connection, "select id, email, name from {}", "users")
+        assert _may(connection, "select name, prefix, scopes from {}", "api_keys")
+        for column in ("password_hash", "totp_secret", "totp_offered", "totp_step"):
+            assert not _may(connection, "select {column} from {}", "users", column)
+        assert not _may(connection, "select secret_sha256 from {}", "api_keys")
 
 
 def test_each_process_works_with_its_own_login(logins, environment, processes, engine, monkeypatch):
