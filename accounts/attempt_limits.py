@@ -27,8 +27,6 @@ select extract(epoch from full_at + %(each)s - %(all)s - clock_timestamp())
 from attempt_limits where bucket = %(bucket)s
 """
 
-_GIVE_BACK = "update attempt_limits set full_at = full_at - %(each)s where bucket = %(bucket)s"
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -73,11 +71,6 @@ def take(connection: Connection, keys: SecretKeys, limit: Limit, whose: str) -> 
     if connection.exec_driver_sql(_TAKE, about).first() is None:
         seconds = connection.exec_driver_sql(_WAIT, about).scalar() or 0
         raise LimitedError(max(1, math.ceil(seconds)))
-
-
-def give_back(connection: Connection, keys: SecretKeys, limit: Limit, whose: str) -> None:
-    """Take an attempt back that was no guess: it went well."""
-    connection.exec_driver_sql(_GIVE_BACK, _about(keys, limit, whose))
 
 
 def network(address: str) -> str:

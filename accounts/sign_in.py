@@ -66,6 +66,10 @@ def sign_in(
     elif code:
         raise second_factor.CodeError("there is no second factor: sign in without a code")
     with engine.begin() as connection:
+        # Who has set another password, or shut somebody out, while this one was looked at, has ended all sessions but
+        # this one, which begins only now.
+        if users.hold_user(connection, account.id) != account:
+            raise SignInError("address or password is not right")
         if better is not None:
             users.rehash_password(connection, account.id, better)
         mark = known_device if known and known_device else sessions.new_token()

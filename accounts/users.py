@@ -89,6 +89,12 @@ def user_with_email(connection: Connection, email: str) -> Account | None:
     return None if row is None else Account(*row)
 
 
+def hold_user(connection: Connection, user_id: int) -> Account | None:
+    """The user with this id, who does not change until this transaction ends."""
+    connection.exec_driver_sql("select from users where id = %s for share", (user_id,))
+    return user_with_id(connection, user_id)
+
+
 def user_with_id(connection: Connection, user_id: int) -> Account | None:
     """The user with this id."""
     row = connection.exec_driver_sql(_BY_ID, (user_id,)).one_or_none()

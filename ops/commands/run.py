@@ -67,7 +67,7 @@ def receiver(
     """Receive the webhooks of Stripe and Twilio."""
     _with_settings(DatabaseSettings, BrokerSettings, PublicSettings, StripeWebhookSettings, TwilioSettings)
     _with_tables()
-    from receiver import server  # noqa: PLC0415 - granian is slow to load
+    from receiver import server  # noqa: PLC0415 - uvicorn is slow to load
 
     server.run(host, port)
 
