@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from accounts import users
 from accounts.api_keys import shrink_keys
 from accounts.mails import MailKind, plan_mail
 from accounts.rights import MEMBER_ROLES, Role
@@ -37,6 +38,14 @@ where business_id = %(business_id)s and user_id = %(user_id)s and role <> %(role
 """
 _REMOVE = "delete from business_members where business_id = %(business_id)s and user_id = %(user_id)s"
 _OWNER = "select owner_id, ended_at from businesses where id = %(business_id)s for update"
+_HAS_ANOTHER_FREE = """
+select exists (
+  select from businesses b join subscription_plans p on p.id = b.plan_id
+  where b.owner_id = %(user_id)s and b.id <> %(business_id)s and p.code = 'free' and b.ended_at is null)
+and exists (
+  select from businesses b join subscription_plans p on p.id = b.plan_id
+  where b.id = %(business_id)s and p.code = 'free')
+"""
 _SET_OWNER = "update businesses set owner_id = %(user_id)s where id = %(business_id)s"
 
 
@@ -100,13 +109,17 @@ def remove_member(connection: Connection, business_id: int, user_id: int) -> Non
 def set_owner(connection: Connection, business_id: int, user_id: int) -> int | None:
     """Hand the business to this user; the owner before stays as an admin. Returns who that was.
 
-    Raises MemberError for a business that has ended.
+    Raises MemberError for a business that has ended, and for a second one on Free: one a person.
     """
+    users.hold_user(connection, user_id)  # or two at once would each be the first
     former, ended_at = connection.exec_driver_sql(_OWNER, {"business_id": business_id}).one()
     if ended_at is not None:
         raise MemberError("this business has ended")
     if former == user_id:
         raise MemberError("they own this business already")
+    about = {"user_id": user_id, "business_id": business_id}
+    if connection.exec_driver_sql(_HAS_ANOTHER_FREE, about).scalar_one():
+        raise MemberError("whoever owns it has a business on the plan Free already: one a person")
     _change(connection, _REMOVE, business_id, user_id)
     _change(connection, _SET_OWNER, business_id, user_id)
     if former is not None:

@@ -90,8 +90,8 @@ def user_with_email(connection: Connection, email: str) -> Account | None:
 
 
 def hold_user(connection: Connection, user_id: int) -> Account | None:
-    """The user with this id, who does not change until this transaction ends."""
-    connection.exec_driver_sql("select from users where id = %s for share", (user_id,))
+    """The user with this id, whom nobody else holds or changes until this transaction ends."""
+    connection.exec_driver_sql("select from users where id = %s for no key update", (user_id,))
     return user_with_id(connection, user_id)
 
 

@@ -263,3 +263,36 @@ def test_no_secret_and_no_password_is_in_a_dump(people):
     for each in (its, NEW.password, PASSWORD, begun.token, totp, *codes):
         assert each not in dump
         assert each.encode().hex() not in dump
+
+
+@breaks(
+    "accounts/members.py", "    users.hold_user(connection, user_id)  # or two at once would each be the first\n", ""
+)
+def test_of_eight_businesses_on_free_that_somebody_makes_at_once_one_is_made(people):
+    ada = people.user("Ada")
+    made = [people.business(f"B{number}") for number in range(8)]
+    together = threading.Barrier(8)
+
+    def own(business_id: int) -> bool:
+        with people.engine.connect() as connection:
+            connection.exec_driver_sql("select 1")
+            together.wait(10)
+            try:
+                members.set_owner(connection, business_id, ada)
+            except MemberError:
+                return False
+            connection.commit()
+            return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(own, made)) == 1
+
+
+def test_who_has_a_business_on_free_is_handed_no_other(people):
+    ada, olga = people.user("Ada"), people.user("Olga")
+    people.business("Florist", owner=ada)
+    bakery = people.business("Bakery", owner=olga)
+    with pytest.raises(MemberError, match="one a person"):
+        accept(people, secret(people, LinkKind.OWNERSHIP, business_id=bakery, invited_by=olga))
+    people.run("update businesses set ended_at = now() where owner_id = %s", ada)
+    accept(people, secret(people, LinkKind.OWNERSHIP, business_id=bakery, invited_by=olga))

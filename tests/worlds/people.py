@@ -55,7 +55,8 @@ class People:
                 connection, name=name, plan="free", time_zone="UTC", stripe_customer=None, now=machine_now()
             )
             if owner is not None:
-                members.set_owner(connection, business_id, owner)
+                # One a person may be on Free; tests give somebody several.
+                connection.exec_driver_sql("update businesses set owner_id = %s where id = %s", (owner, business_id))
             for role, user_id in others.items():
                 members.add_member(connection, business_id, user_id, Role(role))
         return business_id
