@@ -69,8 +69,7 @@ ODD = [
 
 def test_a_channel_that_outlives_its_connection_fails_as_a_broker_that_is_away(broker_url):
     """Anything else ended the worker, which was closing its channels after the broker had gone."""
-    broker_messages.let_in_only_ours()
-    with Connection(broker_url) as connection:
+    with Connection(broker_url, transport=broker_messages.Transport) as connection:
         channel: Any = connection.channel()
         channel._disconnect_pools()
         channel.connection.client = None
