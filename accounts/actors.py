@@ -18,7 +18,7 @@ from pipeline.shared.clock import machine_now
 PROOF_LASTS: Final = timedelta(minutes=15)
 
 _BY_SESSION = """
-select u.id, u.email, u.name, u.staff_role, u.totp_secret is not null as second_factor, s.id as session_id,
+select u.id, u.email, u.name, u.staff_role, u.second_factor, s.id as session_id,
        s.proven_at, s.second_factor as proven_twice,
        coalesce((
          select jsonb_object_agg(business_id, role) from (
@@ -61,6 +61,16 @@ class Person:
     def is_proven(self) -> bool:
         """Whether password and code were given a short time ago."""
         return machine_now() - self.proven_at < PROOF_LASTS
+
+    @property
+    def for_altiora(self) -> bool:
+        """Whether they are staff; where they belong to a business they are no staff to that one."""
+        return self.staff_role is not None
+
+    @property
+    def businesses(self) -> frozenset[int]:
+        """Those that they belong to."""
+        return frozenset(self.roles)
 
     def role_in(self, business_id: int) -> Role | None:
         """What they are to a business. Staff are nothing else to one that they belong to."""

@@ -113,6 +113,16 @@ class Program:
         """As the audit trail names it."""
         return f"key:{self.key_id}"
 
+    @property
+    def for_altiora(self) -> bool:
+        """Whether it is the phone platform's, over all businesses."""
+        return self.business_id is None
+
+    @property
+    def businesses(self) -> frozenset[int]:
+        """The one that it belongs to."""
+        return frozenset() if self.business_id is None else frozenset({self.business_id})
+
     def sees(self, business_id: int) -> bool:
         """Whether it may know that there is such a business."""
         return self.business_id in {business_id, None}

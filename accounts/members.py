@@ -19,7 +19,7 @@ where b.id = %(business_id)s
 
 _LIST = """
 select u.id, u.name, u.email, case when b.owner_id = u.id then 'owner' else m.role end as role,
-       coalesce(m.joined_at, b.created_at), u.totp_secret is not null
+       coalesce(m.joined_at, b.created_at), u.second_factor
 from businesses b
 join users u on u.id = b.owner_id or exists (
   select from business_members where business_id = b.id and user_id = u.id)

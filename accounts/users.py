@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from accounts.sessions import SessionEnd, end_sessions
 
 _BY_EMAIL = """
-select id, email, name, password_hash, staff_role, totp_secret is not null as second_factor, deactivated_at
+select id, email, name, password_hash, staff_role, second_factor, deactivated_at
 from users where lower(email) = lower(%s)
 """
 _BY_ID = _BY_EMAIL.replace("lower(email) = lower(%s)", "id = %s")
@@ -21,7 +21,7 @@ on conflict do nothing returning id
 """
 
 _LIST = """
-select u.id, u.email, u.name, u.staff_role, u.totp_secret is not null, u.created_at, u.deactivated_at,
+select u.id, u.email, u.name, u.staff_role, u.second_factor, u.created_at, u.deactivated_at,
        (select max(used_at) from sessions s where s.user_id = u.id),
        array(select id from businesses where owner_id = u.id
              union select business_id from business_members m where m.user_id = u.id order by 1)

@@ -28,6 +28,7 @@ from pipeline.shared.settings import (
     DatabaseSettings,
     SecretKeySettings,
     StripeModeSettings,
+    TenantDatabaseSettings,
     load,
 )
 from pipeline.shared.version import VERSION
@@ -54,8 +55,11 @@ def routers() -> Sequence[APIRouter]:
     )
 
 
-def build(engine: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: bool) -> FastAPI:
-    """The application without what is around it (``Door``)."""
+def build(engine: Engine, tenants: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: bool) -> FastAPI:
+    """The application without what is around it (``Door``).
+
+    ``tenants``: connections with the login of tenants' requests, behind the database's wall; ``engine``: of all others.
+    """
     app = FastAPI(
         title="Altiora",
         version=VERSION,
@@ -67,7 +71,8 @@ def build(engine: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: boo
         lifespan=_lifespan,
         responses={"default": {"model": ProblemShown}},
     )
-    app.state.engine, app.state.keys, app.state.origin = engine, keys, dashboard_url
+    app.state.engine, app.state.tenants = engine, tenants
+    app.state.keys, app.state.origin = keys, dashboard_url
     app.state.cookies, app.state.livemode = Cookies(dashboard_url), livemode
     v1 = APIRouter(prefix="/v1")
     for router in routers():
@@ -105,17 +110,21 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = AT_ONCE
     yield
     app.state.engine.dispose()
+    app.state.tenants.dispose()
 
 
 def describable() -> FastAPI:
     """The application as it is described, without a database."""
     nowhere = make_engine("postgresql+psycopg://")
-    return build(nowhere, SecretKeys([SecretStr("described")]), "https://app.example.com", livemode=False)
+    return build(nowhere, nowhere, SecretKeys([SecretStr("described")]), "https://app.example.com", livemode=False)
 
 
 def make() -> ASGIApp:
     """The application with the settings of this process. Raises SettingsError."""
-    database, dashboard = load(DatabaseSettings), load(DashboardSettings)
+    database, tenants, dashboard = load(DatabaseSettings), load(TenantDatabaseSettings), load(DashboardSettings)
     keys = SecretKeys(load(SecretKeySettings).secret_keys)
-    engine = make_engine(database.sqlalchemy_url, pool_size=AT_ONCE, pooler=database.database_pooler)
-    return Door(build(engine, keys, dashboard.dashboard_url, livemode=load(StripeModeSettings).livemode))
+    engine, walled = (
+        make_engine(url, pool_size=AT_ONCE, pooler=database.database_pooler)
+        for url in (database.sqlalchemy_url, tenants.sqlalchemy_url or database.sqlalchemy_url)
+    )
+    return Door(build(engine, walled, keys, dashboard.dashboard_url, livemode=load(StripeModeSettings).livemode))

@@ -1,11 +1,13 @@
 """Who asks, what they may, and the one transaction of a request, which is committed before the answer leaves.
 
-Each route names what is needed by one of ``needs``, ``oneself`` and ``anybody``; a test walks all of them.
+Each route names what is needed by one of ``needs``, ``in_business``, ``over_businesses``, ``oneself`` and ``anybody``;
+a test walks all of them. This is the first wall between tenants; the second is the database's own (db/tenancy.py).
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
@@ -14,13 +16,23 @@ from accounts import attempt_limits
 from accounts.access_tokens import TokenError, read_access_token
 from accounts.actors import Person, person_of
 from accounts.api_keys import Program, note_use, program_of
+from accounts.rights import Role
 from accounts.secret_keys import SecretKeys
 from api.idempotency import Keeper, keeper_of
+from api.inputs import Id
 from api.problems import Problem, missing
+from db.tenancy import enter
 from pipeline.shared import trail
 
 _EXISTS = "select exists (select from businesses where id = %s)"
-_LARGEST_ID = 2**63 - 1
+
+
+class _OfBusiness(Protocol):
+    @property
+    def business_id(self) -> int | None: ...
+
+
+T = TypeVar("T", bound=_OfBusiness)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +43,10 @@ class Asked:
     actor: Person | Program
     right: str
     request_id: str
-    keeper: Keeper | None = None
+    keeper: Keeper | None
     """Of the answer, where it may be asked for again."""
+    business_id: int | None
+    """The business that it is about; None: it is about none, or about Altiora's own."""
 
     def note(
         self,
@@ -45,8 +59,9 @@ class Asked:
         detail: dict[str, Any] | None = None,
     ) -> None:
         """An entry of the trail, in the transaction of what it tells of."""
+        about = business_id or self.business_id
         entry = trail.Entry(
-            self.actor.who, what, subject, business_id, reason, fields, detail or {}, self.right, self.request_id
+            self.actor.who, what, subject, about, reason, fields, detail or {}, self.right, self.request_id
         )
         trail.note(self.connection, entry)
 
@@ -56,11 +71,39 @@ class Asked:
         attempt_limits.take(self.connection, keys, attempt_limits.MAILS_BY_USER, self.actor.who)
         attempt_limits.take(self.connection, keys, attempt_limits.MAILS_TO, email.lower())
 
+    def own(self, found: T | None, what: str) -> T:
+        """What was found by its id, if it is of the business that this is about. Raises Problem (404)."""
+        if found is None or found.business_id != self.business_id:
+            raise missing(what)
+        return found
+
+    @property
+    def role(self) -> Role | None:
+        """What the person who asks is to the business, or at Altiora."""
+        person = self.person
+        return person.staff_role if self.business_id is None else person.role_in(self.business_id)
+
     @property
     def person(self) -> Person:
         """Who asks, where only a person may."""
         assert isinstance(self.actor, Person)
         return self.actor
+
+
+@dataclass(frozen=True, slots=True)
+class AskedOfBusiness(Asked):
+    """A request about one business."""
+
+    business_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskedOfBusinesses(Asked):
+    """A request about several."""
+
+    business_id: None = field(init=False, default=None)
+    ids: Sequence[int] | None
+    """Those that the actor belongs to; None: all there are."""
 
 
 def engine_of(request: Request) -> Engine:
@@ -80,21 +123,25 @@ def request_id_of(request: Request) -> str:
     return str(request.state.request_id)
 
 
-def _actor(request: Request, connection: Connection) -> Person | Program:
+def _actor(request: Request) -> Person | Program:
     """By the header alone: nothing of a URL, and no cookie, lets anybody do anything. Raises Problem."""
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not sent:
         raise _not_signed_in("send Authorization: Bearer and an access token, or an API key")
     found: Person | Program | None
-    if sent.startswith("alt_"):
-        found = program_of(connection, sent)
-        words = "this API key is none, has ended, or was revoked"
-    else:
-        try:
-            found = person_of(connection, read_access_token(keys_of(request), sent))
-            words = "this session has ended: sign in again"
-        except TokenError as error:
-            raise _not_signed_in(str(error)) from error
+    # A transaction of its own: whatever becomes of the request, a key's use is noted.
+    with engine_of(request).begin() as connection:
+        if sent.startswith("alt_"):
+            found = program_of(connection, sent)
+            words = "this API key is none, has ended, or was revoked"
+            if found is not None and found.note_use:
+                note_use(connection, found.key_id)
+        else:
+            try:
+                found = person_of(connection, read_access_token(keys_of(request), sent))
+                words = "this session has ended: sign in again"
+            except TokenError as error:
+                raise _not_signed_in(str(error)) from error
     if found is None:
         raise _not_signed_in(words)
     request.state.actor = found.who
@@ -105,71 +152,108 @@ def _not_signed_in(words: str) -> Problem:
     return Problem(401, "not-signed-in", words, headers={"WWW-Authenticate": "Bearer"})
 
 
-def _transaction(request: Request) -> Iterator[tuple[Connection, Person | Program]]:
-    with engine_of(request).begin() as connection:
-        actor = _actor(request, connection)
-        if isinstance(actor, Program) and actor.note_use:
-            with engine_of(request).begin() as beside:  # noted whatever becomes of the request
-                note_use(beside, actor.key_id)
-        yield connection, actor
+_Known = Annotated[Person | Program, Depends(_actor)]
 
 
-#: Function scope: it is committed before the answer leaves, and not after.
-_Transaction = Annotated[tuple[Connection, Person | Program], Depends(_transaction, scope="function")]
+def needs(right: str, *, proven: bool = False) -> Any:
+    """A route that wants this right as one of Altiora's own: over all businesses.
 
-
-def needs(right: str, *, proven: bool = False) -> Callable[..., Asked]:
-    """The dependency of a route that wants this right: in the business of its path, or, without one, as staff.
-
-    ``proven``: password and code were given in the last minutes. What is not the actor's to see is not there.
+    ``proven``: password and code were given in the last minutes.
     """
 
-    def dependency(request: Request, given: _Transaction) -> Asked:
-        connection, actor = given
-        business = str(request.path_params.get("business_id", ""))
-        business_id = int(business) if business.isascii() and business.isdigit() else None
-        if business and (business_id is None or not _is_there(connection, actor, business_id)):
-            raise missing("this business")
+    def dependency(request: Request, actor: _Known) -> Iterator[Asked]:
         _see_person(actor, proven=proven)
-        actor.require(right, business_id)
-        keeper = keeper_of(request, connection, actor.who)
-        return Asked(connection, actor, right, request_id_of(request), keeper)
+        actor.require(right)
+        with _entered(request, actor, ()) as connection:
+            yield _asked(Asked, request, connection, actor, right, None)
 
-    dependency.right = right  # type: ignore[attr-defined]  # for the test that walks all routes
-    return dependency
+    return _named(dependency, right)
 
 
-def oneself(*, proven: bool = False, enrolling: bool = False) -> Callable[..., Asked]:
-    """The dependency of a route about the person who asks. ``enrolling``: staff without a second factor too."""
+def in_business(right: str, *, proven: bool = False) -> Any:
+    """A route that wants this right in the business of its path. What is not the actor's to see is not there.
 
-    def dependency(request: Request, given: _Transaction) -> Asked:
-        connection, actor = given
+    This is the one place that says of which business a request is; its transaction says so to the database too.
+    """
+
+    def dependency(request: Request, business_id: Id, actor: _Known) -> Iterator[AskedOfBusiness]:
+        if not actor.sees(business_id):
+            raise missing("this business")
+        with _entered(request, actor, {business_id}) as connection:
+            if not connection.exec_driver_sql(_EXISTS, (business_id,)).scalar_one():
+                raise missing("this business")
+            _see_person(actor, proven=proven)
+            actor.require(right, business_id)
+            yield _asked(AskedOfBusiness, request, connection, actor, right, business_id)
+
+    return _named(dependency, right)
+
+
+def oneself(*, proven: bool = False, enrolling: bool = False) -> Any:
+    """A route about the person who asks. ``enrolling``: staff without a second factor too."""
+
+    def dependency(request: Request, actor: _Known) -> Iterator[Asked]:
         if not isinstance(actor, Person):
-            raise Problem(403, "forbidden", "a key is nobody: sign in", right="oneself")
+            raise _a_key_is_nobody()
         if not enrolling:
             _see_person(actor, proven=proven)
-        keeper = keeper_of(request, connection, actor.who)
-        return Asked(connection, actor, "oneself", request_id_of(request), keeper)
+        with engine_of(request).begin() as connection:
+            yield _asked(Asked, request, connection, actor, "oneself", None)
 
-    dependency.right = "oneself"  # type: ignore[attr-defined]  # as above
-    return dependency
+    return _named(dependency, "oneself")
 
 
-def anybody() -> Callable[[], None]:
-    """The dependency of a route for whoever comes."""
+def over_businesses() -> Any:
+    """A route that lists what is in all the businesses of the person who asks; of staff, in all there are."""
+
+    def dependency(request: Request, actor: _Known) -> Iterator[AskedOfBusinesses]:
+        if not isinstance(actor, Person):
+            raise _a_key_is_nobody()
+        _see_person(actor, proven=False)
+        ids = None if actor.for_altiora else sorted(actor.businesses)
+        with _entered(request, actor, ids or ()) as connection:
+            yield _asked(AskedOfBusinesses, request, connection, actor, "oneself", ids)
+
+    return _named(dependency, "oneself")
+
+
+def anybody() -> Any:
+    """A route for whoever comes."""
 
     def dependency() -> None:
         return None
 
-    dependency.right = "anybody"  # type: ignore[attr-defined]  # as above
-    return dependency
+    return _named(dependency, "anybody")
 
 
-def _is_there(connection: Connection, actor: Person | Program, business_id: int) -> bool:
-    """Whether there is such a business for the actor; staff and service keys see whatever there is, and no more."""
-    if not actor.sees(business_id) or business_id > _LARGEST_ID:
-        return False
-    return bool(connection.exec_driver_sql(_EXISTS, (business_id,)).scalar_one())
+def _named(dependency: Callable[..., Any], right: str) -> Any:
+    """Its transaction is committed before the answer leaves, and not after: function scope."""
+    dependency.right = right  # type: ignore[attr-defined]  # for the test that walks all routes
+    return Depends(dependency, scope="function")
+
+
+@contextlib.contextmanager
+def _entered(request: Request, actor: Person | Program, wanted: Collection[int]) -> Iterator[Connection]:
+    """The transaction of a request about these businesses: Altiora's own, or a tenant's, who sees no others of them."""
+    own = actor.businesses.intersection(wanted)
+    if actor.for_altiora and not own:
+        with engine_of(request).begin() as connection:
+            yield connection
+        return
+    tenants: Engine = request.app.state.tenants
+    with tenants.begin() as connection:
+        enter(connection, own, actor.user_id if isinstance(actor, Person) else None, actor.who)
+        yield connection
+
+
+A = TypeVar("A", bound=Asked)
+
+
+def _asked(
+    kind: type[A], request: Request, connection: Connection, actor: Person | Program, right: str, about: Any
+) -> A:
+    keeper = keeper_of(request, connection, actor.who)
+    return kind(connection, actor, right, request_id_of(request), keeper, about)
 
 
 def _see_person(actor: Person | Program, *, proven: bool) -> None:
@@ -181,3 +265,7 @@ def _see_person(actor: Person | Program, *, proven: bool) -> None:
         )
     if proven and not actor.is_proven:
         raise Problem(403, "prove-again", "give password and code once more: POST /v1/me/proofs")
+
+
+def _a_key_is_nobody() -> Problem:
+    return Problem(403, "forbidden", "a key is nobody: sign in", right="oneself")

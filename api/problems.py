@@ -98,7 +98,7 @@ _OF_SUBJECTS: Final[Mapping[type[Exception], tuple[int, str]]] = {
 }
 
 #: Statuses that the framework answers by itself.
-_BY_STATUS: Final = {404: "not-found", 405: "not-allowed", 400: "unreadable", 413: "too-large"}
+_BY_STATUS: Final = {405: "not-allowed", 400: "unreadable", 413: "too-large"}
 
 
 def missing(what: str = "it") -> Problem:
@@ -130,6 +130,10 @@ def _passes(error: DBAPIError) -> bool:
     return state is None or state[:2] in {"08", "40", "53", "55", "57"}
 
 
+def _nothing() -> Problem:
+    return Problem(404, "not-found", "nothing is at this address")
+
+
 def add_handlers(app: FastAPI, methods: Callable[[str], set[str]]) -> None:
     """Answer everything that is raised as a problem. ``methods``: those that an address has."""
 
@@ -141,6 +145,8 @@ def add_handlers(app: FastAPI, methods: Callable[[str], set[str]]) -> None:
 
     async def invalid(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
+        if any(each["loc"][0] == "path" for each in error.errors()):  # an id that is none names nothing
+            return _nothing().response()
         found = [(".".join(str(part) for part in each["loc"][1:]) or "body", each["msg"]) for each in error.errors()]
         unreadable = any(each["type"] == "json_invalid" for each in error.errors())
         if unreadable:
@@ -152,9 +158,11 @@ def add_handlers(app: FastAPI, methods: Callable[[str], set[str]]) -> None:
         if error.status_code == 405:
             allow = ", ".join(sorted(methods(request.url.path)))
             return Problem(405, "not-allowed", f"this address takes {allow}", headers={"Allow": allow}).response()
+        if error.status_code == 404:
+            return _nothing().response()
         kind = _BY_STATUS.get(error.status_code, "invalid")
-        words = {404: "nothing is at this address", 400: "the body can't be read"}.get(error.status_code)
-        return Problem(error.status_code, kind, words or str(error.detail), headers=error.headers).response()
+        words = "the body can't be read" if error.status_code == 400 else str(error.detail)
+        return Problem(error.status_code, kind, words, headers=error.headers).response()
 
     async def failed(_: Request, __: Exception) -> Response:  # the framework raises it again, for the log
         return Problem(500, "failed", "it is in our log, under this request's id").response()

@@ -1894,3 +1894,49 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0028 -> 0029
+
+ALTER TABLE ai_agents ADD CONSTRAINT ai_agents_id_business_id_key UNIQUE (id, business_id);
+
+ALTER TABLE agent_knowledge ADD COLUMN business_id BIGINT;
+
+update agent_knowledge c set business_id = a.business_id from ai_agents a where a.id = c.agent_id;
+
+ALTER TABLE agent_knowledge ALTER COLUMN business_id SET NOT NULL;
+
+CREATE INDEX agent_knowledge_business_id_idx ON agent_knowledge (business_id);
+
+ALTER TABLE agent_knowledge DROP CONSTRAINT agent_knowledge_agent_id_fkey;
+
+ALTER TABLE agent_knowledge ADD CONSTRAINT agent_knowledge_agent_id_fkey FOREIGN KEY(agent_id, business_id) REFERENCES ai_agents (id, business_id);
+
+ALTER TABLE agent_scripts ADD COLUMN business_id BIGINT;
+
+update agent_scripts c set business_id = a.business_id from ai_agents a where a.id = c.agent_id;
+
+ALTER TABLE agent_scripts ALTER COLUMN business_id SET NOT NULL;
+
+CREATE INDEX agent_scripts_business_id_idx ON agent_scripts (business_id);
+
+ALTER TABLE agent_scripts DROP CONSTRAINT agent_scripts_agent_id_fkey;
+
+ALTER TABLE agent_scripts ADD CONSTRAINT agent_scripts_agent_id_fkey FOREIGN KEY(agent_id, business_id) REFERENCES ai_agents (id, business_id);
+
+update phone_numbers set agent_id = null where business_id is null;
+
+ALTER TABLE phone_numbers ADD CONSTRAINT phone_numbers_agent_check CHECK (agent_id is null or business_id is not null);
+
+ALTER TABLE phone_numbers DROP CONSTRAINT phone_numbers_agent_id_fkey;
+
+ALTER TABLE phone_numbers ADD CONSTRAINT phone_numbers_agent_id_fkey FOREIGN KEY(agent_id, business_id) REFERENCES ai_agents (id, business_id);
+
+ALTER TABLE users ADD COLUMN second_factor BOOLEAN GENERATED ALWAYS AS (totp_secret is not null) STORED NOT NULL;
+
+UPDATE alembic_version SET version_num='0029' WHERE alembic_version.version_num = '0028';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

@@ -1,8 +1,8 @@
-"""Who may do what in the database: five logins, and the one table of their rights.
+"""Who may do what in the database: six logins, and the one table of their rights.
 
 `altiora migrate --roles` makes them, and `altiora migrate` keeps their rights in step with the tables. A database
-without them works as well, with whatever login it is given. Time limits are set on the logins too, since a pooler
-passes on no options of a connection.
+without them works as well, with whatever login it is given. Which rows tenants' requests see of the tables that they
+may read says db/tenancy.py. Time limits are set on the logins too, since a pooler passes on no options of a connection.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,9 @@ from typing import Final
 
 import psycopg
 from psycopg import sql
+from sqlalchemy import make_url
+
+from db.tenancy import SHARED, WALLS, build_walls
 
 OWNER: Final = "altiora_owner"
 """Owns the tables and migrates them."""
@@ -18,26 +21,48 @@ RECEIVER: Final = "altiora_receiver"
 WORKER: Final = "altiora_worker"
 """Does the work: workers and the commands of operators. It makes no tables, and rewrites no history."""
 STAFF: Final = "altiora_staff"
-"""The API: it reads, and writes accounts and what people say of a business; nothing that is billed."""
+"""The API for Altiora's own people, and for accounts: it reads, and writes nothing that is billed."""
+TENANT: Final = "altiora_tenant"
+"""The API for whoever belongs to a business: rows of that business alone, and nothing that is billed."""
 READER: Final = "altiora_reader"
 """Looks: a dashboard of figures, a person with a question."""
 
-LOGINS: Final = (OWNER, RECEIVER, WORKER, STAFF, READER)
+LOGINS: Final = (OWNER, RECEIVER, WORKER, STAFF, TENANT, READER)
 
 #: Tables that the worker may not write at all, or only add to.
 _FIXED: Final = {"alembic_version": "select", "schema_serves": "select", "audit_entries": "select, insert"}
 
-#: What the API writes; it reads all but the bodies of webhooks.
+#: What the API writes for staff; it reads all but the bodies of webhooks.
 _STAFF_WRITES: Final = {
     **dict.fromkeys(("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), "insert, update"),
     "idempotency_keys": "insert, update",
     **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments"), "insert, update"),
     **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), "insert, update, delete"),
     **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),
-    "drifts": "insert, update",
+    **dict.fromkeys(("drifts", "usage_alerts"), "insert, update"),
 }
 #: Rows whose bodies hold what Stripe and Twilio told of people.
 _STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
+
+#: What the API writes for tenants; it reads what has a wall, and what is the same for all.
+_TENANT_WRITES: Final = {
+    "businesses": "update (name, time_zone, ended_at)",
+    "business_members": "update, delete",
+    **dict.fromkeys(("account_links", "api_keys", "usage_alerts"), "insert, update"),
+    **dict.fromkeys(("attempt_limits", "idempotency_keys"), "insert, update"),
+    **dict.fromkeys(("audit_entries", "mails"), "insert"),
+    "phone_numbers": "update (business_id, agent_id)",
+    "phone_number_assignments": "update (held)",
+}
+#: What a tenant sees some columns of, or nothing.
+_TENANT_SEES_OF: Final = {
+    "users": "id, email, name, second_factor, created_at, deactivated_at",
+    "api_keys": """
+    id, business_id, user_id, name, prefix, scopes, created_at, last_used_at, expires_at, shrunk_at, revoked_at
+    """,
+    "mails": "id",
+}
+_TENANT_SEES_NOT: Final = {"drifts"}
 
 #: What people come in and stay in by, though only digests of it are stored: a reader of figures sees none of it.
 _READER_SEES_NOT: Final = {
@@ -45,7 +70,7 @@ _READER_SEES_NOT: Final = {
     "idempotency_keys",
 }
 _READER_SEES_OF: Final = {
-    "users": "id, email, name, staff_role, created_at, deactivated_at",
+    "users": "id, email, name, staff_role, second_factor, created_at, deactivated_at",
     "api_keys": "id, business_id, user_id, name, prefix, scopes, created_at, last_used_at, expires_at, revoked_at",
 }
 
@@ -68,6 +93,7 @@ _LIMITS: Final = {
     RECEIVER: {"statement_timeout": "10s"},
     WORKER: {"lock_timeout": "2s", "statement_timeout": "45s", "idle_in_transaction_session_timeout": "50s"},
     STAFF: {"lock_timeout": "2s", "statement_timeout": "20s", "idle_in_transaction_session_timeout": "30s"},
+    TENANT: {"lock_timeout": "2s", "statement_timeout": "20s", "idle_in_transaction_session_timeout": "30s"},
     READER: {"lock_timeout": "2s", "statement_timeout": "45s", "default_transaction_read_only": "on"},
 }
 
@@ -84,6 +110,11 @@ select 'function', oid::regprocedure::text from pg_proc p
 where pronamespace = 'public'::regnamespace and proowner <> %(owner)s::regrole and not exists (
   select from pg_depend d where d.objid = p.oid and d.deptype = 'e')
 """
+
+
+def address_of(address: str, login: str) -> str:
+    """The address of the same database for another login, which has no password or the same one."""
+    return make_url(address).set(username=login).render_as_string(hide_password=False)
 
 
 def make_logins(connection: psycopg.Connection, passwords: Mapping[str, str]) -> None:
@@ -142,6 +173,13 @@ def give_rights(connection: psycopg.Connection) -> None:
                     _run(connection, "grant select on {} to {}", sql.Identifier(table), to)
             for table, rights in _STAFF_WRITES.items():
                 _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
+        elif login == TENANT:
+            _run(connection, "grant usage, select on all sequences in schema public to {}", to)
+            for table in sorted((WALLS.keys() | SHARED) - _TENANT_SEES_NOT):
+                columns = f" ({_TENANT_SEES_OF[table]})" if table in _TENANT_SEES_OF else ""
+                _run(connection, f"grant select{columns} on {{}} to {{}}", sql.Identifier(table), to)
+            for table, rights in _TENANT_WRITES.items():
+                _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
         elif login == READER:
             for table in tables:
                 columns = f" ({_READER_SEES_OF[table]})" if table in _READER_SEES_OF else ""
@@ -152,6 +190,9 @@ def give_rights(connection: psycopg.Connection) -> None:
             for table in tables:
                 rights = _FIXED.get(table, "select, insert, update, delete")
                 _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
+
+    if {TENANT, RECEIVER} <= present:
+        build_walls(connection, TENANT, RECEIVER)
 
 
 def _run(connection: psycopg.Connection, statement: str, *parts: sql.Composable) -> None:

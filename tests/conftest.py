@@ -18,9 +18,9 @@ import structlog
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from db import migrate
+from db import roles
 from db.engine import make_engine
-from ops.processes import embedded
+from ops.processes import embedded, own_database
 from ops.processes.supervisor import Supervisor
 from pipeline.shared import clock, settings
 from tests.worlds.command_line import Altiora, use_environment
@@ -71,8 +71,8 @@ def administration(servers) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def template_database(servers) -> str:
-    """The name of a migrated database, plans seeded, to which nobody is connected."""
-    migrate.upgrade(servers.database_url)
+    """The name of a migrated database, plans seeded and logins made, to which nobody is connected."""
+    own_database.prepare(servers.database_url)
     return str(make_url(servers.database_url).database)
 
 
@@ -84,7 +84,7 @@ def empty_database_url(servers, administration) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(servers, administration, template_database) -> Iterator[str]:
-    """A fresh migrated database of this test's own, in SQLAlchemy's form."""
+    """A fresh migrated database of this test's own, in SQLAlchemy's form, for its superuser."""
     yield from _database(servers, administration, template_database)
 
 
@@ -100,7 +100,8 @@ def _database(servers: embedded.Addresses, administration: Engine, template: str
 
 @pytest.fixture
 def engine(database_url) -> Iterator[Engine]:
-    made = make_engine(database_url)
+    """With the login that workers and operators have."""
+    made = make_engine(roles.address_of(database_url, roles.WORKER))
     yield made
     made.dispose()
 
@@ -123,7 +124,8 @@ def poisoned_broker() -> str:
 def environment(database_url, broker_url) -> dict[str, str]:
     """Every setting, for child processes; all of them, so that none is taken from the developer's ``.env``."""
     return {
-        "ALTIORA_DATABASE_URL": database_url,
+        "ALTIORA_DATABASE_URL": roles.address_of(database_url, roles.WORKER),
+        "ALTIORA_TENANT_DATABASE_URL": roles.address_of(database_url, roles.TENANT),
         "ALTIORA_BROKER_URL": broker_url,
         "ALTIORA_STRIPE_API_KEY": "sk_test_altiora",
         "ALTIORA_STRIPE_WEBHOOK_SECRET": "whsec_test",
@@ -140,7 +142,7 @@ def environment(database_url, broker_url) -> dict[str, str]:
         "ALTIORA_STRIPE_LIVEMODE": "false",
         **{
             f"ALTIORA_{login}_PASSWORD": f"{login}-of-a-test"
-            for login in ("OWNER", "RECEIVER", "WORKER", "STAFF", "READER")
+            for login in ("OWNER", "RECEIVER", "WORKER", "STAFF", "TENANT", "READER")
         },
         "ALTIORA_SECRET_KEYS": "k" * 40,
         "ALTIORA_DASHBOARD_URL": "http://127.0.0.1:8001",

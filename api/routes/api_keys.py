@@ -4,28 +4,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from accounts import api_keys
-from accounts.actors import Person
 from accounts.api_keys import StoredKey
 from accounts.rights import SCOPES, SERVICE_SCOPES, has_right
 from api.answers import Json
-from api.asking import Asked, needs
+from api.asking import Asked, AskedOfBusiness, in_business, needs
 from api.idempotency import Route
 from api.inputs import Id, Input, Name
 from api.outputs import KeyShown, NewKeyShown, Page
-from api.problems import Problem, missing
+from api.problems import Problem
 from pipeline.shared.clock import machine_now
 
 router = APIRouter(route_class=Route, prefix="/businesses/{business_id}/api-keys", tags=["api keys"])
 service_router = APIRouter(route_class=Route, prefix="/service-keys", tags=["api keys"])
 
-Reads = Annotated[Asked, Depends(needs("keys:read"))]
-Writes = Annotated[Asked, Depends(needs("keys:write", proven=True))]
-Service = Annotated[Asked, Depends(needs("service-keys:write", proven=True))]
+Reads = Annotated[AskedOfBusiness, in_business("keys:read")]
+Writes = Annotated[AskedOfBusiness, in_business("keys:write", proven=True)]
+Service = Annotated[Asked, needs("service-keys:write", proven=True)]
 
 Scopes = Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=40)]
 
@@ -47,78 +46,78 @@ class ChangedKey(Input):
 
 
 @router.get("", response_model=Page[KeyShown])
-def list_keys(business_id: Id, asked: Reads) -> Response:
+def list_keys(asked: Reads) -> Response:
     """Its keys, the newest first, those too that have ended."""
-    return _list(asked, business_id)
+    return _list(asked)
 
 
 @router.post("", status_code=201, response_model=NewKeyShown)
-def make_key(request: Request, business_id: Id, body: NewKey, asked: Writes) -> Response:
+def make_key(request: Request, body: NewKey, asked: Writes) -> Response:
     """A new key. Its secret is in this answer, and nowhere else ever after."""
-    return _make(request, asked, business_id, body)
+    return _make(request, asked, body)
 
 
 @router.patch("/{key_id}", response_model=KeyShown)
-def change_key(business_id: Id, key_id: Id, body: ChangedKey, asked: Writes) -> Response:
+def change_key(key_id: Id, body: ChangedKey, asked: Writes) -> Response:
     """Change its name, scopes or expiry."""
-    key = _one(asked, business_id, key_id)
+    key = _one(asked, key_id)
     given = body.model_dump(exclude_unset=True)
     _see_expiry(body.expires_at)
     if body.scopes is not None:
-        _see_own(asked, business_id, set(body.scopes) - set(key.scopes))
+        _see_own(asked, set(body.scopes) - set(key.scopes))
     changed = replace(
         key, **{name: value for name, value in given.items() if value is not None or name == "expires_at"}
     )
     api_keys.change_key(asked.connection, changed)
-    asked.note("key change", f"key:{key_id}", business_id=business_id, fields=sorted(given))
-    return Json(_shown(_one(asked, business_id, key_id)))
+    asked.note("key change", f"key:{key_id}", fields=sorted(given))
+    return Json(_shown(_one(asked, key_id)))
 
 
 @router.post("/{key_id}/rotations", status_code=201, response_model=NewKeyShown)
-def rotate_key(request: Request, business_id: Id, key_id: Id, asked: Writes) -> Response:
+def rotate_key(request: Request, key_id: Id, asked: Writes) -> Response:
     """A new secret; the old one is good no more, and who asks is the key's maker from now on."""
-    key = _one(asked, business_id, key_id)
-    _see_own(asked, business_id, set(key.scopes))
+    key = _one(asked, key_id)
+    _see_own(asked, set(key.scopes))
     secret = api_keys.rotate_key(asked.connection, key_id, asked.person.user_id, livemode=request.app.state.livemode)
-    asked.note("key rotate", f"key:{key_id}", business_id=business_id, fields=["secret_sha256", "user_id"])
-    return Json(_shown(_one(asked, business_id, key_id)) | {"secret": secret}, 201, holds_secret=True)
+    asked.note("key rotate", f"key:{key_id}", fields=["secret_sha256", "user_id"])
+    return Json(_shown(_one(asked, key_id)) | {"secret": secret}, 201, holds_secret=True)
 
 
 @router.delete("/{key_id}", status_code=204)
-def revoke_key(business_id: Id, key_id: Id, asked: Writes) -> Response:
+def revoke_key(key_id: Id, asked: Writes) -> Response:
     """End it at once."""
-    return _revoke(asked, business_id, key_id)
+    return _revoke(asked, key_id)
 
 
 @service_router.get("", response_model=Page[KeyShown])
 def list_service_keys(asked: Service) -> Response:
     """The phone platform's keys, the newest first."""
-    return _list(asked, None)
+    return _list(asked)
 
 
 @service_router.post("", status_code=201, response_model=NewKeyShown)
 def make_service_key(request: Request, body: NewKey, asked: Service) -> Response:
     """A new key of the phone platform, over all businesses."""
-    return _make(request, asked, None, body)
+    return _make(request, asked, body)
 
 
 @service_router.delete("/{service_key_id}", status_code=204)
 def revoke_service_key(service_key_id: Id, asked: Service) -> Response:
     """End it at once."""
-    return _revoke(asked, None, service_key_id)
+    return _revoke(asked, service_key_id)
 
 
-def _list(asked: Asked, business_id: int | None) -> Json:
-    found = api_keys.list_keys(asked.connection, business_id)
+def _list(asked: Asked) -> Json:
+    found = api_keys.list_keys(asked.connection, asked.business_id)
     return Json({"data": [_shown(key) for key in found], "next_cursor": None})
 
 
-def _make(request: Request, asked: Asked, business_id: int | None, body: NewKey) -> Json:
+def _make(request: Request, asked: Asked, body: NewKey) -> Json:
     _see_expiry(body.expires_at)
-    _see_own(asked, business_id, set(body.scopes))
+    _see_own(asked, set(body.scopes))
     key_id, secret = api_keys.make_key(
         asked.connection,
-        business_id=business_id,
+        business_id=asked.business_id,
         user_id=asked.person.user_id,
         name=body.name,
         scopes=body.scopes,
@@ -126,28 +125,24 @@ def _make(request: Request, asked: Asked, business_id: int | None, body: NewKey)
         livemode=request.app.state.livemode,
     )
     detail = {"scopes": sorted(body.scopes)}
-    asked.note("key make", f"key:{key_id}", business_id=business_id, detail=detail)
-    return Json(_shown(_one(asked, business_id, key_id)) | {"secret": secret}, 201, holds_secret=True)
+    asked.note("key make", f"key:{key_id}", detail=detail)
+    return Json(_shown(_one(asked, key_id)) | {"secret": secret}, 201, holds_secret=True)
 
 
-def _revoke(asked: Asked, business_id: int | None, key_id: int) -> Response:
-    _one(asked, business_id, key_id)
+def _revoke(asked: Asked, key_id: int) -> Response:
+    _one(asked, key_id)
     if api_keys.revoke_key(asked.connection, key_id):
-        asked.note("key revoke", f"key:{key_id}", business_id=business_id, fields=["revoked_at"])
+        asked.note("key revoke", f"key:{key_id}", fields=["revoked_at"])
     return Response(status_code=204)
 
 
-def _one(asked: Asked, business_id: int | None, key_id: int) -> StoredKey:
-    key = api_keys.key_with_id(asked.connection, key_id)
-    if key is None or key.business_id != business_id:
-        raise missing("this key")
-    return key
+def _one(asked: Asked, key_id: int) -> StoredKey:
+    return asked.own(api_keys.key_with_id(asked.connection, key_id), "this key")
 
 
-def _see_own(asked: Asked, business_id: int | None, scopes: set[str]) -> None:
+def _see_own(asked: Asked, scopes: set[str]) -> None:
     """A key's maker has all of its rights, or it would not work."""
-    assert isinstance(asked.actor, Person)
-    role = asked.actor.staff_role if business_id is None else asked.actor.role_in(business_id)
+    role = asked.role
     lacks = sorted(
         scope for scope in scopes - SERVICE_SCOPES if scope in SCOPES and (role is None or not has_right(scope, {role}))
     )

@@ -2,48 +2,47 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
-from api.asking import Asked, needs
+from api.asking import Asked, AskedOfBusiness, in_business, needs
 from api.idempotency import Route
-from api.inputs import Id
 from api.outputs import EntryShown, Page
 from pipeline.reading.audit import list_entries
 
 router = APIRouter(route_class=Route, tags=["audit entries"])
 
-Reads = Annotated[Asked, Depends(needs("audit:read"))]
+Reads = Annotated[AskedOfBusiness, in_business("audit:read")]
+ReadsAll = Annotated[Asked, needs("audit:read")]
 
 
 @router.get("/businesses/{business_id}/audit-entries", response_model=Page[EntryShown])
 def list_of_business(
-    business_id: Id,
     asked: Reads,
     limit: Limit = USUAL_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """Who did what in a business, the newest first."""
-    return _page(asked, business_id, limit, cursor)
+    return _page(asked, limit, cursor)
 
 
 @router.get("/audit-entries", response_model=Page[EntryShown])
 def list_all(
-    asked: Reads,
+    asked: ReadsAll,
     limit: Limit = USUAL_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """Who did what anywhere, the newest first."""
-    return _page(asked, None, limit, cursor)
+    return _page(asked, limit, cursor)
 
 
-def _page(asked: Asked, business_id: int | None, limit: int, cursor: str | None) -> Json:
+def _page(asked: Asked, limit: int, cursor: str | None) -> Json:
     return page(
-        lambda before, rows: list_entries(asked.connection, business_id, rows, before),
+        lambda before, rows: list_entries(asked.connection, asked.business_id, rows, before),
         lambda entry: entry.id,
         lambda entry: entry,
         limit=limit,
         cursor=cursor,
-        filters=business_id,
+        filters=asked.business_id,
     )

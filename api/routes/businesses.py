@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from accounts.members import set_owner
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
-from api.asking import Asked, needs, oneself
+from api.asking import Asked, AskedOfBusiness, AskedOfBusinesses, in_business, oneself, over_businesses
 from api.idempotency import Route
-from api.inputs import Id, Input, Name
+from api.inputs import Input, Name
 from api.outputs import BusinessShown, Page
 from api.problems import missing
 from pipeline.businesses import registration
@@ -18,10 +18,11 @@ from pipeline.shared.clock import business_clock
 
 router = APIRouter(route_class=Route, prefix="/businesses", tags=["businesses"])
 
-Reads = Annotated[Asked, Depends(needs("businesses:read"))]
-Writes = Annotated[Asked, Depends(needs("businesses:write"))]
-Ends = Annotated[Asked, Depends(needs("businesses:end", proven=True))]
-Oneself = Annotated[Asked, Depends(oneself())]
+Reads = Annotated[AskedOfBusiness, in_business("businesses:read")]
+Writes = Annotated[AskedOfBusiness, in_business("businesses:write")]
+Ends = Annotated[AskedOfBusiness, in_business("businesses:end", proven=True)]
+Lists = Annotated[AskedOfBusinesses, over_businesses()]
+Oneself = Annotated[Asked, oneself()]
 
 Q = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a name.")]
 
@@ -60,12 +61,10 @@ def _read(asked: Asked, business_id: int) -> Json:
 
 
 @router.get("", response_model=Page[BusinessShown])
-def list_businesses(asked: Oneself, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Cursor = None) -> Response:
+def list_businesses(asked: Lists, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Cursor = None) -> Response:
     """The businesses that the person belongs to; of staff all."""
-    person = asked.person
-    ids = None if person.staff_role is not None else sorted(person.roles)
     return page(
-        lambda before, rows: newest_businesses(asked.connection, ids, q=q, before=before, limit=rows),
+        lambda before, rows: newest_businesses(asked.connection, asked.ids, q=q, before=before, limit=rows),
         lambda business: business.id,
         _shown,
         limit=limit,
@@ -90,23 +89,23 @@ def add_business(body: NewBusiness, asked: Oneself) -> Response:
 
 
 @router.get("/{business_id}", response_model=BusinessShown)
-def show_business(business_id: Id, asked: Reads) -> Response:
+def show_business(asked: Reads) -> Response:
     """One business."""
-    return _read(asked, business_id)
+    return _read(asked, asked.business_id)
 
 
 @router.patch("/{business_id}", response_model=BusinessShown)
-def change_business(business_id: Id, body: ChangedBusiness, asked: Writes) -> Response:
+def change_business(body: ChangedBusiness, asked: Writes) -> Response:
     """Call it otherwise; its customer at Stripe keeps its name."""
-    registration.rename_business(asked.connection, business_id, body.name)
-    asked.note("business rename", f"business:{business_id}", business_id=business_id, fields=["name"])
-    return _read(asked, business_id)
+    registration.rename_business(asked.connection, asked.business_id, body.name)
+    asked.note("business rename", f"business:{asked.business_id}", fields=["name"])
+    return _read(asked, asked.business_id)
 
 
 @router.delete("/{business_id}", response_model=BusinessShown)
-def end_business(business_id: Id, asked: Ends) -> Response:
+def end_business(asked: Ends) -> Response:
     """End it: it gives up its numbers. While a subscription lives it can't be."""
-    numbers = registration.end_business(asked.connection, business_id, business_clock().now())
-    subject = f"business:{business_id}"
-    asked.note("business end", subject, business_id=business_id, fields=["ended_at"], detail={"numbers": numbers})
-    return _read(asked, business_id)
+    numbers = registration.end_business(asked.connection, asked.business_id, business_clock().now())
+    subject = f"business:{asked.business_id}"
+    asked.note("business end", subject, fields=["ended_at"], detail={"numbers": numbers})
+    return _read(asked, asked.business_id)

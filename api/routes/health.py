@@ -1,6 +1,6 @@
 """For whoever watches: is the process there, and can it reach the database?"""
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
@@ -11,7 +11,7 @@ from api.asking import anybody, engine_of
 from db.schema_version import SchemaError
 from pipeline.shared.version import VERSION, commit
 
-router = APIRouter(include_in_schema=False, dependencies=[Depends(anybody())])
+router = APIRouter(include_in_schema=False, dependencies=[anybody()])
 
 
 @router.get("/health/live")
@@ -24,8 +24,9 @@ def live() -> Response:
 def ready(request: Request) -> Response:
     """Requests can be served."""
     try:
-        with engine_of(request).connect() as connection:
-            connection.exec_driver_sql("select 1")
+        for engine in (engine_of(request), request.app.state.tenants):
+            with engine.connect() as connection:
+                connection.exec_driver_sql("select 1")
     except (SQLAlchemyError, SchemaError) as error:
         words = str(error) if isinstance(error, SchemaError) else "the database can't be asked"
         return Json({"status": "unavailable", "reasons": [words]}, 503)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from accounts import attempt_limits as limits
@@ -17,7 +17,7 @@ from api.inputs import Email, Input, Name, Password, Secret
 from api.outputs import LinkDone, LinkShown, Status
 from pipeline.shared import trail
 
-router = APIRouter(route_class=Route, tags=["door"], dependencies=[Depends(anybody())])
+router = APIRouter(route_class=Route, tags=["door"], dependencies=[anybody()])
 
 
 class WantedLink(Input):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from accounts import links, second_factor, users
@@ -21,9 +21,9 @@ from api.problems import Problem
 
 router = APIRouter(route_class=Route, prefix="/me", tags=["me"])
 
-Oneself = Annotated[Asked, Depends(oneself())]
-Proven = Annotated[Asked, Depends(oneself(proven=True))]
-Enrolling = Annotated[Asked, Depends(oneself(enrolling=True))]
+Oneself = Annotated[Asked, oneself()]
+Proven = Annotated[Asked, oneself(proven=True)]
+Enrolling = Annotated[Asked, oneself(enrolling=True)]
 
 
 class Proof(Input):

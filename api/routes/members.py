@@ -2,15 +2,14 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from accounts import links, members
-from accounts.actors import Person
 from accounts.links import Link, LinkKind
 from accounts.rights import Role, may_give
 from api.answers import Json
-from api.asking import Asked, needs, oneself
+from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
 from api.inputs import Email, Id, Input
 from api.outputs import InvitationShown, MemberShown, Page
@@ -18,10 +17,10 @@ from api.problems import Problem, missing
 
 router = APIRouter(route_class=Route, prefix="/businesses/{business_id}", tags=["members"])
 
-Reads = Annotated[Asked, Depends(needs("members:read"))]
-Writes = Annotated[Asked, Depends(needs("members:write", proven=True))]
-HandsOver = Annotated[Asked, Depends(needs("ownership:write", proven=True))]
-Oneself = Annotated[Asked, Depends(oneself())]
+Reads = Annotated[AskedOfBusiness, in_business("members:read")]
+Writes = Annotated[AskedOfBusiness, in_business("members:write", proven=True)]
+HandsOver = Annotated[AskedOfBusiness, in_business("ownership:write", proven=True)]
+Leaves = Annotated[AskedOfBusiness, in_business("membership:end")]
 
 MemberRole = Literal[Role.ADMIN, Role.MEMBER, Role.BILLING]
 
@@ -46,93 +45,91 @@ class NewOwner(Input):
 
 
 @router.get("/members", response_model=Page[MemberShown])
-def list_members(business_id: Id, asked: Reads) -> Response:
+def list_members(asked: Reads) -> Response:
     """Its owner, and then the others by name."""
-    return Json({"data": members.members_of(asked.connection, business_id), "next_cursor": None})
+    return Json({"data": members.members_of(asked.connection, asked.business_id), "next_cursor": None})
 
 
 @router.patch("/members/{user_id}", response_model=MemberShown)
-def change_member(business_id: Id, user_id: Id, body: ChangedMember, asked: Writes) -> Response:
+def change_member(user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     """Another role; what the member's keys may do shrinks with it."""
-    _see_member(asked, business_id, user_id)
-    _see_giving(asked, business_id, body.role)
-    if members.set_member_role(asked.connection, business_id, user_id, body.role):
+    _see_member(asked, user_id)
+    _see_giving(asked, body.role)
+    if members.set_member_role(asked.connection, asked.business_id, user_id, body.role):
         detail = {"role": body.role.value}
-        asked.note("member role", f"user:{user_id}", business_id=business_id, fields=["role"], detail=detail)
-    return Json(next(each for each in members.members_of(asked.connection, business_id) if each.user_id == user_id))
+        asked.note("member role", f"user:{user_id}", fields=["role"], detail=detail)
+    return Json(
+        next(each for each in members.members_of(asked.connection, asked.business_id) if each.user_id == user_id)
+    )
 
 
 @router.delete("/members/{user_id}", status_code=204)
-def remove_member(business_id: Id, user_id: Id, asked: Writes) -> Response:
+def remove_member(user_id: Id, asked: Writes) -> Response:
     """Remove somebody; the owner hands the business over instead."""
-    _see_member(asked, business_id, user_id)
-    members.remove_member(asked.connection, business_id, user_id)
-    asked.note("member remove", f"user:{user_id}", business_id=business_id)
+    _see_member(asked, user_id)
+    members.remove_member(asked.connection, asked.business_id, user_id)
+    asked.note("member remove", f"user:{user_id}")
     return Response(status_code=204)
 
 
 @router.post("/leave", status_code=204)
-def leave(business_id: Id, asked: Oneself) -> Response:
+def leave(asked: Leaves) -> Response:
     """Work in this business no more."""
-    if business_id not in asked.person.roles:
-        raise missing("this business")
-    members.remove_member(asked.connection, business_id, asked.person.user_id)
-    asked.note("member leave", f"user:{asked.person.user_id}", business_id=business_id)
+    members.remove_member(asked.connection, asked.business_id, asked.person.user_id)
+    asked.note("member leave", f"user:{asked.person.user_id}")
     return Response(status_code=204)
 
 
 @router.get("/invitations", response_model=Page[InvitationShown])
-def list_invitations(business_id: Id, asked: Reads) -> Response:
+def list_invitations(asked: Reads) -> Response:
     """Who was invited in the last seven days and has not answered."""
-    found = links.open_invitations(asked.connection, business_id)
+    found = links.open_invitations(asked.connection, asked.business_id)
     return Json({"data": [_shown(link) for link in found], "next_cursor": None})
 
 
 @router.post("/invitations", status_code=201, response_model=InvitationShown)
-def invite(request: Request, business_id: Id, body: Invitation, asked: Writes) -> Response:
+def invite(request: Request, body: Invitation, asked: Writes) -> Response:
     """Mail a link to somebody; it works for seven days, for this address only."""
     asked.limit_mail(request, body.email)
-    _see_giving(asked, business_id, body.role)
+    _see_giving(asked, body.role)
     link_id = links.request_link(
         asked.connection,
         LinkKind.INVITATION,
         body.email,
-        business_id=business_id,
+        business_id=asked.business_id,
         role=body.role,
         invited_by=asked.person.user_id,
     )
     detail = {"role": body.role.value}
-    asked.note("member invite", f"invitation:{link_id}", business_id=business_id, detail=detail)
+    asked.note("member invite", f"invitation:{link_id}", detail=detail)
     return _one(asked, link_id)
 
 
 @router.post("/ownership", status_code=202, response_model=InvitationShown)
-def hand_over(request: Request, business_id: Id, body: NewOwner, asked: HandsOver) -> Response:
+def hand_over(request: Request, body: NewOwner, asked: HandsOver) -> Response:
     """Mail a link to who shall own it; until that is accepted everything stays as it is."""
     asked.limit_mail(request, body.email)
     link_id = links.request_link(
         asked.connection,
         LinkKind.OWNERSHIP,
         body.email,
-        business_id=business_id,
+        business_id=asked.business_id,
         invited_by=asked.person.user_id,
     )
-    asked.note("business hand-over", f"invitation:{link_id}", business_id=business_id)
+    asked.note("business hand-over", f"invitation:{link_id}")
     return _one(asked, link_id, 202)
 
 
 @router.delete("/invitations/{invitation_id}", status_code=204)
-def take_back(business_id: Id, invitation_id: Id, asked: Writes) -> Response:
+def take_back(invitation_id: Id, asked: Writes) -> Response:
     """Take an invitation back."""
-    link = links.link_with_id(asked.connection, invitation_id)
-    if link is None or link.business_id != business_id:
-        raise missing("this invitation")
+    asked.own(links.link_with_id(asked.connection, invitation_id), "this invitation")
     links.end_link(asked.connection, invitation_id)
-    asked.note("invitation take-back", f"invitation:{invitation_id}", business_id=business_id)
+    asked.note("invitation take-back", f"invitation:{invitation_id}")
     return Response(status_code=204)
 
 
-def _one(asked: Asked, link_id: int, status: int = 201) -> Json:
+def _one(asked: AskedOfBusiness, link_id: int, status: int = 201) -> Json:
     link = links.link_with_id(asked.connection, link_id)
     assert link is not None
     return Json(_shown(link), status)
@@ -148,12 +145,11 @@ def _shown(link: Link) -> dict[str, object]:
     }
 
 
-def _see_member(asked: Asked, business_id: int, user_id: int) -> None:
-    if members.role_in(asked.connection, business_id, user_id) is None:
+def _see_member(asked: AskedOfBusiness, user_id: int) -> None:
+    if members.role_in(asked.connection, asked.business_id, user_id) is None:
         raise missing("this member")
 
 
-def _see_giving(asked: Asked, business_id: int, role: Role) -> None:
-    assert isinstance(asked.actor, Person)
-    if not may_give(asked.actor.role_in(business_id), role):
+def _see_giving(asked: AskedOfBusiness, role: Role) -> None:
+    if not may_give(asked.role, role):
         raise Problem(403, "forbidden", "nobody gives away more than they have", right="members:write")

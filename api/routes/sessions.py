@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from accounts import sign_in as signing_in
@@ -19,7 +19,7 @@ from api.problems import missing, problem_of
 
 router = APIRouter(route_class=Route, prefix="/sessions", tags=["sessions"])
 
-Enrolling = Annotated[Asked, Depends(oneself(enrolling=True))]
+Enrolling = Annotated[Asked, oneself(enrolling=True)]
 
 
 class SignIn(Input):
@@ -30,7 +30,7 @@ class SignIn(Input):
     code: Code | None = None
 
 
-@router.post("", status_code=201, dependencies=[Depends(anybody())], response_model=Tokens)
+@router.post("", status_code=201, dependencies=[anybody()], response_model=Tokens)
 def sign_in(request: Request, body: SignIn, _: OfOurPages) -> Response:
     """Begin a session: the access token is for the page's memory, and a cookie keeps the session going."""
     kept = cookies(request)
@@ -49,7 +49,7 @@ def sign_in(request: Request, body: SignIn, _: OfOurPages) -> Response:
     return response
 
 
-@router.post("/refresh", dependencies=[Depends(anybody())], response_model=Tokens)
+@router.post("/refresh", dependencies=[anybody()], response_model=Tokens)
 def refresh(request: Request, _: OfOurPages) -> Response:
     """A new access token, by the cookie; several at once get the same successor of it."""
     kept = cookies(request)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from accounts import links, second_factor, users
@@ -20,9 +20,9 @@ from api.routes.businesses import Q
 
 router = APIRouter(route_class=Route, prefix="/users", tags=["users"])
 
-Reads = Annotated[Asked, Depends(needs("users:read"))]
-Writes = Annotated[Asked, Depends(needs("users:write", proven=True))]
-Staff = Annotated[Asked, Depends(needs("staff:write", proven=True))]
+Reads = Annotated[Asked, needs("users:read")]
+Writes = Annotated[Asked, needs("users:write", proven=True)]
+Staff = Annotated[Asked, needs("staff:write", proven=True)]
 
 StaffRole = Literal[Role.SUPPORT, Role.OPERATOR, Role.ADMINISTRATOR]
 

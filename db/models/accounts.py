@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKey, Index, func, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
@@ -24,6 +24,7 @@ class User(Base):
     password_hash: Mapped[str | None] = mapped_column(comment="argon2id, with its own parameters")
     staff_role: Mapped[str | None] = mapped_column(comment="of Altiora's own people")
     totp_secret: Mapped[bytes | None] = mapped_column(comment="of the second factor, encrypted")
+    second_factor: Mapped[bool] = mapped_column(Computed("totp_secret is not null", persisted=True))
     totp_offered: Mapped[bytes | None] = mapped_column(comment="one that waits for its first code, encrypted")
     totp_step: Mapped[int | None] = mapped_column(
         BigInteger, comment="the last half minute whose code was used: no code is taken twice"

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import CheckConstraint, ForeignKey, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Id, MachineInstant
@@ -10,7 +10,10 @@ from db.base import Base, Id, MachineInstant
 
 class AiAgent(Base):
     __tablename__ = "ai_agents"
-    __table_args__ = ({"comment": "an agent that answers a business's calls; counted against the plan until it ends"},)
+    __table_args__ = (
+        UniqueConstraint("id", "business_id"),
+        {"comment": "an agent that answers a business's calls; counted against the plan until it ends"},
+    )
 
     id: Mapped[Id]
     business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
@@ -20,12 +23,21 @@ class AiAgent(Base):
     ended_at: Mapped[datetime | None]
 
 
+def agent_of_the_same_business() -> ForeignKeyConstraint:
+    """A key to an agent with its business: the check of a foreign key passes the wall between tenants by."""
+    return ForeignKeyConstraint(("agent_id", "business_id"), ("ai_agents.id", "ai_agents.business_id"))
+
+
 class AgentKnowledge(Base):
     __tablename__ = "agent_knowledge"
-    __table_args__ = ({"comment": "what an agent knows about its business"},)
+    __table_args__ = (
+        agent_of_the_same_business(),
+        {"comment": "what an agent knows about its business"},
+    )
 
     id: Mapped[Id]
-    agent_id: Mapped[int] = mapped_column(ForeignKey("ai_agents.id"), index=True)
+    agent_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    business_id: Mapped[int] = mapped_column(BigInteger, index=True)
     title: Mapped[str]
     content: Mapped[str]
     created_at: Mapped[MachineInstant]
@@ -34,13 +46,15 @@ class AgentKnowledge(Base):
 class AgentScript(Base):
     __tablename__ = "agent_scripts"
     __table_args__ = (
+        agent_of_the_same_business(),
         UniqueConstraint("agent_id", "name", "version"),
         CheckConstraint("version > 0", name="version"),
         {"comment": "what an agent says, by version"},
     )
 
     id: Mapped[Id]
-    agent_id: Mapped[int] = mapped_column(ForeignKey("ai_agents.id"))
+    agent_id: Mapped[int] = mapped_column(BigInteger)
+    business_id: Mapped[int] = mapped_column(BigInteger, index=True)
     name: Mapped[str]
     version: Mapped[int] = mapped_column(server_default=text("1"))
     body: Mapped[str]

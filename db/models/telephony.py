@@ -7,18 +7,21 @@ from sqlalchemy.dialects.postgresql import TSTZRANGE, ExcludeConstraint, Range
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Id, MachineInstant, Price, one_of
+from db.models.agents import agent_of_the_same_business
 
 
 class PhoneNumber(Base):
     __tablename__ = "phone_numbers"
     __table_args__ = (
         CheckConstraint(r"number ~ '^\+[1-9][0-9]{1,14}$'", name="e164"),
+        CheckConstraint("agent_id is null or business_id is not null", name="agent"),
+        agent_of_the_same_business(),
         {"comment": "a Twilio number and its present holder"},
     )
 
     number: Mapped[str] = mapped_column(primary_key=True, comment="E.164")
     business_id: Mapped[int | None] = mapped_column(ForeignKey("businesses.id"), index=True)
-    agent_id: Mapped[int | None] = mapped_column(ForeignKey("ai_agents.id"), index=True)
+    agent_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     twilio_sid: Mapped[str | None] = mapped_column(unique=True)
 
 

@@ -26,6 +26,7 @@ from pipeline.shared.settings import (
     StripeModeSettings,
     StripeSettings,
     StripeWebhookSettings,
+    TenantDatabaseSettings,
     TwilioAccountSettings,
     TwilioSettings,
 )
@@ -76,7 +77,9 @@ def api(
     host: Host = "127.0.0.1", port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 8001
 ) -> None:
     """Serve the JSON API, for people's browsers and their programs."""
-    _with_settings(DatabaseSettings, DashboardSettings, SecretKeySettings, ApiSettings, StripeModeSettings)
+    _with_settings(
+        DatabaseSettings, TenantDatabaseSettings, DashboardSettings, SecretKeySettings, ApiSettings, StripeModeSettings
+    )
     _with_tables()
     from api import server  # noqa: PLC0415 - fastapi is slow to load
 

@@ -15,7 +15,7 @@ from pipeline.shared.settings import DatabaseSettings, RoleSettings, load
 def migrate(
     roles: Annotated[
         bool,
-        typer.Option("--roles", help="Also make the five logins, or set their passwords (ALTIORA_…_PASSWORD)."),
+        typer.Option("--roles", help="Also make the six logins, or set their passwords (ALTIORA_…_PASSWORD)."),
     ] = False,
 ) -> None:
     """Bring the database's tables up to date, with the plans; run it before new code starts."""

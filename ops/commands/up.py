@@ -9,10 +9,10 @@ from typing import Annotated
 import httpx
 import typer
 
-from db import migrate
+from db import roles
 from ops.commands.output import WrongError, say
 from ops.demo.world import PLANS
-from ops.processes import embedded, environment, recipes
+from ops.processes import embedded, environment, own_database, recipes
 from ops.processes.supervisor import Supervisor, SupervisorError, free_port
 
 #: Lines of its log that are shown of a process that ended.
@@ -45,11 +45,11 @@ def _see_that_it_is_free(port: int) -> None:
 def _run(stack: contextlib.ExitStack, port: int, api_port: int, flower_port: int) -> None:
     say("Starting; this takes some seconds.")
     servers = stack.enter_context(embedded.servers())
-    migrate.upgrade(servers.database_url)
+    own_database.prepare(servers.database_url)
     supervisor = stack.enter_context(Supervisor())
     stripe_port, twilio_port, mail_port = free_port(), free_port(), free_port()
     settings = recipes.stand_in_settings(
-        servers.database_url,
+        roles.address_of(servers.database_url, roles.WORKER),
         servers.broker_url,
         receiver=port,
         stripe=stripe_port,

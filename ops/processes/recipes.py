@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import make_url
+
+from db import roles
 from ops.processes.supervisor import Supervisor
 
 _ALTIORA = (sys.executable, "-m", "ops.cli")
@@ -28,6 +31,8 @@ class Process:
     """Given what it has printed since it was started, whether it does its work by now."""
     env: Mapping[str, str] = field(default_factory=dict)
     grace: float = 10.0
+    login: str = roles.WORKER
+    """Its own, in the database; used where the settings' address has one of db/roles.py."""
 
     def start(self, supervisor: Supervisor, settings: Mapping[str, str]) -> int:
         """Start it as a child of ``supervisor`` with these ``ALTIORA_…`` settings, and wait until it is ready.
@@ -39,11 +44,19 @@ class Process:
         return supervisor.start(
             self.name,
             self.argv,
-            {**settings, **self.env},
+            {**_with_login(settings, self.login), **self.env},
             ready=lambda: self.ready(_printed(log, before)),
             timeout=60,
             grace=self.grace,
         )
+
+
+def _with_login(settings: Mapping[str, str], login: str) -> dict[str, str]:
+    """These settings with another login of the database, which lets whoever has its socket in without a password."""
+    address = settings.get("ALTIORA_DATABASE_URL", "")
+    if not address or make_url(address).username not in roles.LOGINS:
+        return dict(settings)
+    return {**settings, "ALTIORA_DATABASE_URL": roles.address_of(address, login)}
 
 
 def stand_in_settings(
@@ -60,10 +73,11 @@ def stand_in_settings(
 ) -> dict[str, str]:
     """The settings of a run with stand-ins on these ports of 127.0.0.1, its secrets made up.
 
-    All settings, so that nothing is taken from a ``.env`` that is about real accounts.
+    ``database_url`` with the worker's login. All settings, so that nothing is taken from a ``.env`` of real accounts.
     """
     return {
         "ALTIORA_DATABASE_URL": database_url,
+        "ALTIORA_TENANT_DATABASE_URL": roles.address_of(database_url, roles.TENANT),
         "ALTIORA_BROKER_URL": broker_url,
         "ALTIORA_STRIPE_API_KEY": f"sk_test_{secrets.token_hex(12)}",
         "ALTIORA_STRIPE_WEBHOOK_SECRET": f"whsec_{secrets.token_hex(16)}",
@@ -87,13 +101,13 @@ def stand_in_settings(
 def receiver(port: int, host: str = "127.0.0.1") -> Process:
     """The HTTP door."""
     argv = (*_ALTIORA, "receiver", "--host", host, "--port", str(port))
-    return Process("receiver", argv, lambda _: _answers(port, "/health/live"))
+    return Process("receiver", argv, lambda _: _answers(port, "/health/live"), login=roles.RECEIVER)
 
 
 def api(port: int, host: str = "127.0.0.1") -> Process:
     """The JSON API."""
     argv = (*_ALTIORA, "api", "--host", host, "--port", str(port))
-    return Process("api", argv, lambda _: _answers(port, "/health/live"))
+    return Process("api", argv, lambda _: _answers(port, "/health/live"), login=roles.STAFF)
 
 
 def worker(concurrency: int = 2, queues: str = "", name: str = "worker") -> Process:

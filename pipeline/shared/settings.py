@@ -20,6 +20,8 @@ METER_EVENT_NAME: Final = "call_minutes"
 #: What a newcomer needs to know to set it; shown when it is missing or wrong.
 HELP = {
     "database_url": "the address of PostgreSQL 15 or newer, as postgresql://user:password@host:5432/altiora",
+    "tenant_database_url": "the same address with the login altiora_tenant, for requests of those who belong to a"
+    " business; without it the API's own login serves them, and only our code keeps tenants apart",
     "broker_url": "the address of Redis or Valkey 6.2 or newer, as redis://host:6379/0",
     "stripe_api_key": "a restricted or secret key of the account, sk_… or rk_…",
     "stripe_webhook_secret": "the signing secret whsec_… of the endpoint; several, comma-separated, while rotating",
@@ -35,6 +37,7 @@ HELP = {
     "receiver_password": "the password of altiora_receiver, 12 characters or more; `altiora migrate --roles` sets it",
     "worker_password": "the password of altiora_worker, 12 characters or more; `altiora migrate --roles` sets it",
     "staff_password": "the password of altiora_staff, 12 characters or more; `altiora migrate --roles` sets it",
+    "tenant_password": "the password of altiora_tenant, 12 characters or more; `altiora migrate --roles` sets it",
     "reader_password": "the password of altiora_reader, 12 characters or more; `altiora migrate --roles` sets it",
     "stripe_livemode": "true for live data, false for test data, as the key says; where a process has no key",
     "bill_child_legs": "true to bill the legs that <Dial> opens, false (the default) to bill parent legs only",
@@ -97,22 +100,29 @@ def _is_live(key: SecretStr) -> bool:
 Secrets = Annotated[tuple[SecretStr, ...], NoDecode, Field(min_length=1)]
 
 
+def _is_postgres(value: SecretStr | None) -> SecretStr | None:
+    if value is not None:
+        if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+            raise ValueError("it must begin with postgresql://")
+        _see_address(value.get_secret_value())
+    return value
+
+
+def _for_sqlalchemy(address: SecretStr) -> str:
+    """SQLAlchemy wants the driver in the scheme."""
+    return "postgresql+psycopg://" + address.get_secret_value().split("://", 1)[1]
+
+
 class DatabaseSettings(_Settings):
     database_url: SecretStr
     database_pooler: bool = False
 
-    @field_validator("database_url")
-    @classmethod
-    def _is_postgres(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
-            raise ValueError("it must begin with postgresql://")
-        _see_address(value.get_secret_value())
-        return value
+    _checked = field_validator("database_url")(_is_postgres)
 
     @property
     def sqlalchemy_url(self) -> str:
-        """The address for SQLAlchemy, which wants the driver in the scheme."""
-        return "postgresql+psycopg://" + self.database_url.get_secret_value().split("://", 1)[1]
+        """The address for SQLAlchemy."""
+        return _for_sqlalchemy(self.database_url)
 
     @property
     def libpq_url(self) -> str:
@@ -120,13 +130,27 @@ class DatabaseSettings(_Settings):
         return "postgresql://" + self.database_url.get_secret_value().split("://", 1)[1]
 
 
+class TenantDatabaseSettings(_Settings):
+    """The same database for tenants' requests, which have a login of their own; without it they share the API's."""
+
+    tenant_database_url: SecretStr | None = None
+
+    _checked = field_validator("tenant_database_url")(_is_postgres)
+
+    @property
+    def sqlalchemy_url(self) -> str | None:
+        """The address for SQLAlchemy."""
+        return None if self.tenant_database_url is None else _for_sqlalchemy(self.tenant_database_url)
+
+
 class RoleSettings(_Settings):
-    """The passwords of the five logins (db/roles.py), for whoever makes them; nobody else has them all."""
+    """The passwords of the six logins (db/roles.py), for whoever makes them; nobody else has them all."""
 
     owner_password: SecretStr = Field(min_length=12)
     receiver_password: SecretStr = Field(min_length=12)
     worker_password: SecretStr = Field(min_length=12)
     staff_password: SecretStr = Field(min_length=12)
+    tenant_password: SecretStr = Field(min_length=12)
     reader_password: SecretStr = Field(min_length=12)
 
     @property
@@ -137,6 +161,7 @@ class RoleSettings(_Settings):
             "altiora_receiver": self.receiver_password,
             "altiora_worker": self.worker_password,
             "altiora_staff": self.staff_password,
+            "altiora_tenant": self.tenant_password,
             "altiora_reader": self.reader_password,
         }
 

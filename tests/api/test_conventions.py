@@ -1,8 +1,10 @@
 """What holds for every route: who may come in, how what is wrong is told, and what no answer goes without."""
 
+import ast
 import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
@@ -82,6 +84,22 @@ def test_every_operation_is_described():
             (success,) = [status for status in operation["responses"] if status != "default"]
             content = operation["responses"][success].get("content")
             assert (success == "204") == (content is None), (method, path)
+
+
+def test_of_which_business_a_request_is_stands_in_one_place():
+    """The first wall: routes are handed the business, and compare no row's with it themselves."""
+    files = sorted((Path(__file__).parents[2] / "api" / "routes").glob("[!h]*.py"))  # health is about no business
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.decorator_list:
+                assert "business_id" not in {each.arg for each in node.args.args}, f"{node.name}: ask by in_business"
+            if isinstance(node, ast.Compare):
+                sides = (node.left, *node.comparators)
+                named = {getattr(each, "attr", getattr(each, "id", "")) for each in sides}
+                assert "business_id" not in named, f"{file.name} {node.lineno}: ask asked.own"
+            if isinstance(node, ast.Attribute):
+                assert node.attr not in {"path_params", "exec_driver_sql", "execute"}, f"{file.name} {node.lineno}"
+    assert len(files) >= 8
 
 
 # What every answer has

@@ -213,7 +213,7 @@ def test_nobody_has_us_write_to_everybody(api, people):
 @pytest.mark.parametrize(("trusted", "seen"), [((), "127.0.0.1"), (("127.0.0.1",), "203.0.113.9")])
 def test_whom_a_proxy_names_counts_only_when_the_proxy_is_trusted(people, trusted, seen):
     people.user("Ada")
-    app = Door(build(people.engine, people.keys, "http://127.0.0.1:8001", livemode=False))
+    app = Door(build(people.engine, people.engine, people.keys, "http://127.0.0.1:8001", livemode=False))
     with serving_in_thread(app, config(app, trusted, host="127.0.0.1", port=0)) as url:
         headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.9", "Sec-Fetch-Site": "same-origin"}
         answer = httpx.post(

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from pipeline.reading.backlog import BACKLOG_SQL, LIMITS, Backlog, backlog
 from pipeline.shared.version import VERSION, commit
 from receiver.metrics import METRICS_SQL
+from tests.worlds.superuser import run_as_superuser
 from tests.worlds.webhooks import from_stripe, get, send, start_receiver, stripe_event
 from tests.worlds.world import World, at
 
@@ -81,10 +82,10 @@ def fill(world: World) -> None:
         (PUSH, (world.f, closed, "failed", at("1 Oct"), "failed", seconds(0), seconds(0), seconds(90))),
         (PUSH, (world.f, closed, "sent", at("1 Oct"), "sent", seconds(0), seconds(0), seconds(90))),
     ]
+    run_as_superuser(world.engine, "select setval('refresh_marks', 100)")
     with world.engine.begin() as connection:
         for statement, parameters in rows:
             connection.exec_driver_sql(statement, parameters)
-        connection.execute(text("select setval('refresh_marks', 100)"))
         for sid, marked, fetched in (("CA1", 50, 0), ("CA2", 40, 0), ("CA3", 60, 10_000)):
             connection.exec_driver_sql(
                 "insert into refreshes (kind, object_id, reason, marked_at, fetched_mark)"

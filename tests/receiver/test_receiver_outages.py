@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from ops.processes import embedded, recipes
 from tests.worlds.breaking import breaks
+from tests.worlds.superuser import run_as_superuser, superuser
 from tests.worlds.webhooks import callback, from_stripe, from_twilio, get, send, send_all, start_receiver, stripe_event
 
 EVENTS = 1000
@@ -168,7 +169,7 @@ def test_a_database_that_does_not_answer_is_a_503_in_time(receiver, engine):
 
 @contextlib.contextmanager
 def _refusing_trigger(engine) -> Iterator[None]:
-    with engine.begin() as connection:
+    with superuser(engine) as connection:
         connection.exec_driver_sql(
             "create function full_disk() returns trigger language plpgsql as"
             " $$begin raise exception 'full' using errcode = '53100'; end$$"
@@ -177,8 +178,7 @@ def _refusing_trigger(engine) -> Iterator[None]:
             "create trigger full_disk before insert on webhook_events for each row execute function full_disk()"
         )
     yield
-    with engine.begin() as connection:
-        connection.exec_driver_sql("drop trigger full_disk on webhook_events")
+    run_as_superuser(engine, "drop trigger full_disk on webhook_events")
 
 
 @contextlib.contextmanager
@@ -189,7 +189,7 @@ def _full_disk(engine) -> Iterator[None]:
     if mounted.returncode:
         disk.rmdir()
         pytest.skip("only root can mount a small disk")
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+    with superuser(engine, isolation_level="AUTOCOMMIT") as connection:
         (server,) = connection.exec_driver_sql("select (pg_stat_file('postmaster.pid')).size, pg_backend_pid()").all()
         try:
             (disk / "space").mkdir()

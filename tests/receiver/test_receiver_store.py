@@ -17,6 +17,7 @@ from ops.processes import embedded
 from pipeline.events.outcomes import EventState
 from receiver.receive import StripeWebhook, receive
 from receiver.store import Event, NotStoredError, Store
+from tests.worlds.superuser import superuser
 from tests.worlds.webhooks import STRIPE_SECRET, sign_stripe, stripe_event
 
 
@@ -195,7 +196,7 @@ def test_connections_that_broke_are_replaced_without_losing_an_event(database_ur
     async def run() -> None:
         async with opened(database_url) as store:
             await put_all(store, [event(f"evt_{number}") for number in range(50)])
-            with engine.begin() as connection:
+            with superuser(engine) as connection:
                 broken = connection.execute(
                     text(
                         "select count(pg_terminate_backend(pid)) from pg_stat_activity"

@@ -37,7 +37,7 @@ DOCKERFILE = (REPOSITORY / "Dockerfile").read_text().replace("\\\n", " ").splitl
 
 #: What a person starts, or another service waits for the end of.
 BY_HAND = {"migrate", "operator", "backups-folder"}
-_LOGINS = {f"ALTIORA_{login}_PASSWORD" for login in ("OWNER", "RECEIVER", "WORKER", "STAFF", "READER")}
+_LOGINS = {f"ALTIORA_{login}_PASSWORD" for login in ("OWNER", "RECEIVER", "WORKER", "STAFF", "TENANT", "READER")}
 _KEYS = {"ALTIORA_STRIPE_API_KEY", "ALTIORA_TWILIO_AUTH_TOKEN"}
 _OF_WORKER = {"BROKER_PASSWORD", "ALTIORA_WORKER_PASSWORD"}
 SECRETS = {
@@ -54,7 +54,7 @@ HOLDERS: dict[str, set[str]] = {
         *("BROKER_PASSWORD", "ALTIORA_RECEIVER_PASSWORD"),
         *("ALTIORA_STRIPE_WEBHOOK_SECRET", "ALTIORA_TWILIO_AUTH_TOKEN"),
     },
-    "api": {"ALTIORA_STAFF_PASSWORD", "ALTIORA_SECRET_KEYS"},
+    "api": {"ALTIORA_STAFF_PASSWORD", "ALTIORA_TENANT_PASSWORD", "ALTIORA_SECRET_KEYS"},
     "worker-events": _OF_WORKER,
     "worker-usage": _OF_WORKER,
     "worker-stripe": _OF_WORKER | _KEYS | {"ALTIORA_SMTP_URL"},
@@ -174,9 +174,11 @@ def test_each_container_is_handed_only_the_secrets_that_its_work_needs(name):
     assert "env_file" not in SERVICES[name]
     assert {secret for secret in SECRETS if secret in given} == HOLDERS[name]
     addresses = set(re.findall(r"postgresql://(\w+):", given))
-    assert addresses == {"migrate": {"altiora"}, "receiver": {"altiora_receiver"}, "api": {"altiora_staff"}}.get(
-        name, {"altiora_worker"} if "ALTIORA_WORKER_PASSWORD" in HOLDERS[name] else set()
-    )
+    assert addresses == {
+        "migrate": {"altiora"},
+        "receiver": {"altiora_receiver"},
+        "api": {"altiora_staff", "altiora_tenant"},
+    }.get(name, {"altiora_worker"} if "ALTIORA_WORKER_PASSWORD" in HOLDERS[name] else set())
 
 
 def test_the_servers_are_pinned_and_the_broker_keeps_what_it_is_given():

@@ -164,5 +164,5 @@ def test_every_question_of_where_is_has_its_file():
     text = (REPOSITORY / "docs" / "where-is.md").read_text()
     questions, _, answers = text.partition("## Answers")
     numbers = re.findall(r"^(\d+)\. ", questions, re.MULTILINE)
-    assert len(numbers) == 28
+    assert len(numbers) == 29
     assert re.findall(r"^\| (\d+) \| `[^`]+`", answers, re.MULTILINE) == numbers

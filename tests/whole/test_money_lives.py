@@ -12,6 +12,7 @@ from tests.worlds.lives import NUMBER, Call
 from tests.worlds.money_lives import PASSING, MoneyLife, story
 from tests.worlds.oracle import Fate, Span, spans_of
 from tests.worlds.stripe_stand_in import StandIn
+from tests.worlds.superuser import run_as_superuser
 from tests.worlds.works import Works
 
 #: The sign of a difference's amount: what was billed less what should have been.
@@ -51,11 +52,11 @@ class _Everybody:
 def live(engine, host, folder, seed: int) -> Lived:
     """Random lives, mostly one alone, our side following them by hours or by weeks, until all is final."""
     chance = random.Random(seed)
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "truncate businesses, webhook_events, refreshes, stripe_customers, stripe_prices, drifts, phone_numbers"
-            " restart identity cascade"
-        )
+    run_as_superuser(
+        engine,
+        "truncate businesses, webhook_events, refreshes, stripe_customers, stripe_prices, drifts, phone_numbers"
+        " restart identity cascade",
+    )
     with host.fresh(folder) as stripe:
         works = Works(engine, stripe, folder / "clock")
         works.at(stripe.timeline.now)

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from sqlalchemy import text
 
+from db import roles
 from ops.demo import screen
 from ops.demo.evidence import gather
 from ops.demo.month import AFTERMATH, Month
@@ -37,7 +38,7 @@ def altiora(running: Stage, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def postgres(program: str, running: Stage, *options: str) -> None:
-    url = running.settings["ALTIORA_DATABASE_URL"].replace("+psycopg", "")
+    url = roles.address_of(running.settings["ALTIORA_DATABASE_URL"].replace("+psycopg", ""), "postgres")
     done = subprocess.run(
         [BINARIES / program, "--dbname", url, *options], capture_output=True, text=True, timeout=60, check=False
     )

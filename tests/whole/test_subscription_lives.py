@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from db.engine import make_engine
 from tests.conftest import _database
 from tests.worlds.lives import STEPS, Books, Life
+from tests.worlds.superuser import run_as_superuser
 
 
 @pytest.fixture
@@ -20,11 +21,11 @@ def another_engine(servers, administration, template_database):
 
 
 def clear(engine):
-    with engine.begin() as connection:
-        connection.exec_driver_sql(
-            "truncate businesses, webhook_events, refreshes, stripe_customers, stripe_prices, drifts, phone_numbers"
-            " restart identity cascade"
-        )
+    run_as_superuser(
+        engine,
+        "truncate businesses, webhook_events, refreshes, stripe_customers, stripe_prices, drifts, phone_numbers"
+        " restart identity cascade",
+    )
 
 
 #: Lives that went wrong once. Of the first period of this one no object of Stripe's tells any more.

@@ -12,6 +12,8 @@ from accounts.access_tokens import AccessToken, sign_access_token
 from accounts.mail_sending import send_due_mails
 from api.app import build
 from api.door import Door
+from db import roles
+from db.engine import make_engine
 from pipeline.shared.settings import MailSettings
 from tests.worlds.asgi_server import serving_in_thread
 from tests.worlds.mail_server import MailServer
@@ -100,8 +102,12 @@ class Browser:
 @contextmanager
 def serving_api(people: People, dashboard: str = DASHBOARD) -> Iterator[Api]:
     """The API in a thread of this process."""
-    app = Door(build(people.engine, people.keys, dashboard, livemode=False))
+    url = people.engine.url.render_as_string(hide_password=False)
+    staff, tenants = (make_engine(roles.address_of(url, login)) for login in (roles.STAFF, roles.TENANT))
+    app = Door(build(staff, tenants, people.keys, dashboard, livemode=False))
     with MailServer().running() as mails, serving_in_thread(app) as url:
         api = Api(url, people, mails)
         yield api
         api.close()
+    for engine in (staff, tenants):
+        engine.dispose()

@@ -12,6 +12,7 @@ from pipeline.meter import push_sending
 from pipeline.shared.business_locks import under_locks
 from pipeline.usage import late_minutes
 from tests.worlds.ledger import NOON, PERIOD_END, Ledger
+from tests.worlds.superuser import run_as_superuser
 
 HOUR = timedelta(hours=1)
 SECOND = timedelta(seconds=1)
@@ -224,13 +225,13 @@ def test_a_fetch_that_is_due_already_is_not_asked_for_again(ledger):
 def test_82_a_schema_that_does_not_fit_halts_the_close_which_goes_on_by_itself(ledger):
     record_id = ledger.paying(600, state="closing")
     ledger.invoice(record_id, status="open", minutes=600)
-    ledger.run("alter table usage_records rename column settled_at to settled_before")
+    run_as_superuser(ledger.engine, "alter table usage_records rename column settled_at to settled_before")
     close(ledger, PERIOD_END + timedelta(hours=2))
     assert {tuple(row) for row in ledger.rows("select work, error from halts")} == {
         ("close", "UndefinedColumn"),
         ("close-looks", "UndefinedColumn"),
     }
-    ledger.run("alter table usage_records rename column settled_before to settled_at")
+    run_as_superuser(ledger.engine, "alter table usage_records rename column settled_before to settled_at")
     close(ledger, PERIOD_END + timedelta(hours=2))
     assert ledger.row("usage_records", record_id).state == "closing", "a minute is not over"
     ledger.run("update halts set next_try_at = now()")

@@ -21,6 +21,7 @@ from pipeline.events import queue
 from pipeline.providers.twilio_words import TERMINAL
 from pipeline.reading.backlog import backlog
 from tests.worlds.breaking import breaks
+from tests.worlds.superuser import run_as_superuser
 from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at
 
 
@@ -52,8 +53,7 @@ _reports = st.lists(
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reports=_reports, order=st.randoms(use_true_random=False), batches=st.integers(1, 5))
 def test_whatever_the_order_the_api_has_the_last_word_and_sums_agree(world, reports, order, batches):
-    with world.engine.begin() as connection:
-        connection.exec_driver_sql("truncate webhook_events, calls, usage_records, usage_alerts, refreshes cascade")
+    run_as_superuser(world.engine, "truncate webhook_events, calls, usage_records, usage_alerts, refreshes cascade")
     answers = {name: seconds for name, _, _, seconds in reports}
     arriving = [("callback", report) for report in reports] + [("api", item) for item in answers.items()]
     order.shuffle(arriving)
@@ -368,16 +368,14 @@ def test_81_while_the_queue_itself_is_locked_the_worker_waits(world, table):
 )
 def test_82_what_everything_fails_in_halts_the_drain_and_no_event_ends(world):
     keys = [world.callback(f"call-{index}") for index in range(200)]
-    with world.engine.begin() as connection:
-        connection.exec_driver_sql("alter table calls rename column counted to counted_before")
+    run_as_superuser(world.engine, "alter table calls rename column counted to counted_before")
     world.drain()
     world.drain()
     assert world.rows("select state, count(*) from webhook_events group by 1") == [("pending", 200)]
     halted = world.rows("select error, next_try_at > now() from halts")
     assert [(error.partition(" at ")[0], waits) for error, waits in halted] == [("UndefinedColumn", True)]
     assert backlog_of(world)["halted"] == 1
-    with world.engine.begin() as connection:
-        connection.exec_driver_sql("alter table calls rename column counted_before to counted")
+    run_as_superuser(world.engine, "alter table calls rename column counted_before to counted")
     world.drain()
     assert world.rows("select count(*) from webhook_events where state <> 'pending'") == [(0,)], "a minute is not over"
     with world.engine.begin() as connection:

@@ -14,6 +14,7 @@ from pipeline.meter.push_states import PushState
 from tests.pipeline.meter.test_pushes_histories import History
 from tests.worlds.breaking import breaks
 from tests.worlds.ledger import Ledger
+from tests.worlds.superuser import run_as_superuser
 
 P = PushState
 #: Where a push may be some steps later, as PushState says.
@@ -44,7 +45,7 @@ class PushMachine(RuleBasedStateMachine):
 
     @initialize(random=st.randoms(use_true_random=False))
     def begin(self, random: Any) -> None:
-        self.ledger.run("truncate businesses restart identity cascade")
+        run_as_superuser(self.ledger.engine, "truncate businesses restart identity cascade")
         self.history = History(self.ledger, random, businesses=2)
         self.pushes: dict[str, Any] = {}
         self.closed: dict[int, Any] = {}

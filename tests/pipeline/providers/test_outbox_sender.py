@@ -10,6 +10,7 @@ from pipeline.providers import outbox_sender
 from pipeline.providers.outbox_sender import AnswerKind, Claimed, SendAnswer, send_due
 from pipeline.providers.stripe_api import Limited, Refused, ServerError, Unreachable
 from tests.worlds.ledger import NOON
+from tests.worlds.superuser import run_as_superuser
 
 
 def run(rows: Iterable[int], attempt: Callable[[int], str], until: float | None = None) -> dict[int, SendAnswer]:
@@ -92,7 +93,11 @@ class Outbox:
     def __init__(self, engine: Engine, rows: int, batch: int = 100) -> None:
         self.engine, self.batch = engine, batch
         self.seen_while_sending: list[list[str]] = []
-        self.run("create table letters (id int primary key, state text not null default 'planned')")
+        run_as_superuser(
+            engine,
+            "create table letters (id int primary key, state text not null default 'planned')",
+            "grant all on letters to public",
+        )
         self.run("insert into letters select generate_series(1, %s)", rows)
 
     def run(self, sql: str, *parameters: object) -> None:
