@@ -17,10 +17,10 @@ from sqlalchemy import Engine
 
 from bench.client import Answers
 from bench.traffic import ACCOUNT, PUBLIC_URL, STRIPE_SECRET, TOKEN, Business
-from db import migrate
+from db import roles
 from db.engine import make_engine
 from db.seed import PLANS
-from ops.processes import embedded, recipes
+from ops.processes import embedded, own_database, recipes
 from ops.processes.repository import REPOSITORY
 from ops.processes.supervisor import Supervisor, free_port, listening
 from tasks.nudge import Nudge
@@ -55,7 +55,7 @@ class Stage:
     def environment(self) -> dict[str, str]:
         """The settings of every process; all of them, so that none is taken from a ``.env``."""
         return {
-            "ALTIORA_DATABASE_URL": self.database_url,
+            "ALTIORA_DATABASE_URL": roles.address_of(self.database_url, roles.WORKER),
             "ALTIORA_BROKER_URL": self.broker_url,
             "ALTIORA_STRIPE_API_KEY": "sk_test_bench",
             "ALTIORA_STRIPE_WEBHOOK_SECRET": STRIPE_SECRET,
@@ -185,7 +185,7 @@ def stage(businesses: Sequence[Business]) -> Iterator[Stage]:
     """Servers, and a database with these businesses, until the block is left."""
     with Supervisor() as supervisor:
         address = _postgres(supervisor)
-        migrate.upgrade(address)
+        own_database.prepare(address)
         engine = make_engine(address)
         broker_url = embedded.start_valkey(supervisor)
         with redis.Redis.from_url(broker_url) as broker:
