@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import redis
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
 
-from db import schema_version
+from db import roles, schema_version
 from db.seed import PLANS
 from ops.commands.database import Chosen, reading
 from ops.commands.output import WrongError, age
@@ -13,7 +15,7 @@ from ops.doctor.findings import Finding, fail, ok, warn
 from pipeline.events import heartbeats
 from pipeline.shared.clock import ClockError, business_clock
 from pipeline.shared.drifts import DriftKind
-from pipeline.shared.settings import BrokerSettings, load
+from pipeline.shared.settings import BrokerSettings, TenantDatabaseSettings, load
 
 # Of subscriptions that live: in classic mode; with an add-on whose period is another one than the minutes', which an
 # upgrade's new anchor would renew; and whose minutes are not billed by the month.
@@ -63,6 +65,8 @@ def database(chosen: Chosen) -> Iterator[Finding]:
             yield from _database(connection)
     except WrongError as error:
         yield fail(str(error))
+        return
+    yield from _tenants(chosen)
 
 
 def _database(connection: Connection) -> Iterator[Finding]:
@@ -97,6 +101,27 @@ def _logins(connection: Connection) -> Iterator[Finding]:
     yield ok(f"connected there: {', '.join(f'{name} as {login}' for name, login in connected)}")
     if superuser:
         yield ok(f"{user} may do everything there; `altiora migrate --roles` makes logins that may do only their own")
+
+
+def _tenants(chosen: Chosen) -> Iterator[Finding]:
+    """Whether the login of tenants' requests is one that sees nothing until it is told whose the request is."""
+    settings = load(TenantDatabaseSettings, chosen)
+    if settings.sqlalchemy_url is None:
+        return
+    engine = create_engine(settings.sqlalchemy_url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+    try:
+        with engine.connect() as connection:
+            login, seen = connection.exec_driver_sql("select current_user, count(*) from businesses").one()
+    except DBAPIError:
+        yield fail("tenants' requests can't reach it: see that ALTIORA_TENANT_DATABASE_URL is right")
+        return
+    if login != roles.TENANT or seen:
+        yield fail(
+            f"tenants' requests come as {login}, for whom no wall stands: ALTIORA_TENANT_DATABASE_URL is for"
+            f" {roles.TENANT}, which `altiora migrate --roles` makes"
+        )
+    else:
+        yield ok(f"{login} sees no business until a request says whose it is")
 
 
 def _unsettling(connection: Connection) -> Iterator[Finding]:

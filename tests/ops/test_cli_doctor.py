@@ -11,6 +11,7 @@ from ops.processes.supervisor import free_port
 from pipeline.shared import drifts
 from pipeline.shared.drifts import DriftKind
 from tests.worlds.command_line import Altiora, use_environment
+from tests.worlds.superuser import run_as_superuser
 from tests.worlds.world import World
 
 HERE = "http://127.0.0.1:8000"
@@ -133,14 +134,32 @@ def test_a_database_that_is_not_ready(altiora, world, empty_database_url):
     assert "database: plans are missing (enterprise): run `altiora seed`" in findings(altiora, "fail", 1)
     altiora("seed")
     assert not [words for words in findings(altiora, "fail", 1) if words.startswith("database")]
-    with world.engine.begin() as connection:
-        connection.exec_driver_sql("update alembic_version set version_num = '0000'")
+    run_as_superuser(world.engine, "update alembic_version set version_num = '0000'")
     (words,) = (words for words in findings(altiora, "fail", 1) if words.startswith("database"))
     assert words.startswith("database: the database's tables are at 0000, and this version needs")
     os.environ["ALTIORA_DATABASE_URL"] = empty_database_url
     (words,) = (words for words in findings(altiora, "fail", 1) if words.startswith("database"))
     assert words.startswith("database: the database's tables are older")
     assert words.endswith("run `altiora migrate`")
+
+
+def test_the_login_of_tenants_requests(altiora, world, database_url):
+    assert "database: altiora_tenant sees no business until a request says whose it is" in findings(altiora, "ok", 1)
+    os.environ["ALTIORA_TENANT_DATABASE_URL"] = os.environ["ALTIORA_DATABASE_URL"]
+    assert any(
+        words.startswith("database: tenants' requests come as altiora_worker, for whom no wall stands")
+        for words in findings(altiora, "fail", 1)
+    )
+    os.environ["ALTIORA_TENANT_DATABASE_URL"] = "postgresql://127.0.0.1:1/altiora"
+    assert any("tenants' requests can't reach it" in words for words in findings(altiora, "fail", 1))
+    os.environ["ALTIORA_TENANT_DATABASE_URL"] = ""
+    assert not any("tenant" in words for words in findings(altiora, "ok", 1))
+
+
+def test_settings_of_the_api_are_looked_at_where_they_are_given(altiora, world):
+    os.environ |= {"ALTIORA_DASHBOARD_URL": "http://app.example.com", "ALTIORA_SECRET_KEYS": ""}
+    (wrong,) = [words for words in findings(altiora, "fail", 1) if words.startswith("settings")]
+    assert wrong.startswith("settings: ALTIORA_DASHBOARD_URL is wrong")
 
 
 def test_a_source_that_has_been_silent_for_too_long_fails(altiora, world):
