@@ -8,13 +8,16 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
 
+from accounts.secret_keys import SecretKeys
 from ops.commands.output import WrongError
 from ops.demo import report
 from ops.demo import screen as demo_screen
 from ops.demo.evidence import Evidence, gather
 from ops.demo.month import AFTERMATH, Month, mishaps
+from ops.demo.people import DemoPerson, add_people
 from ops.demo.promises import Verdict, verdicts
 from ops.demo.screen import Screen
 from ops.demo.signup import come_back, plan_calls, plan_silent_calls, sign_up
@@ -57,7 +60,7 @@ def demo(
     try:
         with contextlib.ExitStack() as stack:
             with demo_screen.make(console) as screen:
-                running = stack.enter_context(stage(START, seed, faults.value, screen.step))
+                running = stack.enter_context(stage(START, seed, faults.value, screen.step, people=keep))
                 evidence, left = _month(running, screen, cast(businesses, days, seed), days, seed, faults)
             found = verdicts(evidence)
             broken = bool(left) or not all(verdict.kept for verdict in found)
@@ -70,6 +73,7 @@ def demo(
             console.print(_conclusion(evidence, found, left, days, time.monotonic() - began), soft_wrap=True)
             if keep:
                 report.show_where_to_look(console, running, evidence)
+                report.show_people(console, running, *_people(running, evidence))
                 _wait(running)
             console.print("Stopping what was started …", style="dim")
     except (EmbeddedError, RunningError, StageError, SupervisorError) as error:
@@ -115,6 +119,16 @@ def _conclusion(evidence: Evidence, found: Sequence[Verdict], left: dict[str, in
         f"{len(evidence.signed)} businesses, {days} days, {len(evidence.ledger):,} calls"
         f" in {seconds // 60:.0f} min {seconds % 60:.0f} s: {outcome}."
     )
+
+
+def _people(running: Stage, evidence: Evidence) -> tuple[str, Sequence[DemoPerson]]:
+    """Let people into the two businesses that used most, of those that pay."""
+    keys = SecretKeys([SecretStr(running.settings["ALTIORA_SECRET_KEYS"])])
+    paying = sorted(
+        {each.business_id for each in evidence.signed if each.customer is not None},
+        key=lambda business_id: -sum(use.minutes for use in evidence.uses if use.signed.business_id == business_id),
+    )
+    return add_people(running.engine, keys, paying)
 
 
 def _wait(running: Stage) -> None:

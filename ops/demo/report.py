@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.demo.evidence import Evidence
+from ops.demo.people import DemoPerson
 from ops.demo.promises import Verdict, difference_of
 from ops.demo.screen import WIDTH
 from ops.demo.signup import Signed
@@ -145,6 +146,27 @@ def show_where_to_look(console: Console, stage: Stage, evidence: Evidence) -> No
         f"  .venv/bin/altiora usage {some.signed.business_id}",
         "  .venv/bin/altiora events list --limit 5",
         "  .venv/bin/altiora doctor",
+    )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_people(console: Console, stage: Stage, password: str, people: Sequence[DemoPerson]) -> None:
+    """For --keep: who can sign in, and how. Whoever works for Altiora has a second factor."""
+    api = stage.settings["ALTIORA_DASHBOARD_URL"]
+    lines = (
+        "",
+        f"API: {api}/v1, mailbox: {stage.settings['ALTIORA_STRIPE_API_BASE']}/_sandbox/mail",
+        f"People, all with the password {password}",
+        *(f"  {each.email:<18} {each.what}" for each in people),
+        "Second factors, each with its present code and the secret for an app:",
+        *(f"  {each.email:<18} {each.code}  {each.secret}" for each in people if each.secret is not None),
+        "Sign in, and look (a later code: .venv/bin/python -c",
+        "  'import pyotp; print(pyotp.TOTP(\"the secret\").now())'):",
+        f"  curl -s {api}/v1/sessions -H 'Origin: {api}' \\",
+        "    -H 'Content-Type: application/json' \\",
+        f'    -d \'{{"email": "{people[0].email}", "password": "{password}"}}\'',
+        f"  curl -s {api}/v1/businesses -H 'Authorization: Bearer …'",
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

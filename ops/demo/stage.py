@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,10 +12,10 @@ import psutil
 import redis
 from sqlalchemy import Engine
 
-from db import migrate
+from db import roles
 from db.engine import make_engine
 from ops.demo.stand_ins import Sandbox
-from ops.processes import embedded, environment, recipes
+from ops.processes import embedded, environment, own_database, recipes
 from ops.processes.supervisor import Supervisor, free_port
 from tasks.queues import QUEUES
 
@@ -45,10 +45,12 @@ class Stage:
     flower_auth: str
     """``user:password``."""
     env_file: Path
+    processes: Sequence[str]
+    """The names of what must go on running."""
 
     def check(self) -> None:
         """Raise StageError when a process has ended."""
-        for name in PROCESSES:
+        for name in self.processes:
             if not self.supervisor.alive(name):
                 lines = self.supervisor.log(name).read_text(errors="replace").splitlines()[-_LOG_LINES:]
                 raise StageError("\n".join([f"{name} has ended; the end of its log:", *lines]))
@@ -68,52 +70,53 @@ class Stage:
         children[-1].kill()
 
 
-#: The names of what is started beside the servers, in this order.
-PROCESSES = ("receiver", "sandbox", "worker", "beat", "flower")
-
-
 @contextlib.contextmanager
-def stage(start: datetime, seed: int, faults: str, tell: Callable[[str], None]) -> Iterator[Stage]:
+def stage(
+    start: datetime, seed: int, faults: str, tell: Callable[[str], None], *, people: bool = False
+) -> Iterator[Stage]:
     """Start everything; ``tell`` is given a word about each step. All of it ends with the block.
 
-    The business clock begins at ``start``; ``faults`` is a name of sandbox.server.PRESETS.
+    The business clock begins at ``start``; ``faults`` is a name of sandbox.server.PRESETS; ``people``: with the API.
     """
     with contextlib.ExitStack() as stack:
         tell("PostgreSQL and Valkey")
         servers = stack.enter_context(embedded.servers())
         tell("tables and plans")
-        migrate.upgrade(servers.database_url)
+        own_database.prepare(servers.database_url)
         supervisor = stack.enter_context(Supervisor())
         clock = supervisor.folder / "clock"
-        ports = {name: free_port() for name in ("receiver", "stripe", "twilio", "flower")}
+        ports = {name: free_port() for name in ("receiver", "stripe", "twilio", "mail", "api", "flower")}
         settings = recipes.stand_in_settings(
-            servers.database_url,
+            roles.address_of(servers.database_url, roles.WORKER),
             servers.broker_url,
             receiver=ports["receiver"],
             stripe=ports["stripe"],
             twilio=ports["twilio"],
+            api=ports["api"],
+            mail=ports["mail"],
             clock=clock,
             beat_pace=BEAT_PACE,
         )
         env_file = stack.enter_context(environment.published(settings))  # or another run is there: before ours starts
         auth = f"demo:{secrets.token_urlsafe(9)}"
         tell("receiver, stand-ins, worker, beat and Flower")
-        _start(
-            supervisor,
-            settings,
+        processes = [
             recipes.receiver(ports["receiver"]),
             recipes.sandbox(
                 ports["stripe"],
                 ports["twilio"],
                 settings["ALTIORA_PUBLIC_URL"],
-                *("--start", start.isoformat(), "--clock-file", str(clock)),
+                *("--mail-port", str(ports["mail"]), "--start", start.isoformat(), "--clock-file", str(clock)),
                 *("--seed", str(seed), "--faults", faults),
             ),
             recipes.worker(),
             recipes.beat(supervisor.folder / "beat"),
             recipes.flower(ports["flower"], auth),
-        )
-        engine = make_engine(servers.database_url, pool_size=2)
+        ]
+        if people:
+            processes.append(recipes.api(ports["api"]))
+        _start(supervisor, settings, processes)
+        engine = make_engine(settings["ALTIORA_DATABASE_URL"], pool_size=2)
         stack.callback(engine.dispose)
         yield Stage(
             settings=settings,
@@ -131,10 +134,11 @@ def stage(start: datetime, seed: int, faults: str, tell: Callable[[str], None]) 
             flower_address=f"http://127.0.0.1:{ports['flower']}",
             flower_auth=auth,
             env_file=env_file,
+            processes=[each.name for each in processes],
         )
 
 
-def _start(supervisor: Supervisor, settings: dict[str, str], *these: recipes.Process) -> None:
+def _start(supervisor: Supervisor, settings: dict[str, str], these: Sequence[recipes.Process]) -> None:
     """Start them side by side: each takes seconds, most of them to load its packages."""
     with ThreadPoolExecutor(len(these)) as pool:
         for _ in pool.map(lambda process: process.start(supervisor, settings), these):

@@ -9,13 +9,14 @@ import sys
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
+import httpx
 import psutil
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from ops import cli
-from ops.demo import command, figures, promises
+from ops.demo import command, figures, promises, report
 from ops.demo import evidence as demo_evidence
 from ops.demo.screen import LiveScreen, View
 from ops.demo.world import PLANS, START, Kind, cast, minutes_of
@@ -35,20 +36,44 @@ cli.main()
 @pytest.fixture(scope="module")
 def month(tmp_path_factory):
     """A demo that has run: its exit status, what it printed, and the evidence that it gathered."""
-    gathered = []
+    gathered, told, signed_in = [], [], []
+    show_people = report.show_people
     before = psutil.Process().children(recursive=True)  # the session's servers, where a test has asked for them
 
     def gather(*args, **kwargs):
         gathered.append(demo_evidence.gather(*args, **kwargs))
         return gathered[0]
 
+    def show(*about):
+        told.append(about)
+        show_people(*about)
+
     file = tmp_path_factory.mktemp("altiora") / "env"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(environment, "published", functools.partial(environment.published, file=file))
         patch.setattr(command, "gather", gather)
-        result = CliRunner().invoke(cli.app, ["demo", "--businesses", "5", "--days", "2"])
+        patch.setattr(report, "show_people", show)
+        patch.setattr(command, "_wait", lambda running: signed_in.append(sign_in_as_printed(running, *told)))
+        result = CliRunner().invoke(cli.app, ["demo", "--businesses", "5", "--days", "2", "--keep"])
     left = [each for each in psutil.Process().children(recursive=True) if each not in before]
-    return SimpleNamespace(result=result, evidence=gathered[0], left=left)
+    return SimpleNamespace(result=result, evidence=gathered[0], left=left, signed_in=signed_in)
+
+
+def sign_in_as_printed(running, told):
+    """By address: what each person of a kept demo is shown of themselves."""
+    _, _, password, people = told
+    found = {}
+    address = running.settings["ALTIORA_DASHBOARD_URL"]
+    with httpx.Client(base_url=f"{address}/v1", headers={"Origin": address}, timeout=30) as client:
+        for each in people:
+            body = {"email": each.email, "password": password} | ({"code": each.code} if each.secret else {})
+            answer = client.post("/sessions", json=body)
+            assert answer.status_code == 201, answer.text
+            authorization = {"Authorization": f"Bearer {answer.json()['access_token']}"}
+            businesses = client.get("/businesses", headers=authorization)
+            assert businesses.status_code == 200, businesses.text
+            found[each.email] = len(businesses.json()["data"])
+    return found
 
 
 def test_a_short_demo_keeps_every_promise_and_leaves_nothing(month):
@@ -69,6 +94,15 @@ def test_a_short_demo_keeps_every_promise_and_leaves_nothing(month):
         "10",
     ]
     assert month.left == []
+
+
+def test_whoever_a_kept_demo_names_can_sign_in(month):
+    (seen,) = month.signed_in
+    names = ("ada", "ben", "cleo", "dora", "eli", "sam", "olga", "ruth")
+    assert [seen[f"{name}@example.com"] for name in names] == [2, 1, 2, 1, 1, 5, 5, 5]
+    printed = month.result.output.partition("API: ")[2].splitlines()
+    assert max(map(len, printed)) <= 100  # a command is on one line
+    assert sum("@example.com" in line for line in printed) == 8 + 3 + 1
 
 
 def test_with_twilio_up_a_period_closes_from_complete_sources(month):

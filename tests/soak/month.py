@@ -18,7 +18,7 @@ from ops.demo.evidence import gather
 from ops.demo.month import AFTERMATH, Mishap, Month, stops
 from ops.demo.promises import verdicts
 from ops.demo.signup import come_back, plan_calls, plan_silent_calls, sign_up
-from ops.demo.stage import PROCESSES, Stage, stage
+from ops.demo.stage import Stage, stage
 from ops.demo.world import START, Member, cast
 from pipeline.checking.rebuild_calls import Rules
 from tests.soak.faults import Faults, worker_of_the_soak
@@ -115,7 +115,7 @@ def _live(running: Stage, chance: random.Random, outcome: Outcome, folder: Path)
         wrong += [f"{verdict.title}: {fault}" for fault in told[:MOST_TOLD]]
     outcome.calls, outcome.minutes = len(evidence.ledger), sum(row.minutes for row in evidence.records.values())
     outcome.faults = month.took
-    wrong += [f"{name} has ended" for name in PROCESSES if not running.supervisor.alive(name)]
+    wrong += [f"{name} has ended" for name in running.processes if not running.supervisor.alive(name)]
     outcome.wrong = wrong + _left_for_a_person(running, faults.killers)
 
 
