@@ -15,7 +15,7 @@ from bench.traffic import Business
 from db import roles
 from db.engine import make_engine
 from db.tenancy import enter
-from pipeline.reading.businesses import read_business
+from pipeline.reading.businesses import newest_businesses
 from pipeline.reading.period_calls import period_calls
 from pipeline.reading.usage import read_usage
 
@@ -56,4 +56,5 @@ def _read(engine: Engine, business_id: int, now: datetime, *, walled: bool) -> o
 def _page(connection: Connection, business_id: int, now: datetime) -> object:
     record_id = connection.exec_driver_sql(_NEWEST_RECORD, (business_id,)).scalar()
     calls = [] if record_id is None else period_calls(connection, record_id)
-    return read_business(connection, business_id, now), read_usage(connection, business_id, now), calls
+    named = newest_businesses(connection, [business_id], before=business_id + 1, limit=1)
+    return named, read_usage(connection, business_id, now), calls
