@@ -26,7 +26,12 @@ def _storable(password: SecretStr) -> SecretStr:
 #: How long and how good it has to be is not the form's to say (accounts/passwords.py).
 Password = Annotated[SecretStr, Field(max_length=1_000), AfterValidator(_storable)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_without_nul)]
-Email = Annotated[str, StringConstraints(min_length=3, max_length=254), AfterValidator(_without_nul)]
+Email = Annotated[
+    str,
+    StringConstraints(min_length=3, max_length=254),
+    AfterValidator(_without_nul),
+    Field(json_schema_extra={"format": "email"}),
+]
 Code = Annotated[str, StringConstraints(min_length=6, max_length=40), AfterValidator(_without_nul)]
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_without_nul)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_without_nul)]

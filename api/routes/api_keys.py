@@ -26,15 +26,29 @@ Reads = Annotated[AskedOfBusiness, in_business("keys:read")]
 Writes = Annotated[AskedOfBusiness, in_business("keys:write", proven=True)]
 Service = Annotated[Asked, needs("service-keys:write", proven=True)]
 
-Scopes = Annotated[list[Annotated[str, Field(max_length=40)]], Field(min_length=1, max_length=40)]
+
+#: Described as what they may be; it is checked where keys are made (accounts/api_keys.py).
+_Scope = Annotated[str, Field(max_length=40, json_schema_extra={"enum": sorted(SCOPES)})]
+_ServiceScope = Annotated[str, Field(max_length=40, json_schema_extra={"enum": sorted(SERVICE_SCOPES)})]
+Scopes = Annotated[list[_Scope], Field(min_length=1, max_length=40)]
+ServiceScopes = Annotated[list[_ServiceScope], Field(min_length=1, max_length=40)]
 
 
-class NewKey(Input):
-    """A key: what it is called, what it may, and until when."""
-
+class _Key(Input):
     name: Name
-    scopes: Scopes
     expires_at: AwareDatetime | None = None
+
+
+class NewKey(_Key):
+    """A key of a business: what it is called, what it may, and until when."""
+
+    scopes: Scopes
+
+
+class NewServiceKey(_Key):
+    """A key of the phone platform: what it is called, what it may, and until when."""
+
+    scopes: ServiceScopes
 
 
 class ChangedKey(Input):
@@ -96,7 +110,7 @@ def list_service_keys(asked: Service) -> Response:
 
 
 @service_router.post("", status_code=201, response_model=NewKeyShown)
-def make_service_key(request: Request, body: NewKey, asked: Service) -> Response:
+def make_service_key(request: Request, body: NewServiceKey, asked: Service) -> Response:
     """A new key of the phone platform, over all businesses."""
     return _make(request, asked, body)
 
@@ -112,7 +126,7 @@ def _list(asked: Asked) -> Json:
     return Json({"data": [_shown(key) for key in found], "next_cursor": None})
 
 
-def _make(request: Request, asked: Asked, body: NewKey) -> Json:
+def _make(request: Request, asked: Asked, body: NewKey | NewServiceKey) -> Json:
     _see_expiry(body.expires_at)
     _see_own(asked, set(body.scopes))
     key_id, secret = api_keys.make_key(

@@ -12,8 +12,9 @@ from api.asking import Asked, AskedOfBusinesses
 from api.routes import api_keys, members
 from db.tenancy import WALLS
 from tests.api.test_conventions import ROUTES, rights_of_route
-from tests.api.test_tenancy import TABLE, Cast
+from tests.api.test_tenancy import TABLE
 from tests.worlds.breaking import breaks
+from tests.worlds.cast import Cast
 
 #: Routes about a business, or about Altiora's own; the others know only who asks, and no business.
 OF_BUSINESSES = [

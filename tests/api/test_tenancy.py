@@ -4,20 +4,16 @@ Somebody else's business is not there (404); a right that is missing is named (4
 Each row has somebody who gets it, so that a refusal is never the request's own fault.
 """
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
-from accounts.api_keys import make_key
-from accounts.links import LinkKind, request_link
-from accounts.rights import SCOPES, Role
-from pipeline.shared.clock import machine_now
+from accounts.rights import Role
 from tests.api.test_conventions import ROUTES
-from tests.worlds.api import Api
-from tests.worlds.people import PASSWORD, People
+from tests.worlds.cast import Cast
+from tests.worlds.people import PASSWORD
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,79 +156,6 @@ ANSWERS = {
     for method in route.methods or ()
     if isinstance(route.original_route, APIRoute)
 }
-
-
-class Cast:
-    """Everybody, with their clients; and for each request a business of its own with all of its people."""
-
-    def __init__(self, api: Api, people: People) -> None:
-        self.api, self.people = api, people
-        self.users = {name: people.user(name.title()) for name in ("stranger", "member", "billing", "admin", "owner")}
-        self.strangers = people.business("Florist", owner=self.users["stranger"])
-        self.clients = {"nobody": api.client()}
-        self.clients |= {name: api.signed_in(user_id) for name, user_id in self.users.items()}
-        self.other_session = people.session(self.users["owner"]).session_id
-        for role in (Role.SUPPORT, Role.OPERATOR, Role.ADMINISTRATOR):
-            user_id = self.users[role.value] = people.user(role.value.title(), staff=role)
-            people.enrol(user_id)
-            self.clients[role.value] = api.signed_in(user_id, staff=True, second_factor=True)
-        for client in self.clients.values():
-            client.headers["Sec-Fetch-Site"] = "same-origin"
-
-    def _key(self, business_id: int | None, maker: str, *scopes: str, **about: Any) -> tuple[int, str]:
-        with self.people.engine.begin() as connection:
-            return make_key(
-                connection,
-                business_id=business_id,
-                user_id=self.users[maker],
-                name="a test",
-                scopes=scopes,
-                livemode=False,
-                **({"expires_at": None} | about),
-            )
-
-    def place(self, number: int) -> dict[str, int]:
-        """A new business, and what a path may name of it."""
-        others = {role: self.users[role] for role in ("admin", "member", "billing")}
-        business_id = self.people.business("Bakery", owner=self.users["owner"], **others)
-        victim = self.people.user(f"Victim{number}")
-        with self.people.engine.begin() as connection:
-            connection.exec_driver_sql(
-                "insert into business_members (business_id, user_id, role) values (%s, %s, 'member')",
-                (business_id, victim),
-            )
-            invitation = request_link(
-                connection, LinkKind.INVITATION, "zoe@example.com", business_id=business_id, role=Role.MEMBER
-            )
-        key, _ = self._key(business_id, "owner", "businesses:read")
-        return {
-            "business_id": business_id,
-            "user_id": victim,
-            "invitation_id": invitation,
-            "key_id": key,
-            "service_key_id": self._key(None, "administrator", "runtime:read")[0],
-            "session_id": self.other_session,
-        }
-
-    def client(self, actor: str, business_id: int):
-        """A client of this actor; keys are of this business."""
-        yesterday = machine_now() - timedelta(days=1)
-        keys = {
-            "unscoped": lambda: self._key(
-                business_id, "owner", "members:read" if self.reads_business else "businesses:read"
-            ),
-            "key": lambda: self._key(business_id, "owner", *SCOPES),
-            "foreign": lambda: self._key(self.strangers, "stranger", *SCOPES),
-            "expired": lambda: self._key(business_id, "owner", *SCOPES, expires_at=yesterday),
-            "service": lambda: self._key(None, "administrator", "runtime:read"),
-        }
-        if actor not in keys:
-            return self.clients[actor]
-        client = self.api.client(keys[actor]()[1])
-        client.headers["Sec-Fetch-Site"] = "same-origin"
-        return client
-
-    reads_business = False
 
 
 @pytest.mark.parametrize(("method", "path"), TABLE, ids=lambda part: part)

@@ -1,0 +1,82 @@
+"""The API against its own description: whatever is asked, by it or against it, is answered as it says."""
+
+import json
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import CHECKS, load_all_checks
+
+from accounts.access_tokens import AccessToken, sign_access_token
+from api.description import FILE
+from tests.worlds.cast import Cast
+
+OPERATIONS = {
+    found.ok().label: found.ok()  # type: ignore[union-attr]  # where one is malformed, this fails by saying so
+    for found in schemathesis.openapi.from_dict(json.loads(FILE.read_text())).get_all_operations()
+}
+
+#: What a form can't say, so that what has the right form may be refused (410, 422) all the same.
+BEYOND_FORM = {
+    "GET /v1/businesses": "a cursor is one that we have given",
+    "GET /v1/users": "a cursor, as above",
+    "GET /v1/audit-entries": "a cursor, as above",
+    "GET /v1/businesses/{business_id}/audit-entries": "a cursor, as above",
+    "POST /v1/links/accept": "a secret is one that was mailed",
+    "POST /v1/links/look": "a secret, as above",
+    "POST /v1/me/password": "a password is hard to guess",
+    "PATCH /v1/me": "a name has visible characters",
+    "POST /v1/businesses/{business_id}/api-keys": "an expiry lies in the future",
+    "PATCH /v1/businesses/{business_id}/api-keys/{key_id}": "an expiry, as above",
+    "POST /v1/service-keys": "an expiry, as above",
+    "POST /v1/businesses": "a time zone is one",
+    "POST /v1/me/second-factor": "there is none yet",
+    "POST /v1/me/second-factor/confirmations": "a code is right",
+}
+
+load_all_checks()
+(positive_data_acceptance,) = CHECKS.get_by_names(["positive_data_acceptance"])
+
+#: Who asks: staff, who may most; who owns a business, and who only works there; a program; nobody.
+ACTORS = ("administrator", "owner", "member", "key", "nobody")
+
+
+def headers_of(cast: Cast, actor: str, business_id: int) -> dict[str, str]:
+    """As a browser of ours sends them, in a session of its own: what was asked before may have ended all others."""
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    if actor == "key":
+        headers |= {"Authorization": cast.client("key", business_id).headers["authorization"]}
+    elif actor != "nobody":
+        user_id, staff = cast.users[actor], actor == "administrator"
+        begun = cast.people.session(user_id, staff=staff, second_factor=staff)
+        token = sign_access_token(cast.people.keys, AccessToken(user_id, begun.session_id))
+        headers |= {"Authorization": f"Bearer {token}"}
+    return headers
+
+
+@pytest.mark.parametrize("examples", [15, pytest.param(500, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
+@pytest.mark.parametrize("label", OPERATIONS)
+def test_whatever_is_asked_is_answered_as_described(api, people, label, examples):
+    cast = Cast(api, people)
+    place = cast.place(1)
+    modes = {mode: OPERATIONS[label].as_strategy(generation_mode=mode) for mode in GenerationMode}
+
+    @settings(
+        max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(data=st.data(), actor=st.sampled_from(ACTORS), mode=st.sampled_from(list(modes)), there=st.booleans())
+    def ask(data, actor, mode, there):
+        case = data.draw(modes[mode])
+        if there and mode is GenerationMode.POSITIVE:  # what is named is really there
+            case.path_parameters.update({name: place[name] for name in case.path_parameters})
+        people.run("delete from attempt_limits")
+        people.run("update users set deactivated_at = null")
+        case.call_and_validate(
+            base_url=api.url,
+            headers=headers_of(cast, actor, place["business_id"]),
+            excluded_checks=[positive_data_acceptance] if label in BEYOND_FORM else [],
+        )
+
+    ask()
