@@ -109,9 +109,11 @@ def remove_member(connection: Connection, business_id: int, user_id: int) -> Non
 def set_owner(connection: Connection, business_id: int, user_id: int) -> int | None:
     """Hand the business to this user; the owner before stays as an admin. Returns who that was.
 
-    Raises MemberError for a business that has ended, and for a second one on Free: one a person.
+    Raises MemberError for a business that has ended, for who was deactivated, and for a second one on Free: one each.
     """
-    users.hold_user(connection, user_id)  # or two at once would each be the first
+    owner = users.hold_user(connection, user_id)  # or two at once would each be the first
+    if owner is None or owner.deactivated_at is not None:
+        raise MemberError("this account was deactivated: a business needs an owner who can sign in")
     former, ended_at = connection.exec_driver_sql(_OWNER, {"business_id": business_id}).one()
     if ended_at is not None:
         raise MemberError("this business has ended")

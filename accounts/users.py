@@ -159,6 +159,7 @@ def set_staff_role(connection: Connection, user_id: int, role: str | None) -> bo
 
 def deactivate_user(connection: Connection, user_id: int) -> bool:
     """End all sessions and let nobody sign in; False where that was so. Raises UserError for who owns a business."""
+    hold_user(connection, user_id)  # or somebody hands them a business meanwhile
     owned = connection.exec_driver_sql(
         "select id from businesses where owner_id = %s and ended_at is null order by id", (user_id,)
     )

@@ -266,7 +266,9 @@ def test_no_secret_and_no_password_is_in_a_dump(people):
 
 
 @breaks(
-    "accounts/members.py", "    users.hold_user(connection, user_id)  # or two at once would each be the first\n", ""
+    "accounts/members.py",
+    "    owner = users.hold_user(connection, user_id)  # or two at once would each be the first\n",
+    "    owner = users.user_with_id(connection, user_id)\n",
 )
 def test_of_eight_businesses_on_free_that_somebody_makes_at_once_one_is_made(people):
     ada = people.user("Ada")
@@ -296,3 +298,36 @@ def test_who_has_a_business_on_free_is_handed_no_other(people):
         accept(people, secret(people, LinkKind.OWNERSHIP, business_id=bakery, invited_by=olga))
     people.run("update businesses set ended_at = now() where owner_id = %s", ada)
     accept(people, secret(people, LinkKind.OWNERSHIP, business_id=bakery, invited_by=olga))
+
+
+@breaks("accounts/users.py", "    hold_user(connection, user_id)  # or somebody hands them a business meanwhile\n", "")
+@pytest.mark.parametrize("first", ["handed over", "deactivated"])
+def test_nobody_who_was_deactivated_is_handed_a_business_at_the_same_moment(people, first):
+    bob = people.user("Bob")
+    bakery = people.business("Bakery", owner=people.user("Ada"))
+
+    def hand_over(connection):
+        members.set_owner(connection, bakery, bob)
+
+    def deactivate(connection):
+        users.deactivate_user(connection, bob)
+
+    def try_it(step):
+        try:
+            with people.engine.begin() as connection:
+                step(connection)
+        except (members.MemberError, users.UserError) as error:
+            return str(error)
+        return ""
+
+    one, other = (hand_over, deactivate) if first == "handed over" else (deactivate, hand_over)
+    with ThreadPoolExecutor(1) as pool, people.engine.connect() as connection:
+        one(connection)
+        refused = pool.submit(try_it, other)
+        with pytest.raises(TimeoutError):
+            refused.result(timeout=0.5)  # it waits
+        connection.commit()
+        assert refused.result(timeout=10).startswith(("they own", "this account was deactivated"))
+    assert people.one(
+        "select u.deactivated_at is null or b.owner_id <> u.id from users u, businesses b where u.id = %s", bob
+    )
