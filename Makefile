@@ -48,4 +48,4 @@ lock:
 # db/001_schema.sql is Alembic's offline output, api/openapi.json the API's description; tests hold them in step.
 schema: install
 	$(BIN)/python -m db.offline > db/001_schema.sql
-	$(BIN)/python -m api.description
+	$(BIN)/python -m api

@@ -21,7 +21,7 @@ from api.door import Door
 from api.idempotency import ReplayError
 from api.outputs import ProblemShown
 from api.problems import Problem, add_handlers
-from api.routes import api_keys, audit_entries, businesses, health, links, me, members, sessions, users
+from api.routes import api_keys, audit_entries, businesses, health, links, me, members, reference, sessions, users
 from db.engine import make_engine
 from pipeline.shared.settings import (
     DashboardSettings,
@@ -52,6 +52,7 @@ def routers() -> Sequence[APIRouter]:
         api_keys.service_router,
         users.router,
         audit_entries.router,
+        reference.router,
     )
 
 

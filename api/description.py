@@ -29,7 +29,7 @@ def describe(app: FastAPI) -> bytes:
             continue
         (right,) = rights_named(original)
         for method in route.methods or ():
-            operation = document["paths"][route.path][method.lower()]
+            operation = document["paths"][route.path_format][method.lower()]
             operation["x-altiora-right"] = right
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = _PROBLEM
@@ -51,9 +51,3 @@ def rights_named(route: APIRoute) -> set[str]:
         if right := getattr(each.call, "right", None):
             found.add(right)
     return found
-
-
-if __name__ == "__main__":
-    from api.app import describable
-
-    FILE.write_bytes(describe(describable()))

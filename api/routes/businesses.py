@@ -88,13 +88,13 @@ def add_business(body: NewBusiness, asked: Oneself) -> Response:
     return answer
 
 
-@router.get("/{business_id}", response_model=BusinessShown)
+@router.get("/{business_id:int}", response_model=BusinessShown)
 def show_business(asked: Reads) -> Response:
     """One business."""
     return _read(asked, asked.business_id)
 
 
-@router.patch("/{business_id}", response_model=BusinessShown)
+@router.patch("/{business_id:int}", response_model=BusinessShown)
 def change_business(body: ChangedBusiness, asked: Writes) -> Response:
     """Call it otherwise; its customer at Stripe keeps its name."""
     registration.rename_business(asked.connection, asked.business_id, body.name)
@@ -102,7 +102,7 @@ def change_business(body: ChangedBusiness, asked: Writes) -> Response:
     return _read(asked, asked.business_id)
 
 
-@router.delete("/{business_id}", response_model=BusinessShown)
+@router.delete("/{business_id:int}", response_model=BusinessShown)
 def end_business(asked: Ends) -> Response:
     """End it: it gives up its numbers. While a subscription lives it can't be."""
     numbers = registration.end_business(asked.connection, asked.business_id, business_clock().now())

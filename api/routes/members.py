@@ -15,7 +15,7 @@ from api.inputs import Email, Id, Input
 from api.outputs import InvitationShown, MemberShown, Page
 from api.problems import Problem, missing
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id}", tags=["members"])
+router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}", tags=["members"])
 
 Reads = Annotated[AskedOfBusiness, in_business("members:read")]
 Writes = Annotated[AskedOfBusiness, in_business("members:write", proven=True)]
@@ -50,7 +50,7 @@ def list_members(asked: Reads) -> Response:
     return Json({"data": members.members_of(asked.connection, asked.business_id), "next_cursor": None})
 
 
-@router.patch("/members/{user_id}", response_model=MemberShown)
+@router.patch("/members/{user_id:int}", response_model=MemberShown)
 def change_member(user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     """Another role; what the member's keys may do shrinks with it."""
     _see_member(asked, user_id)
@@ -63,7 +63,7 @@ def change_member(user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     )
 
 
-@router.delete("/members/{user_id}", status_code=204)
+@router.delete("/members/{user_id:int}", status_code=204)
 def remove_member(user_id: Id, asked: Writes) -> Response:
     """Remove somebody; the owner hands the business over instead."""
     _see_member(asked, user_id)
@@ -120,7 +120,7 @@ def hand_over(request: Request, body: NewOwner, asked: HandsOver) -> Response:
     return _one(asked, link_id, 202)
 
 
-@router.delete("/invitations/{invitation_id}", status_code=204)
+@router.delete("/invitations/{invitation_id:int}", status_code=204)
 def take_back(invitation_id: Id, asked: Writes) -> Response:
     """Take an invitation back."""
     asked.own(links.link_with_id(asked.connection, invitation_id), "this invitation")

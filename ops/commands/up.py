@@ -72,7 +72,7 @@ def _run(stack: contextlib.ExitStack, port: int, api_port: int, flower_port: int
     _set_up_stripe(settings)
     say(f"""Running, until Ctrl-C:
   receiver   {settings["ALTIORA_PUBLIC_URL"]}
-  API        {settings["ALTIORA_DASHBOARD_URL"]}/v1
+  API        {settings["ALTIORA_DASHBOARD_URL"]}/v1  (to read and to try: /v1/docs)
   mailbox    {settings["ALTIORA_STRIPE_API_BASE"]}/_sandbox/mail  (a stand-in: no mail leaves this machine)
   Flower     http://127.0.0.1:{flower_port}  user altiora, password {password}
   Stripe     {settings["ALTIORA_STRIPE_API_BASE"]}  (a stand-in, with a meter and the plans' prices)

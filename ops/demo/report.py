@@ -156,7 +156,8 @@ def show_people(console: Console, stage: Stage, password: str, people: Sequence[
     api = stage.settings["ALTIORA_DASHBOARD_URL"]
     lines = (
         "",
-        f"API: {api}/v1, mailbox: {stage.settings['ALTIORA_STRIPE_API_BASE']}/_sandbox/mail",
+        f"API: {api}/v1, to read and to try at {api}/v1/docs",
+        f"Mailbox: {stage.settings['ALTIORA_STRIPE_API_BASE']}/_sandbox/mail",
         f"People, all with the password {password}",
         *(f"  {each.email:<18} {each.what}" for each in people),
         "Second factors, each with its present code and the secret for an app:",

@@ -30,7 +30,7 @@ def rights_of_route(route) -> set[str]:
     return rights_named(route.original_route)
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'-'.join(route.methods)} {route.path}")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'-'.join(route.methods)} {route.path_format}")
 def test_every_route_names_one_right_and_the_table_has_it(route):
     (right,) = rights_of_route(route)
     assert right in {line.right for line in rights.TABLE} | _OF_NO_TABLE
@@ -41,11 +41,11 @@ def test_every_right_of_the_table_is_some_routes():
     assert {line.right for line in rights.TABLE} - used == set()
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'-'.join(route.methods)} {route.path}")
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{'-'.join(route.methods)} {route.path_format}")
 def test_what_needs_somebody_is_refused_to_nobody(api, route):
     if rights_of_route(route) == {"anybody"}:
         return
-    path = route.path.removeprefix("/v1")
+    path = route.path_format.removeprefix("/v1")
     for name in ("business_id", "user_id", "service_key_id", "key_id", "session_id", "invitation_id"):
         path = path.replace(f"{{{name}}}", "1")
     (method,) = route.methods
@@ -135,6 +135,8 @@ def test_every_answer_has_its_headers_and_every_refusal_is_a_problem(api, people
 def test_a_method_that_is_not_there_is_told_all_that_are(api):
     assert api.client().put("/me").headers["allow"] == "DELETE, GET, PATCH"
     assert api.client().patch("/businesses").headers["allow"] == "GET, POST"
+    assert api.client().delete("/sessions/refresh").headers["allow"] == "POST"
+    assert api.client().patch("/users/staff").headers["allow"] == "POST"
 
 
 def test_a_request_has_an_id_of_the_callers_or_of_ours_and_the_trail_has_it(api, people):

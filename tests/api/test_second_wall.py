@@ -21,7 +21,7 @@ OF_BUSINESSES = [
     (method, path)
     for route in ROUTES
     if isinstance(route.original_route, APIRoute)
-    for method, path in [(next(iter(route.methods or ())), str(route.path).removeprefix("/v1"))]
+    for method, path in [(next(iter(route.methods or ())), str(route.path_format).removeprefix("/v1"))]
     if "{business_id}" in path or path == "/businesses" or not rights_of_route(route) & {"anybody", "oneself"}
 ]
 

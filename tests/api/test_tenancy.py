@@ -151,7 +151,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
 
 
 ANSWERS = {
-    (method, str(route.path).removeprefix("/v1")): route.original_route.response_model
+    (method, str(route.path_format).removeprefix("/v1")): route.original_route.response_model
     for route in ROUTES
     for method in route.methods or ()
     if isinstance(route.original_route, APIRoute)
@@ -191,7 +191,12 @@ def test_who_gets_what(api, people, method, path):
 
 
 def test_the_table_has_every_route():
-    routes = {(method, str(route.path)) for route in ROUTES for method in route.methods or ()}
+    routes = {
+        (method, str(route.path_format))
+        for route in ROUTES
+        for method in route.methods or ()
+        if getattr(route.original_route, "include_in_schema", False)  # the reference holds nothing of anybody
+    }
     ours = {(method, path.removeprefix("/v1")) for method, path in routes if path.startswith("/v1/")}
     assert ours == set(TABLE)
 
