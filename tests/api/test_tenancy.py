@@ -169,8 +169,9 @@ def test_who_gets_what(api, people, method, path):
         place = cast.place(number)
         if path.endswith("/activations"):
             people.run("update users set deactivated_at = now() where id = %s", place["user_id"])
-        before = people.one("select count(*) from audit_entries")
-        answer = cast.client(actor, place["business_id"]).request(method, path.format(**place), json=body)
+        client = cast.client(actor, place["business_id"])
+        before, state = people.one("select count(*) from audit_entries"), people.state()
+        answer = client.request(method, path.format(**place), json=body)
         found[actor] = answer.status_code
         entries = people.rows("select who, by_right from audit_entries order by id desc limit 1")
         noted = people.one("select count(*) from audit_entries") - before
@@ -178,9 +179,12 @@ def test_who_gets_what(api, people, method, path):
             assert answer.json()["right"]
         if answer.content and answer.status_code < 300:
             TypeAdapter(ANSWERS[method, path]).validate_json(answer.content)  # as it is described
+        changed = people.state() != state
         if answer.status_code >= 400 or method == "GET":
+            assert not changed, (actor, "what was refused, or only read, changed something")
             assert noted == 0, (actor, "what was refused, or only read, left an entry")
         elif not path.startswith(("/sign-ups", "/password-resets", "/me/proofs")):
+            assert changed, (actor, "a write changed nothing")
             assert noted == 1, (actor, "a write left no entry")
             assert entries[0][1]
             assert entries[0][0].startswith(("user:", "key:"))
