@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from accounts.rights import SCOPES, SERVICE_SCOPES, ForbiddenError, Role, has_right
 from accounts.secret_keys import sha256
+from pipeline.shared.business_locks import lock_businesses
 
 RANDOM: Final = 32
 #: Characters by which people recognise a key in a list.
@@ -153,6 +154,8 @@ def make_key(
     Raises ApiKeyError.
     """
     _see_scopes(scopes, service=business_id is None)
+    if business_id is not None:  # or its maker loses a right meanwhile, and nobody looks at this one
+        lock_businesses(connection, [business_id])
     secret = new_secret(livemode=livemode)
     about = {
         "business_id": business_id,
@@ -188,9 +191,9 @@ def list_keys(connection: Connection, business_id: int | None) -> list[StoredKey
     return [StoredKey(*row) for row in connection.exec_driver_sql(_LIST, (business_id,))]
 
 
-def key_with_id(connection: Connection, key_id: int) -> StoredKey | None:
-    """The key with this id."""
-    row = connection.exec_driver_sql(_ONE, (key_id,)).one_or_none()
+def key_with_id(connection: Connection, key_id: int, *, hold: bool = False) -> StoredKey | None:
+    """The key with this id; ``hold``: nobody else changes it until this transaction ends."""
+    row = connection.exec_driver_sql(_ONE + (" for no key update" if hold else ""), (key_id,)).one_or_none()
     return None if row is None else StoredKey(*row)
 
 

@@ -6,7 +6,7 @@ an account: what the mail says, and what the link does, is decided where nobody 
 """
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -18,6 +18,7 @@ from accounts.passwords import check_password, hash_password
 from accounts.rights import Role, may_give
 from accounts.secret_keys import sha256
 from accounts.sessions import new_token
+from pipeline.shared.business_locks import lock_businesses
 
 
 class LinkKind(StrEnum):
@@ -50,7 +51,8 @@ LASTS: Final = {
 # A newer one takes the place of those of the same kind.
 _REPLACE = """
 update account_links set ended_at = now()
-where kind = %(kind)s and lower(email) = lower(%(email)s) and ended_at is null
+where kind = %(kind)s and ended_at is null
+  and (kind = 'address' or lower(email collate "C") = lower(%(email)s collate "C"))
   and business_id is not distinct from %(business_id)s and user_id is not distinct from %(user_id)s
 """
 _ADD = """
@@ -62,14 +64,13 @@ _ADD_DIGEST = """
 insert into link_tokens (token_sha256, link_id, expires_at) values (%(sha256)s, %(link_id)s, now() + %(lasts)s)
 """
 _FIELDS = """
-l.id, l.kind, l.email, l.user_id, l.former_email, l.business_id, l.role, l.staff_role, l.invited_by,
+l.id, l.kind, l.email, l.user_id, l.former_email, l.business_id, l.role, l.staff_role, l.invited_by, l.created_at,
 (select name from businesses where id = l.business_id) as business
 """
 _BY_ID = f"select {_FIELDS} from account_links l where id = %s and ended_at is null"  # noqa: S608 - constants
 _BY_DIGEST = f"""
 select {_FIELDS} from link_tokens t join account_links l on l.id = t.link_id
 where t.token_sha256 = %s and t.expires_at > now() and l.ended_at is null
-for update of l
 """  # noqa: S608 - as above
 _OPEN = f"""
 select {_FIELDS} from account_links l
@@ -95,6 +96,7 @@ class Link:
     role: Role | None
     staff_role: Role | None
     invited_by: int | None
+    created_at: datetime
     business: str | None
 
 
@@ -170,11 +172,41 @@ def end_link(connection: Connection, link_id: int) -> bool:
 
 def open_link(connection: Connection, secret: str) -> tuple[Link, bool]:
     """What the link is for, and whether its address has an account. Raises LinkError. It stays good."""
-    row = connection.exec_driver_sql(_BY_DIGEST, (sha256(secret),)).one_or_none()
-    if row is None:
-        raise LinkError("this link was used, is too old, or never was one: ask for a new one")
-    link = _link(row)
+    link = _open(connection, _BY_DIGEST, secret)
     return link, users.user_with_email(connection, link.email) is not None
+
+
+def _open(connection: Connection, statement: str, secret: str) -> Link:
+    row = connection.exec_driver_sql(statement, (sha256(secret),)).one_or_none()
+    link = None if row is None else _link(row)
+    if link is None or not _still_meant(connection, link):
+        raise LinkError("this link was used, is too old, or never was one: ask for a new one")
+    return link
+
+
+def _still_meant(connection: Connection, link: Link) -> bool:
+    """Whoever has secured their account since wants nothing any more that was asked for before, by whomever."""
+    match link.kind:
+        case LinkKind.RESET:
+            account = users.user_with_email(connection, link.email)
+        case LinkKind.ADDRESS:
+            assert link.user_id is not None
+            account = users.user_with_id(connection, link.user_id)
+        case _:
+            return True
+    return account is None or account.secured_at is None or account.secured_at < link.created_at
+
+
+def _hold(connection: Connection, secret: str) -> Link:
+    """The link, which nobody else accepts meanwhile, and first whomever it changes: all take them in this order."""
+    link, _ = open_link(connection, secret)
+    if link.business_id is not None:
+        lock_businesses(connection, [link.business_id])
+    account = users.user_with_email(connection, link.email) if link.kind is LinkKind.RESET else None
+    user_id = account.id if account else link.user_id
+    if user_id is not None:
+        users.hold_user(connection, user_id)
+    return _open(connection, _BY_DIGEST + " for update of l", secret)
 
 
 def accept_link(connection: Connection, secret: str, new: NewAccount | None) -> Accepted:
@@ -182,7 +214,8 @@ def accept_link(connection: Connection, secret: str, new: NewAccount | None) -> 
 
     Raises LinkError, UserError, MemberError and PasswordError; then it stays good.
     """
-    link, known = open_link(connection, secret)
+    link = _hold(connection, secret)
+    known = users.user_with_email(connection, link.email) is not None
     match link.kind:
         case LinkKind.SIGN_UP:
             if known:
@@ -204,6 +237,8 @@ def accept_link(connection: Connection, secret: str, new: NewAccount | None) -> 
         case LinkKind.STAFF:
             _see_inviter(connection, link)
             user_id = _known_or_new(connection, link, new)
+            if user_id == link.invited_by:
+                raise LinkError("nobody changes their own role: ask another administrator")
             if link.staff_role is not None:
                 users.set_staff_role(connection, user_id, link.staff_role.value)
             done = Accepted(link, user_id)

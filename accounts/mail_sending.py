@@ -102,10 +102,12 @@ def write_mail(connection: Connection, dashboard_url: str, mail: ClaimedMail) ->
     gone = account is not None and account.deactivated_at is not None
     if gone or (account is None and mail.kind is MailKind.RESET):
         return None
+    # To the address that we know, and not to what somebody typed.
+    address = link.email if account is None else account.email
     if account is not None and mail.kind is MailKind.SIGN_UP:
-        return link.email, known_already(dashboard_url)
+        return address, known_already(dashboard_url)
     inviter = users.user_with_id(connection, link.invited_by) if link.invited_by else None
-    return link.email, link_text(
+    return address, link_text(
         mail.kind,
         link_address(dashboard_url, links.make_secret(connection, link)),
         known=account is not None,

@@ -10,6 +10,7 @@ from accounts import users
 from accounts.api_keys import shrink_keys
 from accounts.mails import MailKind, plan_mail
 from accounts.rights import MEMBER_ROLES, Role
+from pipeline.shared.business_locks import lock_businesses
 
 _ROLE = """
 select case when b.owner_id = %(user_id)s then 'owner' else m.role end
@@ -37,7 +38,7 @@ update business_members set role = %(role)s
 where business_id = %(business_id)s and user_id = %(user_id)s and role <> %(role)s
 """
 _REMOVE = "delete from business_members where business_id = %(business_id)s and user_id = %(user_id)s"
-_OWNER = "select owner_id, ended_at from businesses where id = %(business_id)s for update"
+_OWNER = "select owner_id, ended_at from businesses where id = %(business_id)s"
 _HAS_ANOTHER_FREE = """
 select exists (
   select from businesses b join subscription_plans p on p.id = b.plan_id
@@ -80,8 +81,9 @@ def members_of(connection: Connection, business_id: int) -> Sequence[Member]:
 
 
 def add_member(connection: Connection, business_id: int, user_id: int, role: Role) -> None:
-    """Raises MemberError where they work in it already."""
+    """Raises MemberError where they work in it already, and for a business that has ended."""
     assert role in MEMBER_ROLES
+    _hold(connection, business_id)
     if role_in(connection, business_id, user_id) is Role.OWNER or not _change(
         connection, _ADD, business_id, user_id, role
     ):
@@ -90,6 +92,7 @@ def add_member(connection: Connection, business_id: int, user_id: int, role: Rol
 
 def set_member_role(connection: Connection, business_id: int, user_id: int, role: Role) -> bool:
     """False where nothing changes. Raises MemberError for who is no member; an owner's role is handed over."""
+    lock_businesses(connection, [business_id])
     _see_member(connection, business_id, user_id)
     if not _change(connection, _SET_ROLE, business_id, user_id, role):
         return False
@@ -100,6 +103,7 @@ def set_member_role(connection: Connection, business_id: int, user_id: int, role
 
 def remove_member(connection: Connection, business_id: int, user_id: int) -> None:
     """Raises MemberError for who is no member: an owner hands the business over first."""
+    lock_businesses(connection, [business_id])
     _see_member(connection, business_id, user_id)
     _change(connection, _REMOVE, business_id, user_id)
     plan_mail(connection, MailKind.ROLE_CHANGED, user_id=user_id, business_id=business_id)
@@ -111,12 +115,10 @@ def set_owner(connection: Connection, business_id: int, user_id: int) -> int | N
 
     Raises MemberError for a business that has ended, for who was deactivated, and for a second one on Free: one each.
     """
+    former = _hold(connection, business_id)
     owner = users.hold_user(connection, user_id)  # or two at once would each be the first
     if owner is None or owner.deactivated_at is not None:
         raise MemberError("this account was deactivated: a business needs an owner who can sign in")
-    former, ended_at = connection.exec_driver_sql(_OWNER, {"business_id": business_id}).one()
-    if ended_at is not None:
-        raise MemberError("this business has ended")
     if former == user_id:
         raise MemberError("they own this business already")
     about = {"user_id": user_id, "business_id": business_id}
@@ -127,7 +129,16 @@ def set_owner(connection: Connection, business_id: int, user_id: int) -> int | N
     if former is not None:
         _change(connection, _ADD, business_id, former, Role.ADMIN)
         _shrink_keys(connection, business_id, former)
-    return None if former is None else int(former)
+    return former
+
+
+def _hold(connection: Connection, business_id: int) -> int | None:
+    """Have nobody else change who works in it until this transaction ends; returns its owner. Raises MemberError."""
+    lock_businesses(connection, [business_id])
+    owner, ended_at = connection.exec_driver_sql(_OWNER, {"business_id": business_id}).one()
+    if ended_at is not None:
+        raise MemberError("this business has ended")
+    return None if owner is None else int(owner)
 
 
 def _shrink_keys(connection: Connection, business_id: int, user_id: int) -> None:

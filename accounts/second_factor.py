@@ -8,6 +8,7 @@ import pyotp
 from sqlalchemy import Connection
 
 from accounts.secret_keys import SecretKeys, sha256
+from accounts.sessions import SessionEnd, end_sessions
 from pipeline.shared.clock import machine_now
 
 ISSUER = "Altiora"
@@ -33,7 +34,10 @@ _USE_RECOVERY_CODE = """
 update recovery_codes set used_at = now() where user_id = %(user_id)s and code_sha256 = %(code)s and used_at is null
 """
 _REMOVE = (
-    "update users set totp_secret = null, totp_offered = null where id = %(user_id)s and totp_secret is not null",
+    """
+    update users set totp_secret = null, totp_offered = null, secured_at = clock_timestamp()
+    where id = %(user_id)s and totp_secret is not null
+    """,
     "delete from recovery_codes where user_id = %(user_id)s",
 )
 
@@ -91,10 +95,13 @@ def take_code(connection: Connection, keys: SecretKeys, user_id: int, code: str)
         raise CodeError("the recovery code is not right, or was used before")
 
 
-def remove(connection: Connection, user_id: int) -> bool:
-    """Do without a second factor; False where there was none."""
+def remove(connection: Connection, user_id: int, *, but: int | None = None) -> bool:
+    """Do without a second factor: all sessions end, ``but`` one, that had it. False where there was none."""
     first, second = (connection.exec_driver_sql(each, {"user_id": user_id}) for each in _REMOVE)
-    return bool(first.rowcount or second.rowcount)
+    removed = bool(first.rowcount or second.rowcount)
+    if removed:
+        end_sessions(connection, user_id, SessionEnd.SECOND_FACTOR, but=but)
+    return removed
 
 
 def _step_of(secret: str, code: str, *, after: int) -> int | None:

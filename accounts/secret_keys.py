@@ -23,6 +23,7 @@ class Purpose(StrEnum):
     REFRESH = "altiora refresh token"
     TOTP = "altiora second factor"
     LIMITS = "altiora attempt limits"
+    REQUESTS = "altiora requests that may be sent again"
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ update sessions set proven_at = clock_timestamp(), second_factor = second_factor
 where id = %(id)s
 """
 
+_WITH_SECOND_FACTOR = "update sessions set second_factor = true where id = %s"
+
 _LIVING = """
 select id, created_at, used_at, device, address, second_factor from sessions
 where user_id = %s and ended_at is null and ends_at > now()
@@ -98,6 +100,7 @@ class SessionEnd(StrEnum):
     """An old refresh token was shown: it was copied."""
     PASSWORD = "password"  # noqa: S105 - a reason
     ADDRESS = "address"
+    SECOND_FACTOR = "second-factor"
     DEACTIVATED = "deactivated"
     STAFF = "staff"
     """Somebody of the staff saw to it."""
@@ -196,6 +199,11 @@ def end_sessions(
 def note_proof(connection: Connection, session_id: int, *, second_factor: bool) -> None:
     """The person has given password, or a code (``second_factor``), or both, just now."""
     connection.exec_driver_sql(_PROVEN, {"id": session_id, "second_factor": second_factor})
+
+
+def note_second_factor(connection: Connection, session_id: int) -> None:
+    """A code was given in this session. That shows no password, and so proves nobody."""
+    connection.exec_driver_sql(_WITH_SECOND_FACTOR, (session_id,))
 
 
 def living_sessions(connection: Connection, user_id: int) -> Sequence[LivingSession]:

@@ -6,14 +6,18 @@ from datetime import datetime
 
 from email_validator import EmailNotValidError, validate_email
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from accounts.sessions import SessionEnd, end_sessions
 
+# By our own alphabet: a database may have another idea of which small letter a large one is (İ and i).
 _BY_EMAIL = """
-select id, email, name, password_hash, staff_role, second_factor, deactivated_at
-from users where lower(email) = lower(%s)
+select id, email, name, password_hash, staff_role, second_factor, deactivated_at, secured_at
+from users where lower(email collate "C") = lower(%s collate "C")
 """
-_BY_ID = _BY_EMAIL.replace("lower(email) = lower(%s)", "id = %s")
+_BY_ID = """
+select id, email, name, password_hash, staff_role, second_factor, deactivated_at, secured_at from users where id = %s
+"""
 
 _ADD = """
 insert into users (email, name, password_hash) values (%(email)s, %(name)s, %(password_hash)s)
@@ -31,6 +35,7 @@ order by u.id desc limit %(limit)s
 """
 
 _SET_HASH = "update users set password_hash = %(password_hash)s where id = %(user_id)s"
+_SECURED = "update users set secured_at = clock_timestamp() where id = %s"
 _SET_EMAIL = "update users set email = %(email)s where id = %(user_id)s"
 _SET_NAME = "update users set name = %(name)s where id = %(user_id)s and name <> %(name)s"
 _SET_STAFF = """
@@ -38,6 +43,14 @@ update users set staff_role = %(role)s where id = %(user_id)s and staff_role is 
 """
 _DEACTIVATE = "update users set deactivated_at = now() where id = %s and deactivated_at is null"
 _ACTIVATE = "update users set deactivated_at = null where id = %s and deactivated_at is not null"
+
+# One at a time, since each looks whether another administrator is left. Before any row is held: no circle of waiting.
+_ONE_AT_A_TIME = "select pg_advisory_xact_lock(hashtextextended('altiora administrators', 0))"
+_IS_LAST = """
+select exists (select from users where id = %(user_id)s and staff_role = 'administrator' and deactivated_at is null)
+   and not exists (
+     select from users where id <> %(user_id)s and staff_role = 'administrator' and deactivated_at is null)
+"""
 
 #: The largest bigint: before it are all of them.
 _NEWEST = 2**63 - 1
@@ -58,6 +71,7 @@ class Account:
     staff_role: str | None
     second_factor: bool
     deactivated_at: datetime | None
+    secured_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,7 @@ def rename_user(connection: Connection, user_id: int, name: str) -> bool:
 def set_password(connection: Connection, user_id: int, password_hash: str, *, but: int | None = None) -> None:
     """A new password ends all sessions, ``but`` the one in which it was set."""
     connection.exec_driver_sql(_SET_HASH, {"user_id": user_id, "password_hash": password_hash})
+    connection.exec_driver_sql(_SECURED, (user_id,))
     end_sessions(connection, user_id, SessionEnd.PASSWORD, but=but)
 
 
@@ -142,15 +157,22 @@ def rehash_password(connection: Connection, user_id: int, password_hash: str) ->
 
 def set_email(connection: Connection, user_id: int, email: str) -> None:
     """An address that was proven; ends all sessions. Raises UserError where somebody else has it."""
-    other = user_with_email(connection, email)
-    if other is not None and other.id != user_id:
-        raise UserError("somebody with this address has an account already")
-    connection.exec_driver_sql(_SET_EMAIL, {"user_id": user_id, "email": email})
+    try:
+        with connection.begin_nested():
+            connection.exec_driver_sql(_SET_EMAIL, {"user_id": user_id, "email": email})
+    except IntegrityError as error:
+        raise UserError("somebody with this address has an account already") from error
+    connection.exec_driver_sql(_SECURED, (user_id,))
     end_sessions(connection, user_id, SessionEnd.ADDRESS)
 
 
 def set_staff_role(connection: Connection, user_id: int, role: str | None) -> bool:
-    """Make somebody staff, or nobody's any more: all sessions end. False where nothing changes."""
+    """Make somebody staff, or nobody's any more: all sessions end. False where nothing changes.
+
+    Raises UserError for the last administrator.
+    """
+    if role != "administrator":
+        _see_another_administrator(connection, user_id)
     changed = connection.exec_driver_sql(_SET_STAFF, {"user_id": user_id, "role": role}).rowcount > 0
     if changed:
         end_sessions(connection, user_id, SessionEnd.STAFF)
@@ -158,7 +180,11 @@ def set_staff_role(connection: Connection, user_id: int, role: str | None) -> bo
 
 
 def deactivate_user(connection: Connection, user_id: int) -> bool:
-    """End all sessions and let nobody sign in; False where that was so. Raises UserError for who owns a business."""
+    """End all sessions and let nobody sign in; False where that was so.
+
+    Raises UserError for who owns a business, and for the last administrator.
+    """
+    _see_another_administrator(connection, user_id)
     hold_user(connection, user_id)  # or somebody hands them a business meanwhile
     owned = connection.exec_driver_sql(
         "select id from businesses where owner_id = %s and ended_at is null order by id", (user_id,)
@@ -166,6 +192,8 @@ def deactivate_user(connection: Connection, user_id: int) -> bool:
     if ids := ", ".join(str(each) for each in owned.scalars()):
         raise UserError(f"they own {ids}: hand that over, or end it, first")
     changed = connection.exec_driver_sql(_DEACTIVATE, (user_id,)).rowcount > 0
+    if changed:
+        connection.exec_driver_sql(_SECURED, (user_id,))
     end_sessions(connection, user_id, SessionEnd.DEACTIVATED)
     return changed
 
@@ -173,3 +201,9 @@ def deactivate_user(connection: Connection, user_id: int) -> bool:
 def activate_user(connection: Connection, user_id: int) -> bool:
     """Let somebody sign in again; False where they could."""
     return connection.exec_driver_sql(_ACTIVATE, (user_id,)).rowcount > 0
+
+
+def _see_another_administrator(connection: Connection, user_id: int) -> None:
+    connection.exec_driver_sql(_ONE_AT_A_TIME)
+    if connection.exec_driver_sql(_IS_LAST, {"user_id": user_id}).scalar_one():
+        raise UserError("they are the only administrator: make somebody else one first")

@@ -6,25 +6,33 @@ a test walks all of them. This is the first wall between tenants; the second is 
 
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
 from accounts import attempt_limits
-from accounts.access_tokens import TokenError, read_access_token
+from accounts.access_tokens import AccessToken, TokenError, read_access_token
 from accounts.actors import Person, person_of
 from accounts.api_keys import Program, note_use, program_of
+from accounts.members import role_in
 from accounts.rights import Role
 from accounts.secret_keys import SecretKeys
+from accounts.users import check_email, hold_user
 from api.idempotency import Keeper, keeper_of
 from api.inputs import Id
 from api.problems import Problem, missing
 from db.tenancy import enter
 from pipeline.shared import trail
 
-_EXISTS = "select exists (select from businesses where id = %s)"
+_BUSINESS = "select ended_at from businesses where id = %s"
+#: A write holds it: whoever changes what somebody may there has to wait, or is seen.
+_HELD = f"{_BUSINESS} for no key update"
+
+
+_SESSION_OVER = "this session has ended: sign in again"
 
 
 class _OfBusiness(Protocol):
@@ -66,10 +74,14 @@ class Asked:
         trail.note(self.connection, entry)
 
     def limit_mail(self, request: Request, email: str) -> None:
-        """Count a mail that a person has us send to somebody. Raises LimitedError."""
-        keys = keys_of(request)
-        attempt_limits.take(self.connection, keys, attempt_limits.MAILS_BY_USER, self.actor.who)
-        attempt_limits.take(self.connection, keys, attempt_limits.MAILS_TO, email.lower())
+        """Count a mail that a person has us send to somebody. Raises LimitedError and UserError.
+
+        Those of one business to an address don't count for another's, which would be told of them.
+        """
+        keys, whose = keys_of(request), f"business:{self.business_id} {check_email(email).lower()}"
+        with engine_of(request).begin() as beside:
+            attempt_limits.take(beside, keys, attempt_limits.MAILS_BY_USER, self.actor.who)
+            attempt_limits.take(beside, keys, attempt_limits.MAILS_TO, whose)
 
     def own(self, found: T | None, what: str) -> T:
         """What was found by its id, if it is of the business that this is about. Raises Problem (404)."""
@@ -95,6 +107,12 @@ class AskedOfBusiness(Asked):
     """A request about one business."""
 
     business_id: int
+    ended_at: datetime | None
+
+    def see_living(self) -> None:
+        """Raises Problem (409) where the business has ended."""
+        if self.ended_at is not None:
+            raise Problem(409, "conflict", "this business has ended")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +157,7 @@ def _actor(request: Request) -> Person | Program:
         else:
             try:
                 found = person_of(connection, read_access_token(keys_of(request), sent))
-                words = "this session has ended: sign in again"
+                words = _SESSION_OVER
             except TokenError as error:
                 raise _not_signed_in(str(error)) from error
     if found is None:
@@ -165,7 +183,7 @@ def needs(right: str, *, proven: bool = False) -> Any:
         _see_person(actor, proven=proven)
         actor.require(right)
         with _entered(request, actor, ()) as connection:
-            yield _asked(Asked, request, connection, actor, right, None)
+            yield _asked(Asked, request, connection, actor, right, keeper_of(request, connection, actor.who), None)
 
     return _named(dependency, right)
 
@@ -180,25 +198,38 @@ def in_business(right: str, *, proven: bool = False) -> Any:
         if not actor.sees(business_id):
             raise missing("this business")
         with _entered(request, actor, {business_id}) as connection:
-            if not connection.exec_driver_sql(_EXISTS, (business_id,)).scalar_one():
+            found = connection.exec_driver_sql(_BUSINESS, (business_id,)).one_or_none()
+            if found is None:
                 raise missing("this business")
             _see_person(actor, proven=proven)
             actor.require(right, business_id)
-            yield _asked(AskedOfBusiness, request, connection, actor, right, business_id)
+            keeper = keeper_of(request, connection, actor.who)
+            if request.method != "GET":
+                found = connection.exec_driver_sql(_HELD, (business_id,)).one()
+                if isinstance(actor, Person):
+                    actor = _as_now(request, connection, actor, business_id)
+                    actor.require(right, business_id)
+            yield _asked(AskedOfBusiness, request, connection, actor, right, keeper, business_id, found.ended_at)
 
     return _named(dependency, right)
 
 
-def oneself(*, proven: bool = False, enrolling: bool = False) -> Any:
-    """A route about the person who asks. ``enrolling``: staff without a second factor too."""
+def oneself(*, proven: bool = False, enrolling: bool = False, held: bool = True) -> Any:
+    """A route about the person who asks. ``enrolling``: staff without a second factor too.
+
+    A write holds the person, or what ended their sessions meanwhile would be overwritten; but for ``held``.
+    """
 
     def dependency(request: Request, actor: _Known) -> Iterator[Asked]:
         if not isinstance(actor, Person):
             raise _a_key_is_nobody()
-        if not enrolling:
-            _see_person(actor, proven=proven)
+        _see_person(actor, proven=proven, enrolling=enrolling)
         with engine_of(request).begin() as connection:
-            yield _asked(Asked, request, connection, actor, "oneself", None)
+            keeper = keeper_of(request, connection, actor.who)
+            if held and request.method != "GET":
+                hold_user(connection, actor.user_id)
+                actor = _again(connection, actor)
+            yield _asked(Asked, request, connection, actor, "oneself", keeper, None)
 
     return _named(dependency, "oneself")
 
@@ -212,7 +243,7 @@ def over_businesses() -> Any:
         _see_person(actor, proven=False)
         ids = None if actor.for_altiora else sorted(actor.businesses)
         with _entered(request, actor, ids or ()) as connection:
-            yield _asked(AskedOfBusinesses, request, connection, actor, "oneself", ids)
+            yield _asked(AskedOfBusinesses, request, connection, actor, "oneself", None, ids)
 
     return _named(dependency, "oneself")
 
@@ -246,20 +277,42 @@ def _entered(request: Request, actor: Person | Program, wanted: Collection[int])
         yield connection
 
 
+def _as_now(request: Request, connection: Connection, person: Person, business_id: int) -> Person:
+    """What they are now that the business is held: who was read before may have been removed, or be less."""
+    if connection.engine is engine_of(request):
+        return _again(connection, person)
+    # Behind the wall no session can be read.
+    role = role_in(connection, business_id, person.user_id)
+    others = {each: of for each, of in person.roles.items() if each != business_id}
+    return replace(person, roles=others if role is None else others | {business_id: role})
+
+
+def _again(connection: Connection, person: Person) -> Person:
+    found = person_of(connection, AccessToken(person.user_id, person.session_id))
+    if found is None:
+        raise _not_signed_in(_SESSION_OVER)
+    return found
+
+
 A = TypeVar("A", bound=Asked)
 
 
 def _asked(
-    kind: type[A], request: Request, connection: Connection, actor: Person | Program, right: str, about: Any
+    kind: type[A],
+    request: Request,
+    connection: Connection,
+    actor: Person | Program,
+    right: str,
+    keeper: Keeper | None,
+    *about: Any,
 ) -> A:
-    keeper = keeper_of(request, connection, actor.who)
-    return kind(connection, actor, right, request_id_of(request), keeper, about)
+    return kind(connection, actor, right, request_id_of(request), keeper, *about)
 
 
-def _see_person(actor: Person | Program, *, proven: bool) -> None:
+def _see_person(actor: Person | Program, *, proven: bool, enrolling: bool = False) -> None:
     if not isinstance(actor, Person):
         return
-    if actor.may_only_enrol:
+    if actor.may_only_enrol and not enrolling:
         raise Problem(
             403, "second-factor-needed", "staff sign in with a second factor: set one up, and sign in with it"
         )

@@ -6,7 +6,6 @@ nowhere, and may be tried again; nor is an answer that holds a secret.
 """
 
 import functools
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from fastapi.routing import APIRoute
 from sqlalchemy import Connection
 from starlette.responses import Response
 
+from accounts.secret_keys import Purpose, SecretKeys
 from api.answers import Json
 from api.problems import Problem
 
@@ -74,7 +74,8 @@ def keeper_of(request: Request, connection: Connection, actor: str) -> Keeper | 
             422, "invalid", "see invalid_parameters", invalid=[("Idempotency-Key", "1 to 255 visible ASCII characters")]
         )
     # Read by now where the route takes one; the others ignore it.
-    body = hashlib.sha256(getattr(request, "_body", b"")).digest()
+    keys: SecretKeys = request.app.state.keys
+    body = keys.digest(Purpose.REQUESTS, getattr(request, "_body", b""))  # keyed: there may be a password in it
     about: dict[str, Any] = {"actor": actor, "path": request.url.path, "key": key, "body": body, "lasts": LASTS}
     if not connection.exec_driver_sql(_TAKE, about).scalar_one():
         raise Problem(409, "conflict", "the same request is being worked on: wait for its answer")

@@ -1940,3 +1940,33 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0029 -> 0030
+
+COMMIT;
+
+DROP INDEX CONCURRENTLY IF EXISTS users_address_key;
+
+CREATE UNIQUE INDEX CONCURRENTLY users_address_key ON users (lower(email collate "C"));
+
+BEGIN;
+
+ALTER TABLE users ADD COLUMN secured_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN users.secured_at IS 'password, address or second factor changed: links that were asked for before are good no more';
+
+DROP INDEX users_email_key;
+
+alter index users_address_key rename to users_email_key;
+
+COMMENT ON COLUMN sessions.ended_by IS 'sign-out, reuse, password, address, second-factor, deactivated, staff';
+
+ALTER TABLE account_links ADD CONSTRAINT account_links_business_check CHECK ((kind in ('invitation', 'ownership')) = (business_id is not null));
+
+UPDATE alembic_version SET version_num='0030' WHERE alembic_version.version_num = '0029';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

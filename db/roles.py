@@ -47,9 +47,9 @@ _STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
 #: What the API writes for tenants; it reads what has a wall, and what is the same for all.
 _TENANT_WRITES: Final = {
     "businesses": "update (name, time_zone, ended_at)",
-    "business_members": "update, delete",
-    **dict.fromkeys(("account_links", "api_keys", "usage_alerts"), "insert, update"),
-    **dict.fromkeys(("attempt_limits", "idempotency_keys"), "insert, update"),
+    "business_members": "update (role), delete",
+    "account_links": "insert, update (ended_at)",
+    **dict.fromkeys(("api_keys", "idempotency_keys", "usage_alerts"), "insert, update"),
     **dict.fromkeys(("audit_entries", "mails"), "insert"),
     "phone_numbers": "update (business_id, agent_id)",
     "phone_number_assignments": "update (held)",
@@ -173,8 +173,7 @@ def give_rights(connection: psycopg.Connection) -> None:
                     _run(connection, "grant select on {} to {}", sql.Identifier(table), to)
             for table, rights in _STAFF_WRITES.items():
                 _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
-        elif login == TENANT:
-            _run(connection, "grant usage, select on all sequences in schema public to {}", to)
+        elif login == TENANT:  # and no sequence, which tells how many there are of all tenants' together
             for table in sorted((WALLS.keys() | SHARED) - _TENANT_SEES_NOT):
                 columns = f" ({_TENANT_SEES_OF[table]})" if table in _TENANT_SEES_OF else ""
                 _run(connection, f"grant select{columns} on {{}} to {{}}", sql.Identifier(table), to)

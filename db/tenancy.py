@@ -35,12 +35,20 @@ WALLS: Final = {
     "businesses": f"id = {_BUSINESSES}",
     **dict.fromkeys(
         (
-            *("account_links", "agent_knowledge", "agent_scripts", "ai_agents", "api_keys", "audit_entries"),
-            *("business_members", "calls", "credits", "drifts", "former_customers", "mails", "meter_pushes"),
+            *("agent_knowledge", "agent_scripts", "ai_agents", "api_keys", "audit_entries"),
+            *("business_members", "calls", "credits", "drifts", "former_customers", "meter_pushes"),
             *("phone_number_assignments", "service_transitions", "stripe_invoices", "subscription_changes"),
             *("subscriptions", "usage_adjustments", "usage_alerts", "usage_records"),
         ),
         _OF_BUSINESS,
+    ),
+    # What gives nothing but work in the business: by none of the others somebody comes to an account, or to Altiora.
+    "account_links": (
+        f"{_OF_BUSINESS} and kind in ('invitation', 'ownership') and user_id is null and staff_role is null"
+    ),
+    "mails": (
+        f"{_OF_BUSINESS} and (link_id is null"
+        " or exists (select from account_links p where p.id = link_id and p.business_id = mails.business_id))"
     ),
     # One that nobody holds can be had, and is what is left of one that is let go.
     "phone_numbers": f"business_id is null or {_OF_BUSINESS}",
@@ -56,13 +64,26 @@ WALLS: Final = {
     "idempotency_keys": "actor = current_setting('altiora.actor', true)",
 }
 
-#: What is nobody's: figures that are the same for all, and counters that are kept by a keyed digest.
-SHARED: Final = frozenset({"alembic_version", "attempt_limits", "schema_serves", "stripe_prices", "subscription_plans"})
+#: What a tenant may add, or change, where that is less than it sees.
+_ADDS: Final = {"account_links": f"invited_by = {_USER}"}
+_CHANGES: Final = {"phone_numbers": _OF_BUSINESS}
+
+#: What is nobody's, and the same for all.
+SHARED: Final = frozenset({"alembic_version", "schema_serves", "stripe_prices", "subscription_plans"})
 
 #: Tables that no tenant's request touches: secrets of accounts, other people's webhooks, and how we work.
 CLOSED: Final = frozenset(
     {
-        *("claims", "database_identity", "halts", "known_devices", "link_tokens", "listings", "recovery_codes"),
+        *(
+            "attempt_limits",
+            "claims",
+            "database_identity",
+            "halts",
+            "known_devices",
+            "link_tokens",
+            "listings",
+            "recovery_codes",
+        ),
         *("refresh_tokens", "refreshes", "resent_events", "sessions", "sources", "stripe_customers", "stripe_meters"),
         "webhook_events",
     }
@@ -78,6 +99,10 @@ where schemaname = 'public'
 #: For everybody there is no wall; what a tenant has is one that comes on top of it.
 _OPEN: Final = "create policy everybody on {table} using (true)"
 _WALL: Final = "create policy tenant on {table} as restrictive to {tenant} using ({sees}) with check ({sees})"
+_ADDING: Final = "create policy tenant_adds on {table} as restrictive for insert to {tenant} with check ({sees})"
+_CHANGING: Final = """
+create policy tenant_changes on {table} as restrictive for update to {tenant} using ({sees}) with check (true)
+"""
 _RECEIVED: Final = """
 create policy receiver on {table} as restrictive for insert to {receiver} with check (provider in ('stripe', 'twilio'))
 """
@@ -101,13 +126,15 @@ def build_walls(connection: psycopg.Connection, tenant: str, receiver: str) -> N
     present = {(table, policy): comment for table, policy, comment in connection.execute(_PRESENT)}
     logins = {"tenant": sql.Identifier(tenant), "receiver": sql.Identifier(receiver)}
     wanted = [
-        *(("everybody", table, _OPEN) for table in (*WALLS, "webhook_events")),
-        *(("tenant", table, _WALL) for table in WALLS),
-        ("receiver", "webhook_events", _RECEIVED),
+        *(("everybody", table, _OPEN, "") for table in (*WALLS, "webhook_events")),
+        *(("tenant", table, _WALL, sees) for table, sees in WALLS.items()),
+        *(("tenant_adds", table, _ADDING, sees) for table, sees in _ADDS.items()),
+        *(("tenant_changes", table, _CHANGING, sees) for table, sees in _CHANGES.items()),
+        ("receiver", "webhook_events", _RECEIVED, ""),
     ]
-    for policy, table, statement in wanted:
+    for policy, table, statement, sees in wanted:
         names = {"table": sql.Identifier(table), "policy": sql.Identifier(policy)}
-        made = sql.SQL(statement).format(**names, **logins, sees=sql.SQL(WALLS.get(table, "")))
+        made = sql.SQL(statement).format(**names, **logins, sees=sql.SQL(sees))
         # The policy's comment is how it was made: the text that PostgreSQL has of it is none to compare with.
         text = " ".join(made.as_string(connection).split())
         if present.get((table, policy)) == text:

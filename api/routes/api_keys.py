@@ -68,6 +68,7 @@ def list_keys(asked: Reads) -> Response:
 @router.post("", status_code=201, response_model=NewKeyShown)
 def make_key(request: Request, body: NewKey, asked: Writes) -> Response:
     """A new key. Its secret is in this answer, and nowhere else ever after."""
+    asked.see_living()
     return _make(request, asked, body)
 
 
@@ -90,6 +91,7 @@ def change_key(key_id: Id, body: ChangedKey, asked: Writes) -> Response:
 @router.post("/{key_id:int}/rotations", status_code=201, response_model=NewKeyShown)
 def rotate_key(request: Request, key_id: Id, asked: Writes) -> Response:
     """A new secret; the old one is good no more, and who asks is the key's maker from now on."""
+    asked.see_living()
     key = _one(asked, key_id)
     _see_own(asked, set(key.scopes))
     secret = api_keys.rotate_key(asked.connection, key_id, asked.person.user_id, livemode=request.app.state.livemode)
@@ -151,7 +153,7 @@ def _revoke(asked: Asked, key_id: int) -> Response:
 
 
 def _one(asked: Asked, key_id: int) -> StoredKey:
-    return asked.own(api_keys.key_with_id(asked.connection, key_id), "this key")
+    return asked.own(api_keys.key_with_id(asked.connection, key_id, hold=True), "this key")
 
 
 def _see_own(asked: Asked, scopes: set[str]) -> None:

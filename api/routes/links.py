@@ -56,7 +56,7 @@ def _ask(request: Request, kind: Literal[LinkKind.SIGN_UP, LinkKind.RESET], emai
     email = check_email(email)
     with engine_of(request).begin() as connection:
         limits.take(connection, keys, limits.MAILS_BY_ADDRESS, address)
-        limits.take(connection, keys, limits.MAILS_TO, email.lower())
+        limits.take(connection, keys, limits.MAILS_TO, f"{kind} {email.lower()}")
         links.request_link(connection, kind, email)
     return Json({"status": "a mail is on its way, if this address can have one"}, 202)
 

@@ -11,7 +11,7 @@ from accounts.links import LinkKind
 from accounts.mails import MailKind, plan_mail
 from accounts.passwords import check_password, hash_password
 from accounts.rights import rights_of
-from accounts.sessions import note_proof
+from accounts.sessions import note_second_factor
 from api.answers import Json
 from api.asking import Asked, engine_of, keys_of, oneself
 from api.idempotency import Route
@@ -24,6 +24,9 @@ router = APIRouter(route_class=Route, prefix="/me", tags=["me"])
 Oneself = Annotated[Asked, oneself()]
 Proven = Annotated[Asked, oneself(proven=True)]
 Enrolling = Annotated[Asked, oneself(enrolling=True)]
+Enrols = Annotated[Asked, oneself(enrolling=True, proven=True)]
+#: Proving changes rows in transactions of its own, whatever becomes of the request.
+Proves = Annotated[Asked, oneself(enrolling=True, held=False)]
 
 
 class Proof(Input):
@@ -88,7 +91,7 @@ def rename_me(body: Renamed, asked: Oneself) -> Response:
 
 
 @router.post("/proofs", status_code=204)
-def prove(request: Request, body: Proof, asked: Enrolling) -> Response:
+def prove(request: Request, body: Proof, asked: Proves) -> Response:
     """Give password and code once more, for what would hurt most; it lasts 15 minutes."""
     person = asked.person
     signing_in.prove(
@@ -128,7 +131,7 @@ def change_email(request: Request, body: NewEmail, asked: Proven) -> Response:
 
 
 @router.post("/second-factor", status_code=201, response_model=OfferedFactor)
-def offer_second_factor(request: Request, asked: Enrolling) -> Response:
+def offer_second_factor(request: Request, asked: Enrols) -> Response:
     """A secret for an app. It counts when a code of it was given; it is shown this once."""
     person = asked.person
     secret = second_factor.offer(asked.connection, keys_of(request), person.user_id)
@@ -137,11 +140,11 @@ def offer_second_factor(request: Request, asked: Enrolling) -> Response:
 
 
 @router.post("/second-factor/confirmations", status_code=201, response_model=RecoveryCodes)
-def confirm_second_factor(request: Request, body: FirstCode, asked: Enrolling) -> Response:
+def confirm_second_factor(request: Request, body: FirstCode, asked: Enrols) -> Response:
     """From now on signing in asks for a code. The recovery codes are shown this once."""
     user_id = asked.person.user_id
     codes = second_factor.enrol(asked.connection, keys_of(request), user_id, body.code)
-    note_proof(asked.connection, asked.person.session_id, second_factor=True)
+    note_second_factor(asked.connection, asked.person.session_id)
     plan_mail(asked.connection, MailKind.SECOND_FACTOR_ON, user_id=user_id)
     _note(asked, "me second-factor on", "totp_secret")
     return Json({"recovery_codes": codes}, 201, holds_secret=True)
@@ -149,11 +152,11 @@ def confirm_second_factor(request: Request, body: FirstCode, asked: Enrolling) -
 
 @router.delete("/second-factor", status_code=204)
 def remove_second_factor(asked: Proven) -> Response:
-    """Do without one again; staff may not."""
+    """Do without one again; staff may not. All other sessions end."""
     person = asked.person
     if person.staff_role is not None:
         raise Problem(409, "conflict", "staff sign in with a second factor")
-    if not second_factor.remove(asked.connection, person.user_id):
+    if not second_factor.remove(asked.connection, person.user_id, but=person.session_id):
         raise Problem(409, "conflict", "there is no second factor")
     plan_mail(asked.connection, MailKind.SECOND_FACTOR_OFF, user_id=person.user_id)
     _note(asked, "me second-factor off", "totp_secret")

@@ -58,9 +58,11 @@ def change_member(user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     if members.set_member_role(asked.connection, asked.business_id, user_id, body.role):
         detail = {"role": body.role.value}
         asked.note("member role", f"user:{user_id}", fields=["role"], detail=detail)
-    return Json(
-        next(each for each in members.members_of(asked.connection, asked.business_id) if each.user_id == user_id)
-    )
+    found = (each for each in members.members_of(asked.connection, asked.business_id) if each.user_id == user_id)
+    member = next(found, None)
+    if member is None:
+        raise missing("this member")
+    return Json(member)
 
 
 @router.delete("/members/{user_id:int}", status_code=204)
@@ -90,6 +92,7 @@ def list_invitations(asked: Reads) -> Response:
 @router.post("/invitations", status_code=201, response_model=InvitationShown)
 def invite(request: Request, body: Invitation, asked: Writes) -> Response:
     """Mail a link to somebody; it works for seven days, for this address only."""
+    asked.see_living()
     asked.limit_mail(request, body.email)
     _see_giving(asked, body.role)
     link_id = links.request_link(
@@ -108,6 +111,7 @@ def invite(request: Request, body: Invitation, asked: Writes) -> Response:
 @router.post("/ownership", status_code=202, response_model=InvitationShown)
 def hand_over(request: Request, body: NewOwner, asked: HandsOver) -> Response:
     """Mail a link to who shall own it; until that is accepted everything stays as it is."""
+    asked.see_living()
     asked.limit_mail(request, body.email)
     link_id = links.request_link(
         asked.connection,
@@ -123,7 +127,9 @@ def hand_over(request: Request, body: NewOwner, asked: HandsOver) -> Response:
 @router.delete("/invitations/{invitation_id:int}", status_code=204)
 def take_back(invitation_id: Id, asked: Writes) -> Response:
     """Take an invitation back."""
-    asked.own(links.link_with_id(asked.connection, invitation_id), "this invitation")
+    link = asked.own(links.link_with_id(asked.connection, invitation_id), "this invitation")
+    if link.kind is LinkKind.OWNERSHIP:
+        asked.actor.require("ownership:write", asked.business_id)
     links.end_link(asked.connection, invitation_id)
     asked.note("invitation take-back", f"invitation:{invitation_id}")
     return Response(status_code=204)

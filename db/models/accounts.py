@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKey, Index, collate, func, text
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import Text
@@ -31,9 +31,12 @@ class User(Base):
     )
     created_at: Mapped[MachineInstant]
     deactivated_at: Mapped[datetime | None]
+    secured_at: Mapped[datetime | None] = mapped_column(
+        comment="password, address or second factor changed: links that were asked for before are good no more"
+    )
 
 
-Index("users_email_key", func.lower(User.email), unique=True)
+Index("users_email_key", func.lower(collate(User.email, "C")), unique=True)
 
 
 class Business(Base):

@@ -16,6 +16,7 @@ class AccountLink(Base):
         CheckConstraint(one_of("kind", "sign-up", "invitation", "staff", "reset", "address", "ownership"), name="kind"),
         CheckConstraint(one_of("role", "admin", "member", "billing"), name="role"),
         CheckConstraint(one_of("staff_role", "support", "operator", "administrator"), name="staff_role"),
+        CheckConstraint("(kind in ('invitation', 'ownership')) = (business_id is not null)", name="business"),
         Index("account_links_business_id_idx", "business_id", postgresql_where=text("ended_at is null")),
         {"comment": "what somebody with this address may do by a link that was mailed there, once"},
     )
@@ -97,7 +98,9 @@ class Session(Base):
     device: Mapped[str] = mapped_column(comment="what the browser says it is, for the person to recognise")
     address: Mapped[str] = mapped_column(comment="the network address it began from")
     ended_at: Mapped[datetime | None]
-    ended_by: Mapped[str | None] = mapped_column(comment="sign-out, reuse, password, address, deactivated, staff")
+    ended_by: Mapped[str | None] = mapped_column(
+        comment="sign-out, reuse, password, address, second-factor, deactivated, staff"
+    )
 
 
 class RefreshToken(Base):

@@ -75,6 +75,10 @@ class PeopleMachine(RuleBasedStateMachine):
             self.sessions[user] = self.people.session(self.ids[user], second_factor=True).session_id
         return self.sessions[user]
 
+    def is_last_administrator(self, user: int) -> bool:
+        present = {each for each, role in self.staff.items() if role is Role.ADMINISTRATOR} - self.out
+        return present == {user}
+
     @rule(business=some_business, giver=somebody, user=somebody, role=st.sampled_from(MEMBER_ROLES))
     def invite(self, business: int, giver: int, user: int, role: Role) -> None:
         """Asked for and accepted at once; whether the giver may is looked at when it is accepted."""
@@ -130,7 +134,7 @@ class PeopleMachine(RuleBasedStateMachine):
     @rule(user=somebody)
     def deactivate(self, user: int) -> None:
         done = self.try_it(lambda connection: users.deactivate_user(connection, self.ids[user]))
-        assert bool(done) == (user not in self.owners.values())
+        assert bool(done) == (user not in self.owners.values() and not self.is_last_administrator(user))
         if done:
             self.out.add(user)
 
@@ -141,7 +145,11 @@ class PeopleMachine(RuleBasedStateMachine):
 
     @rule(user=somebody, role=st.sampled_from([None, *STAFF_ROLES]))
     def hire(self, user: int, role: Role | None) -> None:
-        self.try_it(lambda connection: users.set_staff_role(connection, self.ids[user], role and role.value))
+        done = self.try_it(lambda connection: users.set_staff_role(connection, self.ids[user], role and role.value))
+        stays = role is not Role.ADMINISTRATOR and self.is_last_administrator(user)
+        assert bool(done) == (not stays)
+        if stays:
+            return
         self.staff.pop(user, None)
         if role is not None:
             self.staff[user] = role

@@ -38,7 +38,9 @@ def without_the_first_wall(monkeypatch):
         monkeypatch.setattr(kind, "sees", lambda *_: True)
         monkeypatch.setattr(kind, "require", lambda *_: None)
     monkeypatch.setattr(Asked, "own", lambda _, found, __: found)
-    monkeypatch.setattr(asking, "_EXISTS", "select true -- %s")
+    for statement in ("_BUSINESS", "_HELD"):
+        monkeypatch.setattr(asking, statement, "select null as ended_at -- %s")
+    monkeypatch.setattr(asking, "_as_now", lambda _, __, person, ___: person)
     monkeypatch.setattr(asking, "_asked", asked)
     monkeypatch.setattr(members, "may_give", lambda *_: True)
     monkeypatch.setattr(members, "_see_member", lambda *_: None)

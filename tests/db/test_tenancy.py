@@ -267,7 +267,7 @@ def test_a_wall_that_stands_is_left_alone_and_one_that_fell_is_built_again(owner
             return {(table, name): oid for table, name, oid in found}
 
     stood = walls()
-    assert len(stood) == 2 * len(WALLS) + 2
+    assert len(stood) == 2 * len(WALLS) + 4
     with psycopg.connect(address) as connection:
         build_walls(connection, roles.TENANT, roles.RECEIVER)
         assert walls() == stood
@@ -285,3 +285,55 @@ def test_the_wall_is_a_condition_of_an_index(owner, tenant, name):
         connection.exec_driver_sql("set local enable_seqscan = off")
         plan = "\n".join(connection.exec_driver_sql(f"explain select * from {name}").scalars())
     assert "current_setting" in plan.split("Index Cond", 1)[1], plan
+
+
+# As the login really is, with its own grants: what would lead from a fault of ours to somebody else
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        # Links by which somebody comes to an account, to Altiora, or to a business in another's name.
+        "insert into account_links (kind, email, business_id, staff_role) values ('staff', 'x', 1, 'administrator')",
+        "insert into account_links (kind, email, business_id, user_id) values ('invitation', 'x', 1, 2)",
+        "insert into account_links (kind, email, business_id) values ('ownership', 'x', 1)",
+        "insert into account_links (kind, email, business_id, invited_by) values ('ownership', 'x', 1, 2)",
+        "insert into account_links (kind, email) values ('reset', 'x')",
+        "update account_links set email = 'x'",
+        "insert into mails (kind, link_id, business_id) values ('invitation', 2, 1)",
+        "update business_members set user_id = 2",
+        "update businesses set owner_id = 1",
+        "update businesses set plan_id = 4",
+        "update phone_numbers set business_id = 1 where business_id is null",
+        "update usage_records set minutes = 0",
+        "delete from calls",
+        "select last_value from businesses_id_seq",
+        "update attempt_limits set full_at = now()",
+        "select password_hash from users",
+        "select totp_secret from users",
+        "select secret_sha256 from api_keys",
+        "select body from webhook_events",
+        "set role altiora_staff",
+    ],
+)
+def test_what_the_tenants_login_may_not_do(database_url, statement):
+    owner = create_engine(database_url, poolclass=NullPool)
+    with owner.begin() as connection:
+        for business in (1, 2):
+            for name in WALLED:
+                add_row(connection, name, business)
+        connection.exec_driver_sql("insert into phone_numbers (number) values ('+15550000009')")
+    tenant = create_engine(roles.address_of(database_url, roles.TENANT), poolclass=NullPool)
+    with tenant.connect() as connection:
+        enter(connection, [1], 1, "user:1")
+        found = []
+        try:
+            found.append(connection.exec_driver_sql(statement).rowcount)
+        except DBAPIError as error:
+            found.append(error.orig.sqlstate)  # type: ignore[union-attr]
+        assert found[0] in {0, "42501", "23514"}
+        connection.rollback()
+        enter(connection, [1], 1, "user:1")
+        connection.exec_driver_sql(
+            "insert into account_links (kind, email, business_id, invited_by) values ('ownership', 'x', 1, 1)"
+        )

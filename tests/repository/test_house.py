@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import CheckConstraint
 
 import db.models
+from accounts.links import LinkKind
 from db.base import Base
 from pipeline.businesses.plan_limits import AlertKind
 from pipeline.businesses.service_rules import ServiceStatus
@@ -46,6 +47,7 @@ WORDS: dict[tuple[str, str], type[StrEnum]] = {
     ("service_transitions", "from_status"): ServiceStatus,
     ("service_transitions", "to_status"): ServiceStatus,
     ("drifts", "kind"): DriftKind,
+    ("account_links", "kind"): LinkKind,
 }
 
 

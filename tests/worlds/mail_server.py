@@ -46,11 +46,10 @@ class MailServer:
 
     def newest_secret(self, address: str | None = None) -> str:
         """That of the newest mail with a link, to this address."""
-        return next(
-            _secret(mail)
-            for mail in reversed(self.mails)
-            if address in {mail["to"], None} and "/link#" in str(mail.get_body(("plain",)))
-        )
+        with_links = [mail for mail in self.mails if "/link#" in str(mail.get_body(("plain",)))]
+        found = [mail for mail in with_links if address in {mail["to"], None}]
+        assert found, f"no link was mailed to {address}, but to {[mail['to'] for mail in with_links]}"
+        return _secret(found[-1])
 
     @contextmanager
     def running(self) -> Iterator["MailServer"]:

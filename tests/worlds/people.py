@@ -100,6 +100,7 @@ class People:
         """As if so much time had passed since everything that has happened."""
         ago = timedelta(seconds=seconds)
         for table, columns in {
+            "users": ("secured_at",),
             "sessions": ("created_at", "used_at", "proven_at", "ends_at"),
             "refresh_tokens": ("created_at", "used_at"),
             "link_tokens": ("created_at", "expires_at"),
