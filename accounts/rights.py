@@ -56,6 +56,8 @@ TABLE: Final = (
     _line("members:read", "see who works in it", f"{_EVERY_MEMBER} {_EVERY_STAFF}", scope=True),
     _line("members:write", "invite people, change their roles, remove them", "owner admin administrator"),
     _line("membership:end", "work in it no more", _EVERY_MEMBER),
+    _line("agents:read", "see its agents, what they know and say", f"{_EVERY_MEMBER} {_EVERY_STAFF}", scope=True),
+    _line("agents:write", "add, change and end agents", "owner admin member operator administrator", scope=True),
     _line("keys:read", "see its API keys, never their secrets", "owner admin operator administrator"),
     _line("keys:write", "make, change and revoke its API keys", "owner admin administrator"),
     _line("audit:read", "see who did what in it", f"owner admin {_EVERY_STAFF}"),

@@ -21,7 +21,21 @@ from api.door import Door
 from api.idempotency import ReplayError
 from api.outputs import ProblemShown
 from api.problems import Problem, add_handlers
-from api.routes import api_keys, audit_entries, businesses, health, links, me, members, reference, sessions, users
+from api.routes import (
+    agents,
+    api_keys,
+    audit_entries,
+    businesses,
+    health,
+    knowledge,
+    links,
+    me,
+    members,
+    reference,
+    scripts,
+    sessions,
+    users,
+)
 from db.engine import make_engine
 from pipeline.shared.settings import (
     DashboardSettings,
@@ -48,6 +62,9 @@ def routers() -> Sequence[APIRouter]:
         me.router,
         businesses.router,
         members.router,
+        agents.router,
+        knowledge.router,
+        scripts.router,
         api_keys.router,
         api_keys.service_router,
         users.router,

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Path
+from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 
@@ -35,5 +35,12 @@ Email = Annotated[
 Code = Annotated[str, StringConstraints(min_length=6, max_length=40), AfterValidator(_without_nul)]
 Secret = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterValidator(_without_nul)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_without_nul)]
+
+Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_without_nul)]
+ShortText = Annotated[str, StringConstraints(min_length=1, max_length=2_000), AfterValidator(_without_nul)]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", max_length=40)]
+
+Q = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a name, or of what is said.")]
 
 Id = Annotated[int, Path(ge=1, le=2**63 - 1)]

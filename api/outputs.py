@@ -152,6 +152,47 @@ class BusinessShown(Output):
     ended_at: Instant | None
 
 
+class AgentShown(Output):
+    """An agent; ``numbers``: those that it answers now."""
+
+    id: Id
+    business_id: Id
+    name: Annotated[str, _example("Reception")]
+    language: Annotated[str, _example("en-GB")]
+    personality: str
+    voice: str
+    prompt: str
+    greeting: str
+    settings: dict[str, Any]
+    created_at: Instant
+    ended_at: Instant | None
+    numbers: Annotated[list[str], _example(["+15550000001"])]
+
+
+class KnowledgeShown(Output):
+    """A question that callers ask, and what the agent answers."""
+
+    id: Id
+    business_id: Id
+    agent_id: Id
+    question: Annotated[str, _example("When are you open?")]
+    answer: Annotated[str, _example("From six to two, but on Mondays.")]
+    created_at: Instant
+
+
+class ScriptShown(Output):
+    """What an agent says: one version of a call flow."""
+
+    id: Id
+    business_id: Id
+    agent_id: Id
+    name: Annotated[str, _example("ordering")]
+    version: Annotated[int, _example(3)]
+    flow: dict[str, Any]
+    created_at: Instant
+    ended_at: Instant | None
+
+
 class MemberShown(Output):
     """Somebody who works in a business."""
 

@@ -25,6 +25,9 @@ from accounts.sessions import SessionError
 from accounts.sign_in import CodeNeededError, SignInError
 from accounts.users import UserError
 from api.answers import json_bytes
+from pipeline.agents.agents import AgentError
+from pipeline.agents.call_flow import FlowError
+from pipeline.agents.documents import DocumentError
 from pipeline.businesses.registration import BusinessError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -75,9 +78,12 @@ _TITLES: Final = {
     "not-found": "There is no such thing",
     "not-allowed": "This can't be done here",
     "conflict": "It can't be so",
+    "unfit": "Nobody could work with it",
     "link-refused": "The link is good no more",
     "password-refused": "The password is not taken",
     "key-used": "The Idempotency-Key was used before",
+    "match-needed": "Say which state you have read",
+    "changed": "Somebody was faster",
     "limited": "Too many attempts",
     "unavailable": "Try again in a moment",
     "failed": "Something went wrong here",
@@ -95,6 +101,9 @@ _OF_SUBJECTS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     MemberError: (409, "conflict"),
     ApiKeyError: (409, "conflict"),
     BusinessError: (409, "conflict"),
+    AgentError: (409, "conflict"),
+    FlowError: (422, "unfit"),
+    DocumentError: (422, "unfit"),
 }
 
 #: Statuses that the framework answers by itself.

@@ -1970,3 +1970,44 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0030 -> 0031
+
+ALTER TABLE ai_agents ADD COLUMN personality TEXT DEFAULT '' NOT NULL;
+
+ALTER TABLE ai_agents ADD COLUMN voice TEXT DEFAULT '' NOT NULL;
+
+ALTER TABLE ai_agents ADD COLUMN prompt TEXT DEFAULT '' NOT NULL;
+
+ALTER TABLE ai_agents ADD COLUMN greeting TEXT DEFAULT '' NOT NULL;
+
+ALTER TABLE ai_agents ADD COLUMN settings JSONB DEFAULT '{}' NOT NULL;
+
+COMMENT ON COLUMN ai_agents.settings IS 'what the phone platform wants to know beside';
+
+ALTER TABLE agent_knowledge RENAME title TO question;
+
+ALTER TABLE agent_knowledge RENAME content TO answer;
+
+ALTER TABLE agent_scripts ADD COLUMN flow JSONB;
+
+COMMENT ON COLUMN agent_scripts.flow IS 'a call flow: the first of its steps is said first (pipeline/agents/call_flow.py)';
+
+update agent_scripts set flow = jsonb_build_object('steps', jsonb_build_array(
+      jsonb_build_object('id', 'all', 'say', body)));
+
+ALTER TABLE agent_scripts ALTER COLUMN flow SET NOT NULL;
+
+ALTER TABLE agent_scripts DROP COLUMN body;
+
+ALTER TABLE agent_scripts ADD COLUMN ended_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN agent_scripts.ended_at IS 'nothing is said by it from then on';
+
+UPDATE alembic_version SET version_num='0031' WHERE alembic_version.version_num = '0030';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

@@ -39,7 +39,9 @@ _STAFF_WRITES: Final = {
     **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments"), "insert, update"),
     **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), "insert, update, delete"),
     **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),
-    **dict.fromkeys(("drifts", "usage_alerts"), "insert, update"),
+    **dict.fromkeys(("drifts", "usage_alerts", "ai_agents"), "insert, update"),
+    "agent_knowledge": "insert, update, delete",
+    "agent_scripts": "insert, update",
 }
 #: Rows whose bodies hold what Stripe and Twilio told of people.
 _STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
@@ -51,6 +53,9 @@ _TENANT_WRITES: Final = {
     "account_links": "insert, update (ended_at)",
     **dict.fromkeys(("api_keys", "idempotency_keys", "usage_alerts"), "insert, update"),
     **dict.fromkeys(("audit_entries", "mails"), "insert"),
+    "ai_agents": "insert, update",
+    "agent_knowledge": "insert, update (question, answer), delete",
+    "agent_scripts": "insert, update (ended_at)",
     "phone_numbers": "update (business_id, agent_id)",
     "phone_number_assignments": "update (held)",
 }

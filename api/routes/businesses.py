@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from accounts.members import set_owner
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, AskedOfBusiness, AskedOfBusinesses, in_business, oneself, over_businesses
 from api.idempotency import Route
-from api.inputs import Input, Name
+from api.inputs import Input, Name, Q
 from api.outputs import BusinessShown, Page
 from api.problems import missing
 from pipeline.businesses import registration
@@ -23,8 +23,6 @@ Writes = Annotated[AskedOfBusiness, in_business("businesses:write")]
 Ends = Annotated[AskedOfBusiness, in_business("businesses:end", proven=True)]
 Lists = Annotated[AskedOfBusinesses, over_businesses()]
 Oneself = Annotated[Asked, oneself()]
-
-Q = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a name.")]
 
 
 class NewBusiness(Input):

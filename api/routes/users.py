@@ -13,10 +13,9 @@ from accounts.users import Account
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
 from api.idempotency import Route
-from api.inputs import Email, Id, Input, Reason
+from api.inputs import Email, Id, Input, Q, Reason
 from api.outputs import Page, Status, UserShown
 from api.problems import Problem, missing
-from api.routes.businesses import Q
 
 router = APIRouter(route_class=Route, prefix="/users", tags=["users"])
 

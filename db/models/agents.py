@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base, Id, MachineInstant
+from db.base import Base, Document, Id, MachineInstant
 
 
 class AiAgent(Base):
@@ -21,6 +21,13 @@ class AiAgent(Base):
     language: Mapped[str] = mapped_column(server_default=text("'en'"))
     created_at: Mapped[MachineInstant]
     ended_at: Mapped[datetime | None]
+    personality: Mapped[str] = mapped_column(server_default=text("''"))
+    voice: Mapped[str] = mapped_column(server_default=text("''"))
+    prompt: Mapped[str] = mapped_column(server_default=text("''"))
+    greeting: Mapped[str] = mapped_column(server_default=text("''"))
+    settings: Mapped[Document] = mapped_column(
+        server_default=text("'{}'"), comment="what the phone platform wants to know beside"
+    )
 
 
 def agent_of_the_same_business() -> ForeignKeyConstraint:
@@ -38,8 +45,8 @@ class AgentKnowledge(Base):
     id: Mapped[Id]
     agent_id: Mapped[int] = mapped_column(BigInteger, index=True)
     business_id: Mapped[int] = mapped_column(BigInteger, index=True)
-    title: Mapped[str]
-    content: Mapped[str]
+    question: Mapped[str]
+    answer: Mapped[str]
     created_at: Mapped[MachineInstant]
 
 
@@ -57,5 +64,8 @@ class AgentScript(Base):
     business_id: Mapped[int] = mapped_column(BigInteger, index=True)
     name: Mapped[str]
     version: Mapped[int] = mapped_column(server_default=text("1"))
-    body: Mapped[str]
+    flow: Mapped[Document] = mapped_column(
+        comment="a call flow: the first of its steps is said first (pipeline/agents/call_flow.py)"
+    )
     created_at: Mapped[MachineInstant]
+    ended_at: Mapped[datetime | None] = mapped_column(comment="nothing is said by it from then on")

@@ -22,6 +22,8 @@ from tests.worlds.people import PASSWORD
 APP = describable()
 ROUTES = [context for context in iter_route_contexts(APP.routes) if isinstance(context.original_route, APIRoute)]
 
+FLOW = {"steps": [{"id": "greeting", "say": "Good morning."}]}
+
 #: Rights that are none of the table's.
 _OF_NO_TABLE = {"anybody", "oneself"}
 
@@ -46,8 +48,18 @@ def test_what_needs_somebody_is_refused_to_nobody(api, route):
     if rights_of_route(route) == {"anybody"}:
         return
     path = route.path_format.removeprefix("/v1")
-    for name in ("business_id", "user_id", "service_key_id", "key_id", "session_id", "invitation_id"):
+    for name in (
+        "business_id",
+        "user_id",
+        "service_key_id",
+        "key_id",
+        "session_id",
+        "invitation_id",
+        "agent_id",
+        "entry_id",
+    ):
         path = path.replace(f"{{{name}}}", "1")
+    path = path.replace("{script_name}", "ordering")
     (method,) = route.methods
     for token in (None, "x", "alt_test_" + "a" * 38):
         answer = api.client(token).request(method, path, json={}, headers={"Sec-Fetch-Site": "same-origin"})
@@ -231,7 +243,12 @@ def test_whatever_stands_in_a_field_nothing_breaks(api, people, value):
         "reason": "a test",
         "scopes": ["members:read"],
         "expires_at": None,
-    }
+        "language": "en",
+        "question": "Are you open?",
+        "answer": "Yes.",
+        "settings": {},
+        "flow": FLOW,
+    } | dict.fromkeys(("personality", "voice", "prompt", "greeting"), "calm")
     operations = _fields()
     assert len(operations) > 18
     for (method, path), fields in operations.items():

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import TypeAdapter
 
 from accounts.rights import Role
-from tests.api.test_conventions import ROUTES
+from tests.api.test_conventions import FLOW, ROUTES
 from tests.worlds.cast import Cast
 from tests.worlds.people import PASSWORD
 
@@ -41,6 +41,10 @@ WITHOUT_SUCCESS = {
     *(("POST", "/me/second-factor/confirmations"), ("DELETE", "/me/second-factor")),
     ("POST", "/users/{user_id}/second-factor-resets"),
 }
+
+#: What everybody reads who works there, and staff; what everybody writes but who pays the bills, and support.
+_READ_BY_ALL = "401 404 200 200 200 200 403 200 404 401 200 200 200 403"
+_WRITTEN = "401 404 %(ok)s 403 %(ok)s %(ok)s 403 %(ok)s 404 401 403 %(ok)s %(ok)s 403"
 
 #: For each actor in their order: the status.
 TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
@@ -104,6 +108,35 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
         "401 404 403 403 403 202 403 403 404 401 403 403 202 403",
         {"email": "new@example.com"},
     ),
+    # agents, what they know and say
+    **{
+        ("GET", f"/businesses/{{business_id}}/agents{path}"): (_READ_BY_ALL, None)
+        for path in (
+            *("", "/{agent_id}", "/{agent_id}/knowledge", "/{agent_id}/knowledge/{entry_id}", "/{agent_id}/scripts"),
+            *("/{agent_id}/scripts/{script_name}", "/{agent_id}/scripts/{script_name}/versions"),
+        )
+    },
+    ("POST", "/businesses/{business_id}/agents"): (_WRITTEN % {"ok": 201}, {"name": "Reception"}),
+    ("PATCH", "/businesses/{business_id}/agents/{agent_id}"): (_WRITTEN % {"ok": 200}, {"greeting": "Hello!"}),
+    ("DELETE", "/businesses/{business_id}/agents/{agent_id}"): (_WRITTEN % {"ok": 200}, None),
+    ("POST", "/businesses/{business_id}/agents/{agent_id}/knowledge"): (
+        _WRITTEN % {"ok": 201},
+        {"question": "Are you open?", "answer": "Yes."},
+    ),
+    ("PATCH", "/businesses/{business_id}/agents/{agent_id}/knowledge/{entry_id}"): (
+        _WRITTEN % {"ok": 200},
+        {"answer": "No."},
+    ),
+    ("DELETE", "/businesses/{business_id}/agents/{agent_id}/knowledge/{entry_id}"): (_WRITTEN % {"ok": 204}, None),
+    ("POST", "/businesses/{business_id}/agents/{agent_id}/scripts"): (
+        _WRITTEN % {"ok": 201},
+        {"name": "another", "flow": FLOW},
+    ),
+    ("PUT", "/businesses/{business_id}/agents/{agent_id}/scripts/{script_name}"): (
+        _WRITTEN % {"ok": 200},
+        {"flow": FLOW},
+    ),
+    ("DELETE", "/businesses/{business_id}/agents/{agent_id}/scripts/{script_name}"): (_WRITTEN % {"ok": 204}, None),
     # keys
     ("GET", "/businesses/{business_id}/api-keys"): ("401 404 403 403 200 200 403 403 404 401 403 200 200 403", None),
     ("POST", "/businesses/{business_id}/api-keys"): (

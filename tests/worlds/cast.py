@@ -6,9 +6,15 @@ from typing import Any
 from accounts.api_keys import make_key
 from accounts.links import LinkKind, request_link
 from accounts.rights import SCOPES, Role
+from pipeline.agents import agents, knowledge, scripts
+from pipeline.agents.agents import AgentCard
 from pipeline.shared.clock import machine_now
 from tests.worlds.api import Api
 from tests.worlds.people import People
+
+CARD = AgentCard("Reception", "en", "", "", "", "Hello.", {})
+#: As one of our pages asks, which has read the present state of what it changes.
+_AS_A_PAGE = {"Sec-Fetch-Site": "same-origin", "If-Match": "*"}
 
 
 class Cast:
@@ -26,7 +32,7 @@ class Cast:
             people.enrol(user_id)
             self.clients[role.value] = api.signed_in(user_id, staff=True, second_factor=True)
         for client in self.clients.values():
-            client.headers["Sec-Fetch-Site"] = "same-origin"
+            client.headers.update(_AS_A_PAGE)
 
     def _key(self, business_id: int | None, maker: str, *scopes: str, **about: Any) -> tuple[int, str]:
         with self.people.engine.begin() as connection:
@@ -40,7 +46,7 @@ class Cast:
                 **({"expires_at": None} | about),
             )
 
-    def place(self, number: int) -> dict[str, int]:
+    def place(self, number: int) -> dict[str, Any]:
         """A new business, and what a path may name of it."""
         others = {role: self.users[role] for role in ("admin", "member", "billing")}
         business_id = self.people.business("Bakery", owner=self.users["owner"], **others)
@@ -53,12 +59,23 @@ class Cast:
             invitation = request_link(
                 connection, LinkKind.INVITATION, "zoe@example.com", business_id=business_id, role=Role.MEMBER
             )
+            connection.exec_driver_sql(
+                "update businesses set plan_id = (select id from subscription_plans where code = 'enterprise')"
+                " where id = %s",
+                (business_id,),
+            )
+            agent = agents.add_agent(connection, business_id, CARD, machine_now())
+            entry = knowledge.add_knowledge(connection, agent, "Do you have rye?", "On Fridays.")
+            scripts.add_script(connection, agent, "ordering", {"steps": [{"id": "greeting", "say": "Hello."}]})
         key, _ = self._key(business_id, "owner", "businesses:read")
         return {
             "business_id": business_id,
             "user_id": victim,
             "invitation_id": invitation,
             "key_id": key,
+            "agent_id": agent,
+            "entry_id": entry,
+            "script_name": "ordering",
             "service_key_id": self._key(None, "administrator", "runtime:read")[0],
             "session_id": self.other_session,
         }
@@ -78,7 +95,7 @@ class Cast:
         if actor not in keys:
             return self.clients[actor]
         client = self.api.client(keys[actor]()[1])
-        client.headers["Sec-Fetch-Site"] = "same-origin"
+        client.headers.update(_AS_A_PAGE)
         return client
 
     reads_business = False
