@@ -75,7 +75,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
     # businesses
     ("GET", "/businesses"): ("401 200 200 200 200 200 403 403 403 401 200 200 200 403", None),
     ("POST", "/businesses"): (
-        "401 409 201 201 201 409 403 403 403 401 201 201 201 403",
+        "401 409 201 201 201 201 403 403 403 401 201 201 201 403",
         {"name": "New", "time_zone": "UTC"},
     ),
     ("GET", "/businesses/{business_id}"): ("401 404 200 200 200 200 403 200 404 401 200 200 200 403", None),
