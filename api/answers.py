@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
@@ -16,6 +16,8 @@ from starlette.responses import Response
 _USUAL: Final = 50
 _MOST: Final = 200
 _NEWEST: Final = 2**63 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_CURSOR: Final = "this is no cursor of this list: begin at its first page"
 
 Limit = Annotated[int, Query(ge=1, le=_MOST, description="Rows of a page.")]
 Cursor = Annotated[
@@ -83,20 +85,65 @@ def page(
     ``filters`` are what the list is of: a cursor belongs to them, and holds nothing of who may see what. Raises
     CursorError.
     """
-    digest = hashlib.sha256(json_bytes(filters)).digest()[:8]
-    rows = read(_position(cursor, digest), limit + 1)
-    more = len(rows) > limit
-    last = base64.urlsafe_b64encode(digest + position(rows[limit - 1]).to_bytes(8)).decode() if more else None
-    return Json({"data": [shown(row) for row in rows[:limit]], "next_cursor": last and last.rstrip("=")})
+    before = _position(cursor, filters)
+    if len(before) not in {0, 8}:
+        raise CursorError(_NO_CURSOR)
+    rows = read(min(int.from_bytes(before), _NEWEST) if before else _NEWEST, limit + 1)
+    return _page(rows, lambda row: position(row).to_bytes(8), shown, limit, filters)
 
 
-def _position(cursor: str | None, digest: bytes) -> int:
+def page_in_time(
+    read: Callable[[tuple[str, str], int], Sequence[Row]],
+    position: Callable[[Row], tuple[datetime, str]],
+    newest: tuple[str, str],
+    *,
+    limit: int,
+    cursor: str | None,
+    filters: object = None,
+) -> Json:
+    """The same of a list by instants, in which several may be alike: ``position`` is an instant and a name."""
+    before = _position(cursor, filters)
+    present = newest
+    if before:
+        if len(before) < 8:
+            raise CursorError(_NO_CURSOR)
+        microseconds = int.from_bytes(before[:8], signed=True)
+        try:
+            at = _EPOCH + timedelta(microseconds=microseconds)
+            present = (at.isoformat(), before[8:].decode("ascii"))
+        except (OverflowError, UnicodeDecodeError) as error:
+            raise CursorError(_NO_CURSOR) from error
+        if "\0" in present[1]:
+            raise CursorError(_NO_CURSOR)
+
+    def packed(row: Row) -> bytes:
+        at, name = position(row)
+        return ((at - _EPOCH) // timedelta(microseconds=1)).to_bytes(8, signed=True) + name.encode("ascii")
+
+    return _page(read(present, limit + 1), packed, lambda row: row, limit, filters)
+
+
+def _page(
+    rows: Sequence[Row], packed: Callable[[Row], bytes], shown: Callable[[Row], Any], limit: int, filters: object
+) -> Json:
+    last = None
+    if len(rows) > limit:
+        last = base64.urlsafe_b64encode(_digest(filters) + packed(rows[limit - 1])).decode().rstrip("=")
+    return Json({"data": [shown(row) for row in rows[:limit]], "next_cursor": last})
+
+
+def _digest(filters: object) -> bytes:
+    return hashlib.sha256(json_bytes(filters)).digest()[:8]
+
+
+def _position(cursor: str | None, filters: object) -> bytes:
+    """What a cursor holds behind the digest of its filters; nothing without one."""
     if cursor is None:
-        return _NEWEST
+        return b""
     try:
         content = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
     except ValueError:
         content = b""
-    if len(content) != 16 or not hmac.compare_digest(content[:8], digest):
-        raise CursorError("this is no cursor of this list: begin at its first page")
-    return min(int.from_bytes(content[8:]), _NEWEST)
+    if len(content) <= 8 or not hmac.compare_digest(content[:8], _digest(filters)):
+        raise CursorError(_NO_CURSOR)
+    return content[8:]

@@ -90,6 +90,11 @@ class Asked:
         return found
 
     @property
+    def by_altiora(self) -> bool:
+        """Whether it is asked by Altiora's own, of a business that they don't belong to."""
+        return self.actor.for_altiora and self.business_id not in self.actor.businesses
+
+    @property
     def role(self) -> Role | None:
         """What the person who asks is to the business, or at Altiora."""
         person = self.person

@@ -38,6 +38,7 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterVa
 
 Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_without_nul)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=2_000), AfterValidator(_without_nul)]
+Label = Annotated[str, StringConstraints(max_length=100), AfterValidator(_without_nul)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", max_length=40)]
 

@@ -193,6 +193,39 @@ class ScriptShown(Output):
     ended_at: Instant | None
 
 
+class NumberShown(Output):
+    """A number; ``since`` when the present agent, or none, answers it (null: ever since)."""
+
+    number: Annotated[str, _example("+15550000001")]
+    business_id: Id
+    label: Annotated[str, _example("Shop")]
+    agent_id: Id | None
+    agent: Annotated[str | None, _example("Reception")]
+    since: Instant | None
+
+
+class CallShown(Output):
+    """A call leg; ``minutes`` are billable by all that is known, ``counted_minutes`` those in its usage record."""
+
+    sid: Annotated[str, _example("CA0123456789abcdef0123456789abcdef")]
+    parent_sid: str | None
+    business_id: Id
+    number: Annotated[str | None, _example("+15550000001")]
+    agent_id: Id | None
+    direction: Annotated[str | None, _example("inbound")]
+    from_number: Annotated[str | None, _example("+15551230000")]
+    to_number: Annotated[str | None, _example("+15550000001")]
+    status: Annotated[str, _example("completed")]
+    started_at: Instant
+    ended_at: Instant | None
+    estimated: bool
+    seconds: Annotated[int | None, _example(61)]
+    minutes: Annotated[int, _example(2)]
+    counted: bool
+    counted_minutes: Annotated[int, _example(2)]
+    usage_record_id: Id | None
+
+
 class MemberShown(Output):
     """Somebody who works in a business."""
 

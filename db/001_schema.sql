@@ -2011,3 +2011,45 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0031 -> 0032
+
+COMMIT;
+
+DROP INDEX CONCURRENTLY IF EXISTS calls_business_id_started_at_idx;
+
+CREATE INDEX CONCURRENTLY calls_business_id_started_at_idx ON calls (business_id, started_at desc, sid desc);
+
+BEGIN;
+
+ALTER TABLE phone_numbers ADD COLUMN label TEXT DEFAULT '' NOT NULL;
+
+ALTER TABLE phone_number_assignments ADD COLUMN agent_id BIGINT;
+
+COMMENT ON COLUMN phone_number_assignments.agent_id IS 'who answered it meanwhile';
+
+alter table phone_number_assignments add constraint phone_number_assignments_agent_id_fkey foreign key (agent_id, business_id) references ai_agents (id, business_id) not valid;
+
+ALTER TABLE calls ADD COLUMN agent_id BIGINT;
+
+COMMENT ON COLUMN calls.agent_id IS 'who answered: the agent of the number when the call began';
+
+alter table calls add constraint calls_agent_id_fkey foreign key (agent_id, business_id) references ai_agents (id, business_id) not valid;
+
+update phone_number_assignments a set agent_id = n.agent_id from phone_numbers n where n.number = a.number and n.business_id = a.business_id and upper(a.held) is null;
+
+alter table phone_number_assignments validate constraint phone_number_assignments_agent_id_fkey;
+
+alter table calls validate constraint calls_agent_id_fkey;
+
+alter table calls add constraint calls_agent_check check (agent_id is null or business_id is not null) not valid;
+
+alter table calls validate constraint calls_agent_check;
+
+UPDATE alembic_version SET version_num='0032' WHERE alembic_version.version_num = '0031';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

@@ -36,11 +36,11 @@ _FIXED: Final = {"alembic_version": "select", "schema_serves": "select", "audit_
 _STAFF_WRITES: Final = {
     **dict.fromkeys(("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), "insert, update"),
     "idempotency_keys": "insert, update",
-    **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments"), "insert, update"),
+    **dict.fromkeys(("businesses", "phone_numbers"), "insert, update"),
     **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), "insert, update, delete"),
     **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),
     **dict.fromkeys(("drifts", "usage_alerts", "ai_agents"), "insert, update"),
-    "agent_knowledge": "insert, update, delete",
+    **dict.fromkeys(("agent_knowledge", "phone_number_assignments"), "insert, update, delete"),
     "agent_scripts": "insert, update",
 }
 #: Rows whose bodies hold what Stripe and Twilio told of people.
@@ -56,8 +56,8 @@ _TENANT_WRITES: Final = {
     "ai_agents": "insert, update",
     "agent_knowledge": "insert, update (question, answer), delete",
     "agent_scripts": "insert, update (ended_at)",
-    "phone_numbers": "update (business_id, agent_id)",
-    "phone_number_assignments": "update (held)",
+    "phone_numbers": "update (business_id, agent_id, label)",
+    "phone_number_assignments": "insert, update (held, agent_id), delete",
 }
 #: What a tenant sees some columns of, or nothing.
 _TENANT_SEES_OF: Final = {

@@ -23,6 +23,7 @@ class PhoneNumber(Base):
     business_id: Mapped[int | None] = mapped_column(ForeignKey("businesses.id"), index=True)
     agent_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     twilio_sid: Mapped[str | None] = mapped_column(unique=True)
+    label: Mapped[str] = mapped_column(server_default=text("''"))
 
 
 class PhoneNumberAssignment(Base):
@@ -30,6 +31,7 @@ class PhoneNumberAssignment(Base):
     __table_args__ = (
         ExcludeConstraint(("number", "="), ("held", "&&"), using="gist", name="phone_number_assignments_one_holder"),
         CheckConstraint("not isempty(held)", name="held"),
+        agent_of_the_same_business(),
         {"comment": "who held a number when; a call belongs to the holder at its start"},
     )
 
@@ -37,6 +39,7 @@ class PhoneNumberAssignment(Base):
     number: Mapped[str] = mapped_column(ForeignKey("phone_numbers.number"), index=True)
     business_id: Mapped[int] = mapped_column(ForeignKey("businesses.id"), index=True)
     held: Mapped[Range[datetime]] = mapped_column(TSTZRANGE, comment="half-open, business clock")
+    agent_id: Mapped[int | None] = mapped_column(BigInteger, comment="who answered it meanwhile")
 
 
 class Call(Base):
@@ -68,7 +71,10 @@ class Call(Base):
         CheckConstraint("not counted or usage_record_id is not null", name="counted_somewhere"),
         CheckConstraint("counted or (counted_minutes = 0 and counted_seconds = 0)", name="counted_figures"),
         CheckConstraint("(price is null) = (price_unit is null)", name="price"),
+        CheckConstraint("agent_id is null or business_id is not null", name="agent"),
+        agent_of_the_same_business(),
         Index("calls_usage_record_id_idx", "usage_record_id"),
+        Index("calls_business_id_started_at_idx", "business_id", text("started_at desc"), text("sid desc")),
         # Only ended legs, so that the reports of a call in progress don't touch it.
         Index(
             "calls_uncounted_idx",
@@ -116,6 +122,9 @@ class Call(Base):
     was_minutes: Mapped[int] = mapped_column(server_default=text("0"))
     was_counted_minutes: Mapped[int] = mapped_column(server_default=text("0"))
     was_counted_seconds: Mapped[int] = mapped_column(server_default=text("0"))
+    agent_id: Mapped[int | None] = mapped_column(
+        BigInteger, comment="who answered: the agent of the number when the call began"
+    )
 
 
 class CallTranscript(Base):

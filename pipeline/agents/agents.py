@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from pipeline.agents.documents import stored_document
-from pipeline.businesses import plan_limits
+from pipeline.businesses import plan_limits, registration
 from pipeline.shared.business_locks import lock_businesses
 
 #: Bytes of an agent's settings as JSON.
@@ -28,7 +28,7 @@ set name = %(name)s, language = %(language)s, personality = %(personality)s, voi
 where id = %(id)s and ended_at is null
 """
 _END = "update ai_agents set ended_at = %(now)s where id = %(id)s and ended_at is null returning business_id"
-_LEAVE_NUMBERS = "update phone_numbers set agent_id = null where agent_id = %(id)s"
+_ANSWERED = "select number, label from phone_numbers where agent_id = %s order by number"
 _PLAN = "select p.name from businesses b join subscription_plans p on p.id = b.plan_id where b.id = %s"
 
 
@@ -71,7 +71,8 @@ def end_agent(connection: Connection, business_id: int, agent_id: int, now: date
     lock_businesses(connection, [business_id])
     if connection.exec_driver_sql(_END, {"id": agent_id, "now": now}).first() is None:
         return False
-    connection.exec_driver_sql(_LEAVE_NUMBERS, {"id": agent_id})
+    for number, label in connection.exec_driver_sql(_ANSWERED, (agent_id,)).all():
+        registration.describe_number(connection, business_id, number, None, label, now)
     plan_limits.check_counts(connection, business_id, now)
     return True
 

@@ -33,11 +33,19 @@ update businesses set billed_elsewhere_until = %(until)s, billed_elsewhere_reaso
 _LONGEST_ELSEWHERE = timedelta(days=731)
 
 # The last to hold a number; still the holder while nothing bounds the range.
+# A business holds it from the first of its rows without a gap: each change of the agent begins another one.
 _LAST_HELD = """
-select id, business_id, lower(held) as since, upper(held) as until
-from phone_number_assignments
-where number = %s
-order by upper(held) desc nulls first
+with rows as (
+  select id, business_id, lower(held) as since, upper(held) as until,
+         row_number() over in_time as place,
+         business_id is distinct from lag(business_id) over in_time
+           or lower(held) is distinct from lag(upper(held)) over in_time as begins
+  from phone_number_assignments where number = %s
+  window in_time as (order by held)
+)
+select last.id, first.id as first_id, last.business_id, first.since, last.until
+from rows last join rows first on first.begins and first.place <= last.place
+order by last.place desc, first.place desc
 limit 1
 """
 
@@ -48,16 +56,37 @@ insert into phone_number_assignments (number, business_id, held)
 values (%(number)s, %(business_id)s, tstzrange(%(since)s, null))
 """
 
-_END_HOLDING = "update phone_number_assignments set held = tstzrange(lower(held), %s) where id = %s"
+_END_HOLDING = """
+update phone_number_assignments set held = tstzrange(lower(held), %(at)s)
+where number = %(number)s and business_id = %(business_id)s and held @> %(at)s::timestamptz
+  and lower(held) is distinct from %(at)s
+"""
+_UNDO_HOLDING = """
+delete from phone_number_assignments
+where number = %(number)s and business_id = %(business_id)s and lower(held) >= %(at)s
+"""
 
 _BEGIN_HOLDING = "update phone_number_assignments set held = tstzrange(%s, upper(held)) where id = %s"
 
-_HELD_UNTIL = "select max(upper(held)) from phone_number_assignments where number = %s and id <> %s"
+_HELD_UNTIL = """
+select max(upper(held)) from phone_number_assignments
+where number = %(number)s and held << (select held from phone_number_assignments where id = %(first_id)s)
+"""
+_AGENT_SINCE = """
+select id, lower(held) as since, agent_id from phone_number_assignments where number = %s and upper(held) is null
+"""
+_SET_AGENT = "update phone_number_assignments set agent_id = %s where id = %s"
+_ANSWER = """
+insert into phone_number_assignments (number, business_id, held, agent_id)
+values (%(number)s, %(business_id)s, tstzrange(%(at)s, null), %(agent_id)s)
+"""
+_DESCRIBE = "update phone_numbers set agent_id = %(agent_id)s, label = %(label)s where number = %(number)s"
+_LIVING_AGENT = "select exists (select from ai_agents where id = %s and business_id = %s and ended_at is null)"
 
 _NUMBERS_OF = "select number from phone_number_assignments where business_id = %s and upper(held) is null order by 1"
 
 # An agent belongs to one business, so it does not move along.
-_SET_HOLDER = "update phone_numbers set business_id = %s, agent_id = null where number = %s"
+_SET_HOLDER = "update phone_numbers set business_id = %s, agent_id = null, label = '' where number = %s"
 
 # What a number that moves back in time leaves behind: calls that are counted already don't change their business.
 _ALREADY_COUNTED = """
@@ -196,7 +225,7 @@ def add_number(
         raise BusinessError(f"plan {plan} of business {business_id} ({name}) has room for no other number")
     # Twilio tells when a call began in whole seconds: one of this second is held too.
     whole = now.replace(microsecond=0)
-    since = (since or whole) if last is None else _take_over(connection, last, since, now)
+    since = (since or whole) if last is None else _take_over(connection, number, last, since, now)
     connection.exec_driver_sql(_SET_HOLDER, (business_id, number))
     connection.exec_driver_sql(_HOLD, {"number": number, "business_id": business_id, "since": since})
     for changed in touched:
@@ -215,9 +244,32 @@ def remove_number(connection: Connection, business_id: int, number: str, now: da
         raise BusinessError(
             f"business {business_id} does not hold {number}; `altiora business list` shows who holds what"
         )
-    connection.exec_driver_sql(_END_HOLDING, (max(now, last.since or now), last.id))
+    _end_holding(connection, number, business_id, now)
     connection.exec_driver_sql(_SET_HOLDER, (None, number))
     plan_limits.check_counts(connection, business_id, now)
+
+
+def describe_number(
+    connection: Connection, business_id: int, number: str, agent_id: int | None, label: str, now: datetime
+) -> None:
+    """Have this agent answer a number of the business from now on, and call the number this. Raises BusinessError."""
+    lock_businesses(connection, [business_id])
+    last = _last_held(connection, number)
+    if last is None or last.until is not None or last.business_id != business_id:
+        raise BusinessError(f"business {business_id} does not hold {number}")
+    if agent_id is not None and not connection.exec_driver_sql(_LIVING_AGENT, (agent_id, business_id)).scalar_one():
+        raise BusinessError(f"there is no agent {agent_id}, or it has ended")
+    present = connection.exec_driver_sql(_AGENT_SINCE, (number,)).one()
+    if agent_id != present.agent_id:
+        # Twilio tells when a call began in whole seconds: one of this second is answered by the new one.
+        at = max(now.replace(microsecond=0), present.since or now.replace(microsecond=0))
+        if present.since == at:
+            connection.exec_driver_sql(_SET_AGENT, (agent_id, present.id))
+        else:
+            about = {"number": number, "business_id": business_id, "at": at, "agent_id": agent_id}
+            connection.exec_driver_sql(_END_HOLDING, about)
+            connection.exec_driver_sql(_ANSWER, about)
+    connection.exec_driver_sql(_DESCRIBE, {"number": number, "agent_id": agent_id, "label": label})
 
 
 def rename_business(connection: Connection, business_id: int, name: str) -> None:
@@ -253,10 +305,11 @@ def _hold_for_longer(
     """Have its holder hold a number from an earlier time on, as far back as nobody else did."""
     if since is None or last.since is None or since >= last.since:
         raise BusinessError(f"business {last.business_id} ({name}) holds {number} already")
-    before = connection.exec_driver_sql(_HELD_UNTIL, (number, last.id)).scalar_one()
+    about = {"number": number, "first_id": last.first_id}
+    before = connection.exec_driver_sql(_HELD_UNTIL, about).scalar_one()
     if before is not None and since < before:
         raise BusinessError(f"another business held {number} until {before.isoformat()}; it was free from then on")
-    connection.exec_driver_sql(_BEGIN_HOLDING, (since, last.id))
+    connection.exec_driver_sql(_BEGIN_HOLDING, (since, last.first_id))
     return NumberHeld(number, since, None, 0)
 
 
@@ -271,7 +324,10 @@ def _not_its_holder(connection: Connection, number: str, holder: int | None, nam
 
 @dataclass(frozen=True, slots=True)
 class _Holding:
+    """From its first row to its last one."""
+
     id: int
+    first_id: int
     business_id: int
     since: datetime | None
     until: datetime | None
@@ -282,7 +338,7 @@ def _last_held(connection: Connection, number: str) -> _Holding | None:
     return None if row is None else _Holding(*row)
 
 
-def _take_over(connection: Connection, last: _Holding, since: datetime | None, now: datetime) -> datetime:
+def _take_over(connection: Connection, number: str, last: _Holding, since: datetime | None, now: datetime) -> datetime:
     """End the last holding where it still lasts; returns from when on the number is free."""
     if last.until is not None:
         if since is not None and since < last.until:
@@ -295,8 +351,14 @@ def _take_over(connection: Connection, last: _Holding, since: datetime | None, n
         raise BusinessError(
             f"business {last.business_id} holds the number since {last.since.isoformat()}; it can be moved after that"
         )
-    connection.exec_driver_sql(_END_HOLDING, (since, last.id))
+    _end_holding(connection, number, last.business_id, since)
     return since
+
+
+def _end_holding(connection: Connection, number: str, business_id: int, at: datetime) -> None:
+    about = {"number": number, "business_id": business_id, "at": at}
+    connection.exec_driver_sql(_END_HOLDING, about)
+    connection.exec_driver_sql(_UNDO_HOLDING, about)
 
 
 def _living(connection: Connection, business_id: int) -> tuple[str, str | None, str]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from pipeline.calls.call_reports import CallReport
 
 _HOLDERS = """
-select number, business_id, lower(held), upper(held)
+select number, business_id, agent_id, lower(held), upper(held)
 from phone_number_assignments
 where number = any(%b::text[])
 """
@@ -37,6 +37,12 @@ class Candidate:
     disputed: bool = False
     business_id: int | None = None
     number: str | None = None
+    agent_id: int | None = None
+    """Who answered the number when the call began."""
+
+
+#: Of a number: a business, its agent, since when and until when.
+_Holder = tuple[int, int | None, datetime | None, datetime | None]
 
 
 def fold(reports: list[CallReport]) -> dict[str, Candidate]:
@@ -72,19 +78,18 @@ def find_owners(connection: Connection, candidates: dict[str, Candidate]) -> Non
             candidates[report.sid] = Candidate(report, business_id=candidates[report.parent_sid].business_id)
 
 
-def _holders(
-    connection: Connection, numbers: set[str]
-) -> dict[str, list[tuple[int, datetime | None, datetime | None]]]:
-    holders: dict[str, list[tuple[int, datetime | None, datetime | None]]] = {}
-    for number, business_id, since, until in connection.exec_driver_sql(_HOLDERS, (sorted(numbers),)):
-        holders.setdefault(number, []).append((business_id, since, until))
+def _holders(connection: Connection, numbers: set[str]) -> dict[str, list[_Holder]]:
+    holders: dict[str, list[_Holder]] = {}
+    for number, *held in connection.exec_driver_sql(_HOLDERS, (sorted(numbers),)):
+        business_id, agent_id, since, until = held
+        holders.setdefault(number, []).append((business_id, agent_id, since, until))
     return holders
 
 
 def _resolve_one(
     candidate: Candidate,
     candidates: dict[str, Candidate],
-    holders: dict[str, list[tuple[int, datetime | None, datetime | None]]],
+    holders: dict[str, list[_Holder]],
     known: dict[str, int | None],
 ) -> None:
     parent_sid = candidate.report.parent_sid
@@ -100,8 +105,8 @@ def _resolve_one(
     own = candidate.report.number
     # The best report's own number first; an earlier one may have named it where the best one does not.
     for number, started_at in [(own, candidate.report.started_at)] if own else candidate.numbers:
-        for business_id, since, until in holders.get(number, ()):
+        for business_id, agent_id, since, until in holders.get(number, ()):
             if (since is None or since <= started_at) and (until is None or started_at < until):
-                candidate.business_id, candidate.number = business_id, number
+                candidate.business_id, candidate.agent_id, candidate.number = business_id, agent_id, number
                 return
     candidate.business_id = known.get(candidate.report.sid)

@@ -34,6 +34,7 @@ _COLUMNS = (
     ("price", "numeric"),
     ("price_unit", "text"),
     ("event_id", "bigint"),
+    ("agent_id", "bigint"),
 )
 _NAMES = ", ".join(name for name, _ in _COLUMNS)
 #: What a call counts follows from the others.
@@ -65,6 +66,7 @@ on conflict (sid) do update set
   was_business_id = c.business_id, was_usage_record_id = c.usage_record_id, was_counted = c.counted,
   was_minutes = c.minutes, was_counted_minutes = c.counted_minutes, was_counted_seconds = c.counted_seconds,
   {", ".join(f"{name} = coalesce(excluded.{name}, c.{name})" for name in _KEPT)},
+  agent_id = case when excluded.number is null then c.agent_id else excluded.agent_id end,
   {", ".join(f"{name} = excluded.{name}" for name in _REPLACED)}
 where excluded.rank > c.rank or (c.business_id is null and excluded.business_id is not null)
 returning sid, was_business_id, was_usage_record_id, was_counted, was_counted_minutes, was_counted_seconds
@@ -154,4 +156,5 @@ def _row(candidate: Candidate, counted: Counted) -> tuple[Any, ...]:
         report.price,
         report.price_unit,
         report.event_id,
+        candidate.agent_id,
     )

@@ -27,6 +27,7 @@ BEYOND_FORM = {
     "GET /v1/businesses/{business_id}/agents": "a cursor, as above",
     "GET /v1/businesses/{business_id}/agents/{agent_id}/knowledge": "a cursor, as above",
     "GET /v1/businesses/{business_id}/agents/{agent_id}/scripts/{script_name}/versions": "a cursor, as above",
+    "GET /v1/businesses/{business_id}/calls": "a cursor, as above",
     "POST /v1/businesses/{business_id}/agents": "a name has visible characters",
     "PATCH /v1/businesses/{business_id}/agents/{agent_id}": "it says which state was read",
     "POST /v1/businesses/{business_id}/agents/{agent_id}/scripts": "a flow can be followed",

@@ -59,7 +59,9 @@ def test_what_needs_somebody_is_refused_to_nobody(api, route):
         "entry_id",
     ):
         path = path.replace(f"{{{name}}}", "1")
-    path = path.replace("{script_name}", "ordering")
+    path = (
+        path.replace("{script_name}", "ordering").replace("{number}", "+15550000001").replace("{sid}", "CA" + "0" * 32)
+    )
     (method,) = route.methods
     for token in (None, "x", "alt_test_" + "a" * 38):
         answer = api.client(token).request(method, path, json={}, headers={"Sec-Fetch-Site": "same-origin"})
@@ -248,6 +250,8 @@ def test_whatever_stands_in_a_field_nothing_breaks(api, people, value):
         "answer": "Yes.",
         "settings": {},
         "flow": FLOW,
+        "agent_id": None,
+        "label": "Shop",
     } | dict.fromkeys(("personality", "voice", "prompt", "greeting"), "calm")
     operations = _fields()
     assert len(operations) > 18

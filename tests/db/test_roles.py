@@ -55,9 +55,10 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
         **dict.fromkeys(
             ("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), _ADDS_AND_CHANGES
         ),
-        **dict.fromkeys(("businesses", "phone_numbers", "phone_number_assignments", "drifts"), _ADDS_AND_CHANGES),
+        **dict.fromkeys(("businesses", "phone_numbers", "drifts", "ai_agents", "agent_scripts"), _ADDS_AND_CHANGES),
         **dict.fromkeys(("idempotency_keys", "usage_alerts"), _ADDS_AND_CHANGES),
         **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), _ADDS_AND_CHANGES | {"delete"}),
+        **dict.fromkeys(("agent_knowledge", "phone_number_assignments"), _ADDS_AND_CHANGES | {"delete"}),
         **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), _ADDS),
     },
     # Which rows of these it sees is another question (test_tenancy); of some it may do things with some columns.
@@ -68,7 +69,10 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
         "mails": frozenset({"insert"}),
         "business_members": frozenset({"select", "delete"}),
         "account_links": _ADDS,
-        **dict.fromkeys(("usage_alerts", "idempotency_keys"), _ADDS_AND_CHANGES),
+        **dict.fromkeys(("usage_alerts", "idempotency_keys", "ai_agents"), _ADDS_AND_CHANGES),
+        "agent_knowledge": _ADDS | {"delete"},
+        "agent_scripts": _ADDS,
+        "phone_number_assignments": _ADDS_AND_CHANGES | {"delete"},
         "audit_entries": _ADDS,
         "phone_numbers": frozenset({"select", "update"}),
     },

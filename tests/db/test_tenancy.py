@@ -63,7 +63,7 @@ def values_of(table: sa.Table, business: int) -> dict[str, Any]:
             row[column.name] = datetime.fromisoformat(_ONE)
         elif isinstance(column.type, sa.LargeBinary):
             row[column.name] = bytes([business]) * 32
-        elif column.name == "params":
+        elif isinstance(column.type, sa.JSON):
             row[column.name] = "{}"
         else:
             row[column.name] = f"{table.name}-{business}"
@@ -217,8 +217,8 @@ def test_a_key_of_another_tenant_s_agent_is_refused_though_checks_of_keys_pass_t
         connection.exec_driver_sql("delete from agent_knowledge")
         connection.exec_driver_sql("delete from agent_scripts")
     for statement in (
-        "insert into agent_knowledge (agent_id, business_id, title, content) values (2, 1, 'x', 'x')",
-        "insert into agent_scripts (agent_id, business_id, name, body) values (2, 1, 'x', 'x')",
+        "insert into agent_knowledge (agent_id, business_id, question, answer) values (2, 1, 'x', 'x')",
+        "insert into agent_scripts (agent_id, business_id, name, flow) values (2, 1, 'x', '{}')",
         "update phone_numbers set agent_id = 2",
     ):
         with tenant.connect() as connection:

@@ -8,6 +8,7 @@ from accounts.links import LinkKind, request_link
 from accounts.rights import SCOPES, Role
 from pipeline.agents import agents, knowledge, scripts
 from pipeline.agents.agents import AgentCard
+from pipeline.businesses import registration
 from pipeline.shared.clock import machine_now
 from tests.worlds.api import Api
 from tests.worlds.people import People
@@ -66,6 +67,13 @@ class Cast:
             )
             agent = agents.add_agent(connection, business_id, CARD, machine_now())
             entry = knowledge.add_knowledge(connection, agent, "Do you have rye?", "On Fridays.")
+            mobile = f"+1555{business_id:07}"
+            registration.add_number(connection, business_id, mobile, None, machine_now())
+            connection.exec_driver_sql(
+                "insert into calls (sid, business_id, number, status, rank, started_at)"
+                " values (%s, %s, %s, 'completed', 1, now())",
+                (f"CA{business_id:032x}", business_id, mobile),
+            )
             scripts.add_script(connection, agent, "ordering", {"steps": [{"id": "greeting", "say": "Hello."}]})
         key, _ = self._key(business_id, "owner", "businesses:read")
         return {
@@ -76,6 +84,8 @@ class Cast:
             "agent_id": agent,
             "entry_id": entry,
             "script_name": "ordering",
+            "number": mobile,
+            "sid": f"CA{business_id:032x}",
             "service_key_id": self._key(None, "administrator", "runtime:read")[0],
             "session_id": self.other_session,
         }

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 import pipeline.reading
 from pipeline.reading import statement_check
+from pipeline.reading.calls import NEWEST_CALL, CallFilter
 from pipeline.shared import drifts, trail
 from tests.worlds.ledger import Ledger
 from tests.worlds.world import World, at, sid_of
@@ -87,6 +88,13 @@ def read(engine, tmp_path):
         kind, subject = drifts.DriftKind.NO_INVOICE, f"record:{record.id}"
         drifts.report(connection, kind, subject, business_id=world.b, expected="a", actual="b", now=world.now)
         trail.note(connection, trail.Entry("a test", "closed", f"record:{record.id}", world.b))
+    agent_id = ledger.insert("ai_agents", business_id=world.b, name="Ada")
+    knows = {"agent_id": agent_id, "business_id": world.b}
+    entry_id = ledger.insert("agent_knowledge", **knows, question="a", answer="b")
+    ledger.insert("agent_scripts", **knows, name="ordering", flow="{}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("update phone_numbers set agent_id = %s where business_id = %s", (agent_id, world.b))
+        connection.exec_driver_sql("insert into phone_numbers (number) values ('+15550000009')")
     world.callback("of-nobody", To="+15550000009")
     world.drain()
     dead = ledger.one("select reason from webhook_events where state = 'dead'")
@@ -120,6 +128,12 @@ def read(engine, tmp_path):
         "time_zone": "UTC",
         "bill_child_legs": False,
         "frozen": "x",
+        "agent_id": agent_id,
+        "entry_id": entry_id,
+        "name": "ordering",
+        "which": CallFilter(),
+        "began_before": NEWEST_CALL,
+        "sid": ledger.one("select sid from calls limit 1"),
     }
     about["record"].period_start, about["record"].period_end = at("1 Nov 0:00"), at("1 Dec 0:00")
     about["record"].time_zone, about["record"].provisional = "UTC", False
