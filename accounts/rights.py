@@ -61,6 +61,13 @@ TABLE: Final = (
     _line("numbers:read", "see its numbers", f"{_EVERY_MEMBER} {_EVERY_STAFF}", scope=True),
     _line("numbers:write", "say which agent answers a number", "owner admin member operator administrator", scope=True),
     _line("calls:read", "see its calls, and who spoke with whom", f"{_EVERY_MEMBER} {_EVERY_STAFF}", scope=True),
+    _line(
+        "transcripts:read",
+        "see what was said in its calls",
+        "owner admin member support operator administrator",
+        scope=True,
+    ),
+    _line("transcripts:erase", "redact and erase what was said", "owner admin"),
     _line("keys:read", "see its API keys, never their secrets", "owner admin operator administrator"),
     _line("keys:write", "make, change and revoke its API keys", "owner admin administrator"),
     _line("audit:read", "see who did what in it", f"owner admin {_EVERY_STAFF}"),
@@ -90,8 +97,8 @@ def rights_of(role: Role) -> frozenset[str]:
 
 
 def has_right(right: str, roles: AbstractSet[Role]) -> bool:
-    """Whether one of these roles has the right. Raises KeyError for a right that is not in the table."""
-    return not _BY_RIGHT[right].roles.isdisjoint(roles)
+    """Whether one of these roles has the right; nobody has a service key's. Raises KeyError for what is no right."""
+    return right not in SERVICE_SCOPES and not _BY_RIGHT[right].roles.isdisjoint(roles)
 
 
 def may_give(giver: Role | None, role: Role) -> bool:

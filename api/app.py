@@ -34,8 +34,10 @@ from api.routes import (
     members,
     numbers,
     reference,
+    runtime,
     scripts,
     sessions,
+    transcripts,
     users,
 )
 from db.engine import make_engine
@@ -69,6 +71,8 @@ def routers() -> Sequence[APIRouter]:
         scripts.router,
         numbers.router,
         calls.router,
+        transcripts.router,
+        runtime.router,
         api_keys.router,
         api_keys.service_router,
         users.router,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from accounts.links import LinkKind
 from accounts.rights import Role
 from pipeline.businesses.service_rules import ServiceStatus
+from pipeline.calls.transcripts import Speaker
 
 T = TypeVar("T")
 
@@ -224,6 +225,62 @@ class CallShown(Output):
     counted: bool
     counted_minutes: Annotated[int, _example(2)]
     usage_record_id: Id | None
+
+
+class MessageShown(Output):
+    """What was said; ``content`` is empty where it was redacted."""
+
+    position: Annotated[int, _example(0)]
+    speaker: Speaker
+    content: Annotated[str, _example("Corner Bakery, good morning.")]
+    language: str | None
+    said_at: Instant | None
+    redacted_at: Instant | None
+
+
+class Appended(Output):
+    """How many messages were not there before."""
+
+    appended: int
+
+
+class RuntimeKnowledge(Output):
+    """A question, and its answer."""
+
+    question: str
+    answer: str
+
+
+class RuntimeScript(Output):
+    """What is said: the newest version of a call flow."""
+
+    name: str
+    version: int
+    flow: dict[str, Any]
+
+
+class RuntimeAgentShown(Output):
+    """How an agent answers."""
+
+    id: Id
+    name: str
+    language: str
+    personality: str
+    voice: str
+    prompt: str
+    greeting: str
+    settings: dict[str, Any]
+    knowledge: list[RuntimeKnowledge]
+    scripts: list[RuntimeScript]
+
+
+class RuntimeShown(Output):
+    """Who answers a number; without an agent nobody does."""
+
+    number: Annotated[str, _example("+15550000001")]
+    business_id: Id
+    service_status: ServiceStatus | Literal["ended"]
+    agent: RuntimeAgentShown | None
 
 
 class MemberShown(Output):

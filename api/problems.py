@@ -29,6 +29,7 @@ from pipeline.agents.agents import AgentError
 from pipeline.agents.call_flow import FlowError
 from pipeline.agents.documents import DocumentError
 from pipeline.businesses.registration import BusinessError
+from pipeline.calls.transcripts import TranscriptError, UnknownCallError
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPE: Final = "urn:altiora:problem:"
@@ -78,6 +79,7 @@ _TITLES: Final = {
     "not-found": "There is no such thing",
     "not-allowed": "This can't be done here",
     "conflict": "It can't be so",
+    "not-yet": "It is not there yet",
     "unfit": "Nobody could work with it",
     "link-refused": "The link is good no more",
     "password-refused": "The password is not taken",
@@ -102,6 +104,8 @@ _OF_SUBJECTS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     ApiKeyError: (409, "conflict"),
     BusinessError: (409, "conflict"),
     AgentError: (409, "conflict"),
+    TranscriptError: (409, "conflict"),
+    UnknownCallError: (409, "not-yet"),
     FlowError: (422, "unfit"),
     DocumentError: (422, "unfit"),
 }

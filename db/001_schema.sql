@@ -2053,3 +2053,43 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0032 -> 0033
+
+ALTER TABLE call_transcripts ADD COLUMN position INTEGER;
+
+COMMENT ON COLUMN call_transcripts.position IS '0 is said first';
+
+ALTER TABLE call_transcripts ADD COLUMN speaker TEXT DEFAULT 'agent' NOT NULL;
+
+ALTER TABLE call_transcripts ADD COLUMN said_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN call_transcripts.said_at IS 'by the phone platform''s clock';
+
+ALTER TABLE call_transcripts ADD COLUMN redacted_at TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN call_transcripts.redacted_at IS 'its content was taken out, for good';
+
+update call_transcripts t set position = n.place
+    from (select id, row_number() over (partition by call_sid order by id) - 1 as place from call_transcripts) n
+    where n.id = t.id;
+
+ALTER TABLE call_transcripts ALTER COLUMN position SET NOT NULL;
+
+ALTER TABLE call_transcripts ALTER COLUMN speaker DROP DEFAULT;
+
+ALTER TABLE call_transcripts ADD CONSTRAINT call_transcripts_call_sid_position_key UNIQUE (call_sid, position);
+
+DROP INDEX call_transcripts_call_sid_idx;
+
+ALTER TABLE call_transcripts ADD CONSTRAINT call_transcripts_speaker_check CHECK (speaker in ('agent', 'caller'));
+
+ALTER TABLE call_transcripts ADD CONSTRAINT call_transcripts_position_check CHECK (position >= 0);
+
+UPDATE alembic_version SET version_num='0033' WHERE alembic_version.version_num = '0032';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

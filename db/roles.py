@@ -41,7 +41,7 @@ _STAFF_WRITES: Final = {
     **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),
     **dict.fromkeys(("drifts", "usage_alerts", "ai_agents"), "insert, update"),
     **dict.fromkeys(("agent_knowledge", "phone_number_assignments"), "insert, update, delete"),
-    "agent_scripts": "insert, update",
+    **dict.fromkeys(("agent_scripts", "call_transcripts"), "insert, update"),
 }
 #: Rows whose bodies hold what Stripe and Twilio told of people.
 _STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
@@ -53,6 +53,7 @@ _TENANT_WRITES: Final = {
     "account_links": "insert, update (ended_at)",
     **dict.fromkeys(("api_keys", "idempotency_keys", "usage_alerts"), "insert, update"),
     **dict.fromkeys(("audit_entries", "mails"), "insert"),
+    "call_transcripts": "update (content, redacted_at)",
     "ai_agents": "insert, update",
     "agent_knowledge": "insert, update (question, answer), delete",
     "agent_scripts": "insert, update (ended_at)",

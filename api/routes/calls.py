@@ -35,7 +35,7 @@ def list_all(
 ) -> Response:
     """Its calls, the newest first. ``q`` is a SID, or part of a number that called or was called."""
     which = CallFilter(since, until, number, agent_id, status, q)
-    _tell(asked)
+    tell(asked)
     return page_in_time(
         lambda before, rows: list_calls(asked.connection, asked.business_id, which, before, rows),
         lambda call: (call.started_at, call.sid),
@@ -50,11 +50,11 @@ def list_all(
 def show(sid: CallSid, asked: Reads) -> Response:
     """One call leg."""
     call = asked.own(read_call(asked.connection, sid), "this call")
-    _tell(asked)
+    tell(asked)
     return Json(call)
 
 
-def _tell(asked: AskedOfBusiness) -> None:
+def tell(asked: AskedOfBusiness) -> None:
     """Whoever works for Altiora and looks at somebody's calls leaves an entry that they see."""
     if asked.by_altiora:
         asked.note("calls read", f"business:{asked.business_id}")

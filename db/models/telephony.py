@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueConstraint, text
 from sqlalchemy.dialects.postgresql import TSTZRANGE, ExcludeConstraint, Range
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -129,10 +129,19 @@ class Call(Base):
 
 class CallTranscript(Base):
     __tablename__ = "call_transcripts"
-    __table_args__ = ({"comment": "what was said"},)
+    __table_args__ = (
+        UniqueConstraint("call_sid", "position"),
+        CheckConstraint(one_of("speaker", "agent", "caller"), name="speaker"),
+        CheckConstraint("position >= 0", name="position"),
+        {"comment": "what was said"},
+    )
 
     id: Mapped[Id]
-    call_sid: Mapped[str] = mapped_column(ForeignKey("calls.sid"), index=True)
+    call_sid: Mapped[str] = mapped_column(ForeignKey("calls.sid"))
     language: Mapped[str | None]
     content: Mapped[str]
     created_at: Mapped[MachineInstant]
+    position: Mapped[int] = mapped_column(comment="0 is said first")
+    speaker: Mapped[str]
+    said_at: Mapped[datetime | None] = mapped_column(comment="by the phone platform's clock")
+    redacted_at: Mapped[datetime | None] = mapped_column(comment="its content was taken out, for good")

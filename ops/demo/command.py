@@ -15,6 +15,7 @@ from accounts.secret_keys import SecretKeys
 from ops.commands.output import WrongError
 from ops.demo import report
 from ops.demo import screen as demo_screen
+from ops.demo.agents import add_agents
 from ops.demo.evidence import Evidence, gather
 from ops.demo.month import AFTERMATH, Month, mishaps
 from ops.demo.people import DemoPerson, add_people
@@ -122,12 +123,13 @@ def _conclusion(evidence: Evidence, found: Sequence[Verdict], left: dict[str, in
 
 
 def _people(running: Stage, evidence: Evidence) -> tuple[str, Sequence[DemoPerson]]:
-    """Let people into the two businesses that used most, of those that pay."""
+    """Let people into the two businesses that used most, of those that pay; their agents have something to say."""
     keys = SecretKeys([SecretStr(running.settings["ALTIORA_SECRET_KEYS"])])
     paying = sorted(
         {each.business_id for each in evidence.signed if each.customer is not None},
         key=lambda business_id: -sum(use.minutes for use in evidence.uses if use.signed.business_id == business_id),
     )
+    add_agents(running.engine, paying[:2], evidence.now)
     return add_people(running.engine, keys, paying)
 
 

@@ -156,7 +156,8 @@ def show_people(console: Console, stage: Stage, password: str, people: Sequence[
     api = stage.settings["ALTIORA_DASHBOARD_URL"]
     lines = (
         "",
-        f"API: {api}/v1, to read and to try at {api}/v1/docs",
+        f"API: {api}/v1",
+        f"  to read and to try: {api}/v1/docs",
         f"Mailbox: {stage.settings['ALTIORA_STRIPE_API_BASE']}/_sandbox/mail",
         f"People, all with the password {password}",
         *(f"  {each.email:<18} {each.what}" for each in people),
@@ -168,6 +169,7 @@ def show_people(console: Console, stage: Stage, password: str, people: Sequence[
         "    -H 'Content-Type: application/json' \\",
         f'    -d \'{{"email": "{people[0].email}", "password": "{password}"}}\'',
         f"  curl -s {api}/v1/businesses -H 'Authorization: Bearer …'",
+        "and then …/businesses/1/calls, …/1/agents, …/1/members of one of them.",
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ BEGAN = datetime(2026, 11, 20, 12, tzinfo=UTC)
 def place(api, people):
     cast = Cast(api, people)
     it = cast.place(1)
+    people.run("delete from call_transcripts")
     people.run("delete from calls")
     with people.engine.begin() as connection:
         for number in range(23):  # three of each second

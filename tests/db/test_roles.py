@@ -56,6 +56,7 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
             ("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), _ADDS_AND_CHANGES
         ),
         **dict.fromkeys(("businesses", "phone_numbers", "drifts", "ai_agents", "agent_scripts"), _ADDS_AND_CHANGES),
+        "call_transcripts": _ADDS_AND_CHANGES,
         **dict.fromkeys(("idempotency_keys", "usage_alerts"), _ADDS_AND_CHANGES),
         **dict.fromkeys(("business_members", "recovery_codes", "attempt_limits"), _ADDS_AND_CHANGES | {"delete"}),
         **dict.fromkeys(("agent_knowledge", "phone_number_assignments"), _ADDS_AND_CHANGES | {"delete"}),
@@ -73,6 +74,7 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
         "agent_knowledge": _ADDS | {"delete"},
         "agent_scripts": _ADDS,
         "phone_number_assignments": _ADDS_AND_CHANGES | {"delete"},
+        "call_transcripts": frozenset({"select"}),
         "audit_entries": _ADDS,
         "phone_numbers": frozenset({"select", "update"}),
     },

@@ -43,6 +43,7 @@ def values_of(table: sa.Table, business: int) -> dict[str, Any]:
         "actor": f"user:{business}",
         "from_status": "active",
         "to_status": "active",
+        "speaker": "agent",
         "period_end": "2026-12-01T00:00:00+00:00",
         "plan_id": 1,
         "call_sid": f"calls-{business}",

@@ -73,6 +73,13 @@ def sign_in_as_printed(running, told):
             businesses = client.get("/businesses", headers=authorization)
             assert businesses.status_code == 200, businesses.text
             found[each.email] = len(businesses.json()["data"])
+            if each.what.startswith("owner of"):
+                here = f"/businesses/{each.what.split()[2].strip(',')}"
+                (agent,) = client.get(f"{here}/agents", headers=authorization).json()["data"]
+                assert agent["numbers"]
+                call = client.get(f"{here}/calls", headers=authorization).json()["data"][0]["sid"]
+                said = client.get(f"{here}/calls/{call}/transcript", headers=authorization).json()["data"]
+                assert len(said) == 4
     return found
 
 

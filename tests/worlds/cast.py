@@ -9,6 +9,7 @@ from accounts.rights import SCOPES, Role
 from pipeline.agents import agents, knowledge, scripts
 from pipeline.agents.agents import AgentCard
 from pipeline.businesses import registration
+from pipeline.calls import transcripts
 from pipeline.shared.clock import machine_now
 from tests.worlds.api import Api
 from tests.worlds.people import People
@@ -74,6 +75,8 @@ class Cast:
                 " values (%s, %s, %s, 'completed', 1, now())",
                 (f"CA{business_id:032x}", business_id, mobile),
             )
+            first = transcripts.Message(0, transcripts.Speaker.AGENT, "Hello.", None, None)
+            transcripts.append_messages(connection, f"CA{business_id:032x}", [first])
             scripts.add_script(connection, agent, "ordering", {"steps": [{"id": "greeting", "say": "Hello."}]})
         key, _ = self._key(business_id, "owner", "businesses:read")
         return {
@@ -86,6 +89,7 @@ class Cast:
             "script_name": "ordering",
             "number": mobile,
             "sid": f"CA{business_id:032x}",
+            "position": 0,
             "service_key_id": self._key(None, "administrator", "runtime:read")[0],
             "session_id": self.other_session,
         }
@@ -100,7 +104,7 @@ class Cast:
             "key": lambda: self._key(business_id, "owner", *SCOPES),
             "foreign": lambda: self._key(self.strangers, "stranger", *SCOPES),
             "expired": lambda: self._key(business_id, "owner", *SCOPES, expires_at=yesterday),
-            "service": lambda: self._key(None, "administrator", "runtime:read"),
+            "service": lambda: self._key(None, "administrator", "runtime:read", "transcripts:write"),
         }
         if actor not in keys:
             return self.clients[actor]

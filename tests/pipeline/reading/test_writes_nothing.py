@@ -12,11 +12,12 @@ import pytest
 from psycopg.types.json import Jsonb
 
 import pipeline.reading
+from pipeline.calls.transcripts import Message, Speaker, append_messages
 from pipeline.reading import statement_check
 from pipeline.reading.calls import NEWEST_CALL, CallFilter
 from pipeline.shared import drifts, trail
 from tests.worlds.ledger import Ledger
-from tests.worlds.world import World, at, sid_of
+from tests.worlds.world import NUMBER_OF_B, World, at, sid_of
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     f"{module.name}.{name}": function
@@ -95,6 +96,9 @@ def read(engine, tmp_path):
     with engine.begin() as connection:
         connection.exec_driver_sql("update phone_numbers set agent_id = %s where business_id = %s", (agent_id, world.b))
         connection.exec_driver_sql("insert into phone_numbers (number) values ('+15550000009')")
+    first = Message(0, Speaker.AGENT, "Hello.", None, None)
+    with engine.begin() as connection:
+        append_messages(connection, ledger.one("select sid from calls limit 1"), [first])
     world.callback("of-nobody", To="+15550000009")
     world.drain()
     dead = ledger.one("select reason from webhook_events where state = 'dead'")
@@ -131,6 +135,7 @@ def read(engine, tmp_path):
         "agent_id": agent_id,
         "entry_id": entry_id,
         "name": "ordering",
+        "dialled": NUMBER_OF_B,
         "which": CallFilter(),
         "began_before": NEWEST_CALL,
         "sid": ledger.one("select sid from calls limit 1"),

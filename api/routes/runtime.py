@@ -1,0 +1,66 @@
+"""What the phone platform asks and tells, with its service key, over all businesses."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request
+from pydantic import AwareDatetime, Field
+from starlette.responses import Response
+
+from api.answers import Json
+from api.asking import Asked, needs
+from api.idempotency import Route
+from api.inputs import Input, Language, Text
+from api.outputs import Appended, RuntimeShown
+from api.problems import missing
+from pipeline.calls import transcripts
+from pipeline.calls.transcripts import MOST_AT_ONCE, MOST_MESSAGES, Message, Speaker
+from pipeline.reading.runtime import read_runtime
+from pipeline.shared.clock import business_clock
+
+router = APIRouter(route_class=Route, prefix="/runtime", tags=["phone platform"])
+
+Reads = Annotated[Asked, needs("runtime:read")]
+Writes = Annotated[Asked, needs("transcripts:write")]
+
+Number = Annotated[str, Path(pattern=r"^\+[1-9][0-9]{1,14}$")]
+CallSid = Annotated[str, Path(pattern=r"^[A-Z]{2}[0-9a-f]{32}$")]
+
+
+class NewMessage(Input):
+    """What was said, and in which place: 0 is said first."""
+
+    position: Annotated[int, Field(ge=0, lt=MOST_MESSAGES)]
+    speaker: Speaker
+    content: Text
+    said_at: AwareDatetime | None = None
+    language: Language | None = None
+
+
+class NewMessages(Input):
+    """Some of what was said in a call."""
+
+    messages: Annotated[list[NewMessage], Field(min_length=1, max_length=MOST_AT_ONCE)]
+
+
+@router.get("/numbers/{number}", response_model=RuntimeShown)
+def show_number(request: Request, number: Number, asked: Reads) -> Response:
+    """Who answers a number, and how. With ``If-None-Match`` 304 while that is as it was."""
+    found = read_runtime(asked.connection, number, business_clock().now())
+    if found is None:
+        raise missing("this number")
+    answer = Json(found)
+    if request.headers.get("if-none-match") == answer.etag:
+        return Response(status_code=304, headers={"ETag": answer.etag})
+    return answer
+
+
+@router.post("/calls/{sid}/messages", response_model=Appended)
+def append(sid: CallSid, body: NewMessages, asked: Writes) -> Response:
+    """Add to a call's transcript. What is sent again is there once; a call that is not known yet is a 409."""
+    messages = [
+        Message(each.position, each.speaker, each.content, each.said_at, each.language) for each in body.messages
+    ]
+    appended = transcripts.append_messages(asked.connection, sid, messages)
+    if appended:
+        asked.note("transcript append", f"call:{sid}", detail={"messages": appended})
+    return Json({"appended": appended})
