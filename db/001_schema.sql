@@ -2019,7 +2019,7 @@ COMMIT;
 
 DROP INDEX CONCURRENTLY IF EXISTS calls_business_id_started_at_idx;
 
-CREATE INDEX CONCURRENTLY calls_business_id_started_at_idx ON calls (business_id, started_at desc, sid desc);
+CREATE INDEX CONCURRENTLY calls_business_id_started_at_idx ON calls (business_id, started_at desc);
 
 BEGIN;
 

@@ -20,12 +20,7 @@ def upgrade() -> None:
     # First of all, so that whoever begins again begins here.
     with op.get_context().autocommit_block():
         op.drop_index(_INDEX, table_name="calls", postgresql_concurrently=True, if_exists=True)
-        op.create_index(
-            _INDEX,
-            "calls",
-            ["business_id", sa.text("started_at desc"), sa.text("sid desc")],
-            postgresql_concurrently=True,
-        )
+        op.create_index(_INDEX, "calls", ["business_id", sa.text("started_at desc")], postgresql_concurrently=True)
     op.add_column("phone_numbers", sa.Column("label", sa.Text(), server_default=sa.text("''"), nullable=False))
     for table, comment in {
         "phone_number_assignments": "who answered it meanwhile",
