@@ -1,9 +1,10 @@
 """What bodies and paths may hold: bounded texts without NUL, ids that PostgreSQL can hold, and nothing unforeseen."""
 
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, SecretStr, StringConstraints
 
 
 class Input(BaseModel):
@@ -37,8 +38,19 @@ Secret = Annotated[str, StringConstraints(min_length=1, max_length=300), AfterVa
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=500), AfterValidator(_without_nul)]
 
 Text = Annotated[str, StringConstraints(max_length=20_000), AfterValidator(_without_nul)]
+LongText = Annotated[str, StringConstraints(max_length=4_000), AfterValidator(_without_nul)]
 ShortText = Annotated[str, StringConstraints(min_length=1, max_length=2_000), AfterValidator(_without_nul)]
 Label = Annotated[str, StringConstraints(max_length=100), AfterValidator(_without_nul)]
+
+
+def _of_our_time(instant: datetime) -> datetime:
+    if not 2000 <= instant.year <= 2200:
+        raise ValueError("its year is one from 2000 to 2200")
+    return instant
+
+
+#: PostgreSQL holds years that Python does not, and the other way round.
+Instant = Annotated[AwareDatetime, AfterValidator(_of_our_time)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", max_length=40)]
 

@@ -46,6 +46,7 @@ _STAFF_WRITES: Final = {
 #: Rows whose bodies hold what Stripe and Twilio told of people.
 _STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
 
+_OF_AGENT: Final = "name, language, personality, voice, prompt, greeting, settings"
 #: What the API writes for tenants; it reads what has a wall, and what is the same for all.
 _TENANT_WRITES: Final = {
     "businesses": "update (name, time_zone, ended_at)",
@@ -54,11 +55,12 @@ _TENANT_WRITES: Final = {
     **dict.fromkeys(("api_keys", "idempotency_keys", "usage_alerts"), "insert, update"),
     **dict.fromkeys(("audit_entries", "mails"), "insert"),
     "call_transcripts": "update (content, redacted_at)",
-    "ai_agents": "insert, update",
-    "agent_knowledge": "insert, update (question, answer), delete",
-    "agent_scripts": "insert, update (ended_at)",
+    # By columns: an id that is taken ahead would be another tenant's next one.
+    "ai_agents": f"insert (business_id, {_OF_AGENT}), update ({_OF_AGENT}, ended_at)",
+    "agent_knowledge": "insert (agent_id, business_id, question, answer), update (question, answer), delete",
+    "agent_scripts": "insert (agent_id, business_id, name, version, flow), update (ended_at)",
     "phone_numbers": "update (business_id, agent_id, label)",
-    "phone_number_assignments": "insert, update (held, agent_id), delete",
+    "phone_number_assignments": "insert (number, business_id, held, agent_id), update (held, agent_id), delete",
 }
 #: What a tenant sees some columns of, or nothing.
 _TENANT_SEES_OF: Final = {

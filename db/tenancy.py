@@ -65,8 +65,19 @@ WALLS: Final = {
 }
 
 #: What a tenant may add, or change, where that is less than it sees.
-_ADDS: Final = {"account_links": f"invited_by = {_USER}"}
-_CHANGES: Final = {"phone_numbers": _OF_BUSINESS}
+_ADDS: Final = {
+    "account_links": f"invited_by = {_USER}",
+    "phone_number_assignments": (
+        "exists (select from phone_numbers p where p.number = phone_number_assignments.number"
+        " and p.business_id = phone_number_assignments.business_id)"
+    ),
+}
+#: Which rows, and how they may be left.
+_CHANGES: Final = {
+    "phone_numbers": (_OF_BUSINESS, "true"),
+    "ai_agents": ("ended_at is null", "true"),
+    "call_transcripts": ("true", "content = '' and redacted_at is not null"),
+}
 
 #: What is nobody's, and the same for all.
 SHARED: Final = frozenset({"alembic_version", "schema_serves", "stripe_prices", "subscription_plans"})
@@ -101,7 +112,7 @@ _OPEN: Final = "create policy everybody on {table} using (true)"
 _WALL: Final = "create policy tenant on {table} as restrictive to {tenant} using ({sees}) with check ({sees})"
 _ADDING: Final = "create policy tenant_adds on {table} as restrictive for insert to {tenant} with check ({sees})"
 _CHANGING: Final = """
-create policy tenant_changes on {table} as restrictive for update to {tenant} using ({sees}) with check (true)
+create policy tenant_changes on {table} as restrictive for update to {tenant} using ({sees}) with check ({leaves})
 """
 _RECEIVED: Final = """
 create policy receiver on {table} as restrictive for insert to {receiver} with check (provider in ('stripe', 'twilio'))
@@ -126,15 +137,15 @@ def build_walls(connection: psycopg.Connection, tenant: str, receiver: str) -> N
     present = {(table, policy): comment for table, policy, comment in connection.execute(_PRESENT)}
     logins = {"tenant": sql.Identifier(tenant), "receiver": sql.Identifier(receiver)}
     wanted = [
-        *(("everybody", table, _OPEN, "") for table in (*WALLS, "webhook_events")),
-        *(("tenant", table, _WALL, sees) for table, sees in WALLS.items()),
-        *(("tenant_adds", table, _ADDING, sees) for table, sees in _ADDS.items()),
-        *(("tenant_changes", table, _CHANGING, sees) for table, sees in _CHANGES.items()),
-        ("receiver", "webhook_events", _RECEIVED, ""),
+        *(("everybody", table, _OPEN, "", "") for table in (*WALLS, "webhook_events")),
+        *(("tenant", table, _WALL, sees, "") for table, sees in WALLS.items()),
+        *(("tenant_adds", table, _ADDING, sees, "") for table, sees in _ADDS.items()),
+        *(("tenant_changes", table, _CHANGING, sees, leaves) for table, (sees, leaves) in _CHANGES.items()),
+        ("receiver", "webhook_events", _RECEIVED, "", ""),
     ]
-    for policy, table, statement, sees in wanted:
+    for policy, table, statement, sees, leaves in wanted:
         names = {"table": sql.Identifier(table), "policy": sql.Identifier(policy)}
-        made = sql.SQL(statement).format(**names, **logins, sees=sql.SQL(sees))
+        made = sql.SQL(statement).format(**names, **logins, sees=sql.SQL(sees), leaves=sql.SQL(leaves))
         # The policy's comment is how it was made: the text that PostgreSQL has of it is none to compare with.
         text = " ".join(made.as_string(connection).split())
         if present.get((table, policy)) == text:

@@ -89,6 +89,7 @@ def show(agent_id: Id, asked: Reads) -> Response:
 @router.patch("/{agent_id:int}", response_model=AgentShown)
 def change(request: Request, agent_id: Id, body: ChangedAgent, asked: Writes) -> Response:
     """Change what an agent is. ``If-Match`` says which state you have read."""
+    asked.see_living()
     agent = one_agent(asked, agent_id)
     see_match(request, Json(agent))
     given = body.model_dump(exclude_none=True)

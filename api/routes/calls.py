@@ -3,13 +3,12 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from pydantic import AwareDatetime
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
-from api.inputs import Q
+from api.inputs import Instant, Q
 from api.outputs import CallShown, Page
 from pipeline.providers.twilio_words import CallStatus
 from pipeline.reading.calls import NEWEST_CALL, CallFilter, list_calls, read_call
@@ -24,8 +23,8 @@ CallSid = Annotated[str, Path(pattern=r"^[A-Z]{2}[0-9a-f]{32}$")]
 @router.get("", response_model=Page[CallShown])
 def list_all(
     asked: Reads,
-    since: Annotated[AwareDatetime | None, Query(alias="from", description="Began then or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to", description="Began before.")] = None,
+    since: Annotated[Instant | None, Query(alias="from", description="Began then or later.")] = None,
+    until: Annotated[Instant | None, Query(alias="to", description="Began before.")] = None,
     number: Annotated[str | None, Query(max_length=16, pattern=r"^\+[0-9]*$")] = None,
     agent_id: Annotated[int | None, Query(ge=1, le=2**63 - 1)] = None,
     status: Annotated[CallStatus | None, Query(description="As Twilio calls it.")] = None,

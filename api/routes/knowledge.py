@@ -8,7 +8,7 @@ from starlette.responses import Response
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
-from api.inputs import Id, Input, Q, ShortText, Text
+from api.inputs import Id, Input, LongText, Q, ShortText
 from api.outputs import KnowledgeShown, Page
 from api.problems import missing
 from api.routes.agents import one_agent
@@ -27,14 +27,14 @@ class NewKnowledge(Input):
     """A question that callers ask, and what the agent answers."""
 
     question: ShortText
-    answer: Text
+    answer: LongText
 
 
 class ChangedKnowledge(Input):
     """What of an entry may be changed; what is not named stays."""
 
     question: ShortText | None = None
-    answer: Text | None = None
+    answer: LongText | None = None
 
 
 @router.get("", response_model=Page[KnowledgeShown])
@@ -54,6 +54,7 @@ def list_all(agent_id: Id, asked: Reads, q: Q = "", limit: Limit = USUAL_LIMIT, 
 @router.post("", status_code=201, response_model=KnowledgeShown)
 def add(agent_id: Id, body: NewKnowledge, asked: Writes) -> Response:
     """Have an agent know one more answer."""
+    asked.see_living()
     one_agent(asked, agent_id)
     entry_id = knowledge.add_knowledge(asked.connection, agent_id, body.question, body.answer)
     asked.note("knowledge add", f"knowledge:{entry_id}", detail={"agent": agent_id})
@@ -69,6 +70,7 @@ def show(agent_id: Id, entry_id: Id, asked: Reads) -> Response:
 @router.patch("/{entry_id:int}", response_model=KnowledgeShown)
 def change(agent_id: Id, entry_id: Id, body: ChangedKnowledge, asked: Writes) -> Response:
     """Change question or answer."""
+    asked.see_living()
     entry, given = _one(asked, agent_id, entry_id), body.model_dump(exclude_none=True)
     present = {"question": entry.question, "answer": entry.answer} | given
     knowledge.change_knowledge(asked.connection, entry_id, **present)
@@ -78,7 +80,7 @@ def change(agent_id: Id, entry_id: Id, body: ChangedKnowledge, asked: Writes) ->
 
 @router.delete("/{entry_id:int}", status_code=204)
 def forget(agent_id: Id, entry_id: Id, asked: Writes) -> Response:
-    """Forget it for good."""
+    """Forget it for good, also of an agent that has ended: nobody has to keep what they said."""
     _one(asked, agent_id, entry_id)
     knowledge.forget_knowledge(asked.connection, entry_id)
     asked.note("knowledge forget", f"knowledge:{entry_id}", detail={"agent": agent_id})

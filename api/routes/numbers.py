@@ -26,7 +26,7 @@ Number = Annotated[str, Path(pattern=r"^\+[1-9][0-9]{1,14}$")]
 class ChangedNumber(Input):
     """What of a number may be changed; what is not named stays. ``agent_id`` null: nobody answers it."""
 
-    agent_id: Annotated[int, Field(ge=1, le=2**63 - 1)] | None = None
+    agent_id: Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)] | None = None
     label: Label | None = None
 
 
@@ -45,6 +45,7 @@ def show(number: Number, asked: Reads) -> Response:
 @router.patch("/{number}", response_model=NumberShown)
 def change(number: Number, body: ChangedNumber, asked: Writes) -> Response:
     """Have another agent answer from now on, or call the number otherwise."""
+    asked.see_living()
     present = _one(asked, number)
     given = body.model_fields_set
     agent_id = body.agent_id if "agent_id" in given else present.agent_id

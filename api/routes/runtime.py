@@ -3,13 +3,13 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import Json
 from api.asking import Asked, needs
 from api.idempotency import Route
-from api.inputs import Input, Language, Text
+from api.inputs import Input, Instant, Language, Text
 from api.outputs import Appended, RuntimeShown
 from api.problems import missing
 from pipeline.calls import transcripts
@@ -29,10 +29,10 @@ CallSid = Annotated[str, Path(pattern=r"^[A-Z]{2}[0-9a-f]{32}$")]
 class NewMessage(Input):
     """What was said, and in which place: 0 is said first."""
 
-    position: Annotated[int, Field(ge=0, lt=MOST_MESSAGES)]
+    position: Annotated[int, Field(ge=0, lt=MOST_MESSAGES, strict=True)]
     speaker: Speaker
     content: Text
-    said_at: AwareDatetime | None = None
+    said_at: Instant | None = None
     language: Language | None = None
 
 

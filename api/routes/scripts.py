@@ -2,16 +2,17 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
+from api.answers import Cursor, Json, page
 from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
 from api.inputs import Id, Input, Slug
 from api.matching import see_match
 from api.outputs import Page, ScriptShown
+from api.problems import Problem
 from api.routes.agents import one_agent
 from pipeline.agents import scripts
 from pipeline.reading.agents import ScriptVersion, present_scripts, script_versions
@@ -23,6 +24,9 @@ router = APIRouter(
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]
 ScriptName = Annotated[str, Path(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+
+#: Each holds a whole flow.
+FewVersions = Annotated[int, Query(ge=1, le=20, description="Rows of a page.")]
 
 _EXAMPLE = {"steps": [{"id": "greeting", "say": "Corner Bakery, good morning. What can I do for you?"}]}
 Flow = Annotated[dict[str, Any], Field(max_length=10, examples=[_EXAMPLE])]
@@ -51,6 +55,7 @@ def list_all(agent_id: Id, asked: Reads) -> Response:
 @router.post("", status_code=201, response_model=ScriptShown)
 def add(agent_id: Id, body: NewScript, asked: Writes) -> Response:
     """A new script."""
+    asked.see_living()
     one_agent(asked, agent_id)
     scripts.add_script(asked.connection, agent_id, body.name, body.flow)
     return _saved(asked, agent_id, body.name, 201)
@@ -64,7 +69,7 @@ def show(agent_id: Id, script_name: ScriptName, asked: Reads) -> Response:
 
 @router.get("/{script_name}/versions", response_model=Page[ScriptShown])
 def list_versions(
-    agent_id: Id, script_name: ScriptName, asked: Reads, limit: Limit = USUAL_LIMIT, cursor: Cursor = None
+    agent_id: Id, script_name: ScriptName, asked: Reads, limit: FewVersions = 10, cursor: Cursor = None
 ) -> Response:
     """All versions of a script, the newest first; those too of one that has ended."""
     one_agent(asked, agent_id)
@@ -81,6 +86,7 @@ def list_versions(
 @router.put("/{script_name}", response_model=ScriptShown)
 def change(request: Request, agent_id: Id, script_name: ScriptName, body: ChangedScript, asked: Writes) -> Response:
     """Say something else: a new version. ``If-Match`` says which state you have read."""
+    asked.see_living()
     see_match(request, Json(_one(asked, agent_id, script_name)))
     scripts.change_script(asked.connection, agent_id, script_name, body.flow)
     return _saved(asked, agent_id, script_name, 200)
@@ -89,6 +95,8 @@ def change(request: Request, agent_id: Id, script_name: ScriptName, body: Change
 @router.delete("/{script_name}", status_code=204)
 def end(agent_id: Id, script_name: ScriptName, asked: Writes) -> Response:
     """Say nothing by it any more; its versions stay to be read, since callers have heard them."""
+    if one_agent(asked, agent_id).ended_at is not None:
+        raise Problem(409, "conflict", "this agent has ended: what it said stays to be read")
     _one(asked, agent_id, script_name)
     scripts.end_script(asked.connection, agent_id, script_name)
     asked.note("script end", f"agent:{agent_id}", fields=["ended_at"], detail={"script": script_name})

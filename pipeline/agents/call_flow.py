@@ -32,10 +32,19 @@ def check_flow(flow: Mapping[str, Any]) -> None:
     if len(set(ids)) < len(ids):
         twice = next(each for each in ids if ids.count(each) > 1)
         raise FlowError(f"two steps are called {twice}")
+    by_id = {step["id"]: step for step in steps}
     leads = {step["id"]: set(_followers(step)) for step in steps}
     for step_id, followers in leads.items():
         if missing := sorted(followers - set(ids)):
             raise FlowError(f"step {step_id} leads to {missing[0]}, which is not there")
+    for step in steps:
+        silent = step
+        for _ in steps:
+            if "say" in silent or "next" not in silent:
+                break
+            silent = by_id[silent["next"]]
+        else:
+            raise FlowError(f"from step {step['id']} the call goes round and round, and nothing is said")
     reached: set[str] = set()
     waiting = [ids[0]]
     while waiting:
@@ -53,10 +62,10 @@ def _checked(step: object, number: int) -> str:
         raise FlowError(f"step {number} has no id of small letters, digits, - and _")
     step_id: str = step["id"]
     if unknown := sorted(set(step) - _KEYS):
-        raise FlowError(f"step {step_id} has {unknown[0]}, which no step has")
+        raise FlowError(f"step {step_id} has {unknown[0][:40]}, which no step has")
     choices = step.get("choices", [])
-    if not isinstance(choices, list) or len(choices) > MOST_CHOICES:
-        raise FlowError(f"step {step_id}: its choices are a list of at most {MOST_CHOICES}")
+    if not isinstance(choices, list) or ("choices" in step and not 1 <= len(choices) <= MOST_CHOICES):
+        raise FlowError(f"step {step_id}: its choices are a list of 1 to {MOST_CHOICES}")
     for choice in choices:
         if not isinstance(choice, dict) or set(choice) != {"when", "next"}:
             raise FlowError(f"step {step_id}: a choice has when and next, and nothing else")

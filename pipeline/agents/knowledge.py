@@ -6,8 +6,8 @@ from sqlalchemy import Connection
 
 from pipeline.agents.agents import AgentError
 
-#: Entries of one agent.
-MOST_ENTRIES: Final = 1_000
+#: Entries of one agent: the phone platform reads all of them at once.
+MOST_ENTRIES: Final = 300
 
 _ADD = """
 insert into agent_knowledge (agent_id, business_id, question, answer)
@@ -15,7 +15,10 @@ select id, business_id, %(question)s, %(answer)s from ai_agents where id = %(age
 returning id
 """
 _COUNT = "select count(*) from agent_knowledge where agent_id = %s"
-_CHANGE = "update agent_knowledge set question = %(question)s, answer = %(answer)s where id = %(id)s"
+_CHANGE = """
+update agent_knowledge k set question = %(question)s, answer = %(answer)s
+from ai_agents a where k.id = %(id)s and a.id = k.agent_id and a.ended_at is null
+"""
 _FORGET = "delete from agent_knowledge where id = %s"
 
 
@@ -31,8 +34,10 @@ def add_knowledge(connection: Connection, agent_id: int, question: str, answer: 
 
 
 def change_knowledge(connection: Connection, entry_id: int, question: str, answer: str) -> None:
-    """Have an entry be as this says."""
-    connection.exec_driver_sql(_CHANGE, {"id": entry_id, "question": question, "answer": answer})
+    """Have an entry be as this says. Raises AgentError."""
+    about = {"id": entry_id, "question": question, "answer": answer}
+    if not connection.exec_driver_sql(_CHANGE, about).rowcount:
+        raise AgentError("this agent has ended")
 
 
 def forget_knowledge(connection: Connection, entry_id: int) -> None:

@@ -9,9 +9,9 @@ from pipeline.agents.agents import AgentError
 from pipeline.agents.call_flow import check_flow
 from pipeline.agents.documents import stored_document
 
-#: Scripts of one agent, and bytes of one version as JSON.
-MOST_SCRIPTS: Final = 50
-LARGEST_FLOW: Final = 200_000
+#: Scripts of one agent, and bytes of one version as JSON: the phone platform reads all of it at once.
+MOST_SCRIPTS: Final = 10
+LARGEST_FLOW: Final = 100_000
 
 _HOLD = "select business_id, ended_at from ai_agents where id = %s for no key update"
 _NEWEST = """
@@ -46,10 +46,10 @@ def end_script(connection: Connection, agent_id: int, name: str) -> bool:
 
 
 def _save(connection: Connection, agent_id: int, name: str, flow: Mapping[str, Any], *, new: bool) -> int:
-    check_flow(flow)
     content = stored_document("the script", flow, LARGEST_FLOW)
-    business_id, ended_at = connection.exec_driver_sql(_HOLD, (agent_id,)).one()
-    if ended_at is not None:
+    check_flow(flow)
+    agent = connection.exec_driver_sql(_HOLD, (agent_id,)).one_or_none()
+    if agent is None or agent.ended_at is not None:  # a tenant may hold none that has ended
         raise AgentError("this agent has ended")
     last, present = connection.exec_driver_sql(_NEWEST, (agent_id, name)).one()
     if not new and present is None:
@@ -59,6 +59,6 @@ def _save(connection: Connection, agent_id: int, name: str, flow: Mapping[str, A
     if new and connection.exec_driver_sql(_COUNT, (agent_id,)).scalar_one() >= MOST_SCRIPTS:
         raise AgentError(f"an agent has at most {MOST_SCRIPTS} scripts: end one first")
     version = int(last or 0) + 1
-    about = {"agent_id": agent_id, "business_id": business_id, "name": name, "version": version}
+    about = {"agent_id": agent_id, "business_id": agent.business_id, "name": name, "version": version}
     connection.exec_driver_sql(_ADD, about | {"flow": content})
     return version

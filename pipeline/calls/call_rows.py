@@ -58,6 +58,8 @@ _REPLACED = (
     "event_id",
 )
 
+# Its agent is the one of the number that was called: a leg that another one opened has none, and one that turns out to
+# be another business's has none of that one's.
 # Upsert: a report that outranks the stored one replaces it; an orphan takes its business. By SID: the lock order.
 _UPSERT = f"""
 insert into calls as c ({_NAMES}, counted_minutes, counted_seconds)
@@ -66,7 +68,10 @@ on conflict (sid) do update set
   was_business_id = c.business_id, was_usage_record_id = c.usage_record_id, was_counted = c.counted,
   was_minutes = c.minutes, was_counted_minutes = c.counted_minutes, was_counted_seconds = c.counted_seconds,
   {", ".join(f"{name} = coalesce(excluded.{name}, c.{name})" for name in _KEPT)},
-  agent_id = case when excluded.number is null then c.agent_id else excluded.agent_id end,
+  agent_id = case
+    when coalesce(excluded.parent_sid, c.parent_sid) is not null then null
+    when excluded.number is not null then excluded.agent_id
+    when excluded.business_id is null or excluded.business_id = c.business_id then c.agent_id end,
   {", ".join(f"{name} = excluded.{name}" for name in _REPLACED)}
 where excluded.rank > c.rank or (c.business_id is null and excluded.business_id is not null)
 returning sid, was_business_id, was_usage_record_id, was_counted, was_counted_minutes, was_counted_seconds

@@ -99,6 +99,14 @@ def test_a_cursor_that_is_none_is_told_so(place, position):
     )
 
 
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2026-11-20", "now"])
+def test_an_instant_that_is_none_of_our_time_is_told_so(place, at):
+    cast, it = place
+    for name in ("from", "to"):
+        answer = cast.clients["owner"].get(f"/businesses/{it['business_id']}/calls", params={name: at, "limit": 1})
+        assert answer.status_code == 422
+
+
 def test_whoever_looks_from_altiora_is_seen_by_the_business(place):
     cast, it = place
     here = f"/businesses/{it['business_id']}"
@@ -120,5 +128,6 @@ def test_another_agent_answers_a_number_from_now_on(place):
     assert client.patch(f"{numbers}/{it['number']}", json={"label": "Door"}).json()["agent_id"] == it["agent_id"]
     assert client.patch(f"{numbers}/{it['number']}", json={"agent_id": None}).json()["agent_id"] is None
     assert client.patch(f"{numbers}/{it['number']}", json={"agent_id": 4711}).status_code == 409
+    assert client.patch(f"{numbers}/{it['number']}", json={"agent_id": True}).status_code == 422
     assert client.get(numbers, params={"q": "door"}).json()["data"][0]["label"] == "Door"
     assert client.get(f"{numbers}/+19999999999").status_code == 404

@@ -216,6 +216,11 @@ HOSTILE = {
     "set_config": "'; select set_config('role', 'postgres', false); --",
     "template": "{{7*7}} %s %(name)s {name}",
     "bidi": "\u202e",
+    "deep": json.loads('{"a": ' * 253 + "1" + "}" * 253),
+    "huge": [1e20, 1e300],
+    "edge": "9999-12-31T23:59:59-14:00",
+    "dawn": "0001-01-01T00:00:00+14:00",
+    "steps": {"steps": [{"id": "a", "say": "x", "\ud800": "y"}]},
 }
 
 
@@ -270,8 +275,11 @@ def test_whatever_stands_in_a_field_nothing_breaks(api, people, value):
             assert answer.status_code < 500, (method, path, field, answer.text)
             people.run("delete from attempt_limits")
             people.run("update users set deactivated_at = null")
+    here = "/businesses/{business_id}".format(**place)
     for client in (cast.clients["administrator"], cast.clients["owner"]):
         assert client.get("/me").status_code in {200, 401}
+        for path in ("/agents", "/calls", "/numbers", "/api-keys", "/members"):  # what was taken can be read
+            assert client.get(here + path).status_code in {200, 401}
 
 
 @pytest.mark.parametrize(

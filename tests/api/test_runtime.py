@@ -105,3 +105,11 @@ def test_what_was_said_is_redacted_and_erased_for_good(place, people):
     platform.post(address, json=said(0, 1, content="My card is 4242."))
     assert {each["content"] for each in owner.get(here).json()["data"]} == {""}
     assert "4242" not in str(people.rows("select t::text from call_transcripts t"))
+
+
+@pytest.mark.parametrize("said_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_no_message_makes_a_transcript_unreadable(place, said_at):
+    _, it, platform = place
+    body = said(0)
+    body["messages"][0]["said_at"] = said_at  # type: ignore[index]
+    assert platform.post(f"/runtime/calls/{it['sid']}/messages", json=body).status_code == 422

@@ -17,6 +17,13 @@ CARD = AgentCard("Reception", "en-GB", "calm", "alto", "You answer for a bakery.
 FLOW = {"steps": [{"id": "greeting", "say": "Good morning."}]}
 
 
+def nested(levels: int) -> dict[str, object]:
+    made: dict[str, object] = {}
+    for _ in range(levels):
+        made = {"x": made}
+    return made
+
+
 @pytest.fixture
 def business(engine) -> int:
     with engine.begin() as connection:
@@ -87,8 +94,11 @@ def test_one_that_has_ended_makes_room_and_answers_no_number(engine, business):
     [
         ({"name": " "}, AgentError, "needs a name"),
         ({"language": "English"}, AgentError, "is no language"),
-        ({"settings": {"x": 2**70}}, DocumentError, "no JSON of ours"),
-        ({"settings": {"x": "\ud800"}}, DocumentError, "no JSON of ours"),
+        ({"settings": {"x": 2**70}}, DocumentError, "beyond 64 bits"),
+        ({"settings": {"x": [1e20]}}, DocumentError, "beyond 64 bits"),
+        ({"settings": {"x": float("nan")}}, DocumentError, "beyond 64 bits"),
+        ({"settings": {"x": {"\ud800": 1}}}, DocumentError, "half a character"),
+        ({"settings": nested(22)}, DocumentError, "more than 20 levels"),
         ({"settings": {"x": "a\0b"}}, DocumentError, "NUL"),
         ({"settings": {"x": "y" * 30_000}}, DocumentError, "20,000 bytes"),
     ],

@@ -57,6 +57,8 @@ def test_a_flow_that_can_be_followed_is_taken():
         (flow({"id": "a", "say": "x", "choices": [{"when": "y"}]}), "a choice has when and next"),
         (flow({"id": "a", "say": "x", "choices": "y"}), "its choices are a list"),
         (flow({"id": "a", "say": "x", "transfer_to": "555"}), "E.164"),
+        (flow({"id": "a", "say": "x", "choices": []}), "a list of 1 to 20"),
+        (flow({"id": "a", "next": "b"}, {"id": "b", "next": "a"}), "round and round, and nothing is said"),
     ],
     ids=lambda part: part if isinstance(part, str) else "flow",
 )

@@ -2,6 +2,7 @@
 
 import random
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -9,7 +10,7 @@ from pipeline.agents import agents
 from pipeline.businesses import registration
 from pipeline.businesses.registration import BusinessError
 from tests.worlds.breaking import breaks
-from tests.worlds.world import NUMBER_OF_B, World, at, sid_of
+from tests.worlds.world import NUMBER_OF_B, NUMBER_OF_F, World, at, sid_of
 
 NUMBER = "+15550000009"
 
@@ -71,6 +72,30 @@ def test_a_better_report_keeps_the_agent_and_one_that_moves_the_call_takes_it_aw
     world.callback("call", ended=at("20 Nov 12:00") + timedelta(seconds=60))
     world.drain()
     assert world.rows("select business_id, agent_id from calls") == [(third, None)]
+
+
+@breaks(
+    "pipeline/calls/call_rows.py", "    when coalesce(excluded.parent_sid, c.parent_sid) is not null then null\n", ""
+)
+@pytest.mark.parametrize("parent_first", [True, False])
+def test_a_leg_whose_parent_is_told_late_takes_the_parents_business_and_no_agent(world, parent_first):
+    """The key of agent and business let the event end dead, and the leg stayed where it was."""
+    ada = agent(world, world.b)
+    world.now = at("20 Nov 08:00")
+    answers(world, ada)
+    world.now = at("20 Nov 12:00")
+    world.callback("parent", To=NUMBER_OF_F, CallStatus="in-progress", SequenceNumber="1", CallDuration=None)
+    told: list[dict[str, Any]] = [
+        {"CallStatus": "in-progress", "SequenceNumber": "1", "CallDuration": None},
+        {"ParentCallSid": sid_of("parent"), "SequenceNumber": "2"},
+    ]
+    for params in told if not parent_first else reversed(told):
+        world.callback("leg", **params)
+        world.drain()
+    assert world.rows("select business_id, agent_id, status from calls where sid = %s", sid_of("leg")) == [
+        (world.f, None, "completed")
+    ]
+    assert world.rows("select reason from webhook_events where state = 'dead'") == []
 
 
 def test_only_a_living_agent_of_the_business_answers(world):
