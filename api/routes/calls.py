@@ -2,13 +2,13 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
-from api.inputs import Instant, Q
+from api.inputs import CallSid, Instant, Q
 from api.outputs import CallShown, Page
 from pipeline.providers.twilio_words import CallStatus
 from pipeline.reading.calls import NEWEST_CALL, CallFilter, list_calls, read_call
@@ -16,8 +16,6 @@ from pipeline.reading.calls import NEWEST_CALL, CallFilter, list_calls, read_cal
 router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/calls", tags=["calls"])
 
 Reads = Annotated[AskedOfBusiness, in_business("calls:read")]
-
-CallSid = Annotated[str, Path(pattern=r"^[A-Z]{2}[0-9a-f]{32}$")]
 
 
 @router.get("", response_model=Page[CallShown])

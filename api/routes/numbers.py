@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import Json
 from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
-from api.inputs import Input, Label, Q
+from api.inputs import Input, Label, Number, Q
 from api.outputs import NumberShown, Page
 from pipeline.businesses import registration
 from pipeline.reading.numbers import HeldNumber, list_numbers, read_number
@@ -19,8 +19,6 @@ router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/numb
 
 Reads = Annotated[AskedOfBusiness, in_business("numbers:read")]
 Writes = Annotated[AskedOfBusiness, in_business("numbers:write")]
-
-Number = Annotated[str, Path(pattern=r"^\+[1-9][0-9]{1,14}$")]
 
 
 class ChangedNumber(Input):

@@ -2,14 +2,14 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import Json
 from api.asking import Asked, needs
 from api.idempotency import Route
-from api.inputs import Input, Instant, Language, Text
+from api.inputs import CallSid, Input, Instant, Language, Number, Text
 from api.outputs import Appended, RuntimeShown
 from api.problems import missing
 from pipeline.calls import transcripts
@@ -21,9 +21,6 @@ router = APIRouter(route_class=Route, prefix="/runtime", tags=["phone platform"]
 
 Reads = Annotated[Asked, needs("runtime:read")]
 Writes = Annotated[Asked, needs("transcripts:write")]
-
-Number = Annotated[str, Path(pattern=r"^\+[1-9][0-9]{1,14}$")]
-CallSid = Annotated[str, Path(pattern=r"^[A-Z]{2}[0-9a-f]{32}$")]
 
 
 class NewMessage(Input):

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from api.answers import Json
 from api.asking import AskedOfBusiness, in_business
 from api.idempotency import Route
+from api.inputs import CallSid
 from api.outputs import MessageShown, Page
 from api.problems import missing
-from api.routes.calls import CallSid, tell
+from api.routes.calls import tell
 from pipeline.calls import transcripts
 from pipeline.reading.calls import read_call
 from pipeline.reading.transcripts import read_transcript
