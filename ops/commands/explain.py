@@ -7,14 +7,13 @@ from zoneinfo import ZoneInfo
 
 import typer
 
-from ops.commands import period_costs
 from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say_wrapped, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.prices.money import money
 from pipeline.providers.stripe_words import InvoiceStatus
-from pipeline.reading import explanation
+from pipeline.reading import explanation, period_costs
 from pipeline.reading.explanation import (
     ExplainedAdjustment,
     ExplainedAlert,

@@ -7,13 +7,12 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands import period_costs
 from ops.commands.business_argument import BusinessArgument
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, WrongError, print_json, say, shown
 from ops.commands.period_argument import PeriodArgument, find_record
 from pipeline.closing.statement import Statement
-from pipeline.reading import statement_check
+from pipeline.reading import period_costs, statement_check
 from pipeline.reading.period_money import PeriodMoney, period_money
 from pipeline.reading.statement_check import Verification
 from pipeline.shared.clock import business_clock
@@ -60,7 +59,7 @@ def statement(
 
 
 def _write(file: Path, connection: Connection, record_id: int, frozen: Statement, costs: PeriodMoney) -> None:
-    from ops.commands.statement_page import Breakdown, page  # noqa: PLC0415 - the template is read by who writes a page
+    from pipeline.reading.statement_page import Breakdown, page  # noqa: PLC0415 - the template is read by who writes a page
 
     days = statement_check.calls_by_day(connection, record_id, frozen["business"]["time_zone"])
     numbers = statement_check.calls_by_number(connection, record_id)

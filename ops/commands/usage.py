@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.commands import period_costs, tables
 from ops.commands.business_argument import find
 from ops.commands.database import choose_settings, reading
 from ops.commands.output import AsJson, print_json, print_table, say, shown
 from ops.commands.period_argument import find_record
 from pipeline.prices.money import money
+from pipeline.reading import csv_tables, period_costs
 from pipeline.reading.period_calls import period_calls
 from pipeline.reading.period_money import MonthRow, month_rows
 from pipeline.reading.usage import UsedPeriod, read_usage
@@ -46,7 +46,7 @@ def usage(
     if calls is not None:
         with reading(chosen) as connection:
             record_id = find_record(connection, business, calls, business_clock(chosen).now())
-            typer.echo(tables.as_csv(map(dataclasses.asdict, period_calls(connection, record_id))), nl=False)
+            typer.echo(csv_tables.as_csv(map(dataclasses.asdict, period_calls(connection, record_id))), nl=False)
         return
     if as_csv:
         raise typer.BadParameter("--csv goes with --month; the calls of a period are --calls PERIOD")
@@ -89,7 +89,7 @@ def _tell_month(rows: list[MonthRow], *, as_csv: bool, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif as_csv:
-        typer.echo(tables.as_csv(map(dataclasses.asdict, rows)), nl=False)
+        typer.echo(csv_tables.as_csv(map(dataclasses.asdict, rows)), nl=False)
     else:
         print_table(
             [

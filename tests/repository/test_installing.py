@@ -33,7 +33,7 @@ def test_a_wheel_holds_every_file_of_ours_and_no_test(wheel):
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert ours - there == set()
-    assert {"receiver/store.sql", "ops/commands/statement.html", "db/models/usage.py"} <= there
+    assert {"receiver/store.sql", "pipeline/reading/statement.html", "db/models/usage.py"} <= there
     assert [name for name in there if name.startswith("tests")] == []
 
 

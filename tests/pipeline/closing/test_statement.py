@@ -7,11 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from ops.commands import statement_page
-from ops.commands.statement_page import Breakdown
 from pipeline.closing import period_close
+from pipeline.reading import statement_page
 from pipeline.reading.period_money import InvoiceCharge, PeriodInvoice, PeriodMoney
 from pipeline.reading.statement_check import NumbersCalls
+from pipeline.reading.statement_page import Breakdown
 from tests.worlds.world import NUMBER_OF_F, World, at
 
 

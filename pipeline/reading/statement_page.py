@@ -11,10 +11,10 @@ from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ops.commands import period_costs
 from pipeline.closing.statement import StatedAdjustment, Statement
 from pipeline.prices.money import money
 from pipeline.providers.stripe_words import InvoiceStatus
+from pipeline.reading import period_costs
 from pipeline.reading.period_money import PeriodInvoice, PeriodMoney
 from pipeline.reading.statement_check import DayOfCalls, NumbersCalls
 from pipeline.usage.late_minutes import AdjustmentKind
