@@ -6,16 +6,18 @@ import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Annotated, Any, Final, TypeVar
 
 import orjson
 from fastapi import Query
 from starlette.responses import Response
 
+from pipeline.shared.rows import NEWEST, NEWEST_INSTANT
+
 #: Rows of a page, if nobody says another number, and at most.
 _USUAL: Final = 50
 _MOST: Final = 200
-_NEWEST: Final = 2**63 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_CURSOR: Final = "this is no cursor of this list: begin at its first page"
 
@@ -44,6 +46,8 @@ def _plain(value: object) -> object:
         return asdict(value)
     if isinstance(value, frozenset | set):
         return sorted(value)
+    if isinstance(value, Decimal):
+        return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON form here")
 
 
@@ -88,14 +92,13 @@ def page(
     before = _position(cursor, filters)
     if len(before) not in {0, 8}:
         raise CursorError(_NO_CURSOR)
-    rows = read(min(int.from_bytes(before), _NEWEST) if before else _NEWEST, limit + 1)
+    rows = read(min(int.from_bytes(before), NEWEST) if before else NEWEST, limit + 1)
     return _page(rows, lambda row: position(row).to_bytes(8), shown, limit, filters)
 
 
 def page_in_time(
     read: Callable[[tuple[str, str], int], Sequence[Row]],
     position: Callable[[Row], tuple[datetime, str]],
-    newest: tuple[str, str],
     *,
     limit: int,
     cursor: str | None,
@@ -103,7 +106,7 @@ def page_in_time(
 ) -> Json:
     """The same of a list by instants, in which several may be alike: ``position`` is an instant and a name."""
     before = _position(cursor, filters)
-    present = newest
+    present = NEWEST_INSTANT
     if before:
         if len(before) < 8:
             raise CursorError(_NO_CURSOR)

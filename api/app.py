@@ -27,23 +27,32 @@ from api.routes import (
     audit_entries,
     businesses,
     calls,
+    drifts,
     health,
+    invoices,
     knowledge,
     links,
     me,
     members,
     numbers,
+    operations,
+    plans,
     reference,
     runtime,
     scripts,
     sessions,
+    statements,
+    subscriptions,
     transcripts,
+    usage,
     users,
+    webhook_events,
 )
 from db.engine import make_engine
 from pipeline.shared.settings import (
     DashboardSettings,
     DatabaseSettings,
+    RuleSettings,
     SecretKeySettings,
     StripeModeSettings,
     TenantDatabaseSettings,
@@ -72,16 +81,32 @@ def routers() -> Sequence[APIRouter]:
         numbers.router,
         calls.router,
         transcripts.router,
+        usage.router,
+        statements.router,
+        plans.router,
+        subscriptions.router,
+        invoices.router,
         runtime.router,
         api_keys.router,
         api_keys.service_router,
         users.router,
+        operations.router,
+        webhook_events.router,
+        drifts.router,
         audit_entries.router,
         reference.router,
     )
 
 
-def build(engine: Engine, tenants: Engine, keys: SecretKeys, dashboard_url: str, *, livemode: bool) -> FastAPI:
+def build(
+    engine: Engine,
+    tenants: Engine,
+    keys: SecretKeys,
+    dashboard_url: str,
+    *,
+    livemode: bool,
+    bill_child_legs: bool = False,
+) -> FastAPI:
     """The application without what is around it (``Door``).
 
     ``tenants``: connections with the login of tenants' requests, behind the database's wall; ``engine``: of all others.
@@ -100,6 +125,7 @@ def build(engine: Engine, tenants: Engine, keys: SecretKeys, dashboard_url: str,
     app.state.engine, app.state.tenants = engine, tenants
     app.state.keys, app.state.origin = keys, dashboard_url
     app.state.cookies, app.state.livemode = Cookies(dashboard_url), livemode
+    app.state.bill_child_legs = bill_child_legs
     v1 = APIRouter(prefix="/v1")
     for router in routers():
         v1.include_router(router)
@@ -153,4 +179,5 @@ def make() -> ASGIApp:
         make_engine(url, pool_size=AT_ONCE, pooler=database.database_pooler)
         for url in (database.sqlalchemy_url, tenants.sqlalchemy_url or database.sqlalchemy_url)
     )
-    return Door(build(engine, walled, keys, dashboard.dashboard_url, livemode=load(StripeModeSettings).livemode))
+    mode, bill_child_legs = load(StripeModeSettings).livemode, load(RuleSettings).bill_child_legs
+    return Door(build(engine, walled, keys, dashboard.dashboard_url, livemode=mode, bill_child_legs=bill_child_legs))

@@ -5,6 +5,7 @@ a test walks all of them. This is the first wall between tenants; the second is 
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -113,6 +114,8 @@ class AskedOfBusiness(Asked):
 
     business_id: int
     ended_at: datetime | None
+    again: Callable[[], contextlib.AbstractContextManager[Connection]]
+    """Another transaction about the same: of what is sent when the first one is over."""
 
     def see_living(self) -> None:
         """Raises Problem (409) where the business has ended."""
@@ -214,7 +217,9 @@ def in_business(right: str, *, proven: bool = False) -> Any:
                 if isinstance(actor, Person):
                     actor = _as_now(request, connection, actor, business_id)
                     actor.require(right, business_id)
-            yield _asked(AskedOfBusiness, request, connection, actor, right, keeper, business_id, found.ended_at)
+            again = functools.partial(_entered, request, actor, {business_id})
+            about = (business_id, found.ended_at, again)
+            yield _asked(AskedOfBusiness, request, connection, actor, right, keeper, *about)
 
     return _named(dependency, right)
 

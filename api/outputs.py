@@ -9,6 +9,9 @@ from accounts.links import LinkKind
 from accounts.rights import Role
 from pipeline.businesses.service_rules import ServiceStatus
 from pipeline.calls.transcripts import Speaker
+from pipeline.closing.statement import Statement
+from pipeline.events.outcomes import EventState
+from pipeline.reading.period_money import PeriodMoney
 
 T = TypeVar("T")
 
@@ -281,6 +284,52 @@ class RuntimeShown(Output):
     business_id: Id
     service_status: ServiceStatus | Literal["ended"]
     agent: RuntimeAgentShown | None
+
+
+class StatementShown(Output):
+    """What was frozen when a period was closed, and what the period comes to by now.
+
+    ``cost`` of the statement, what Twilio charged for its calls, is shown to Altiora's staff.
+    """
+
+    usage_record_id: Id
+    statement: Statement
+    money: PeriodMoney
+
+
+class BacklogShown(Output):
+    """How much of a kind waits, and how old the oldest is; ``overdue``: older than is normal."""
+
+    kind: Annotated[str, _example("dead")]
+    count: int
+    oldest_seconds: int | None
+    overdue: bool
+
+
+class EventShown(Output):
+    """A stored event: ``said`` is its body, decoded. ``received_at`` is business time, the others machine time."""
+
+    id: Id
+    provider: Annotated[str, _example("twilio")]
+    key: Annotated[str, _example("CA0123456789abcdef0123456789abcdef:completed")]
+    type: str | None
+    state: EventState
+    reason: Annotated[str | None, _example("unknown-number +15550000009")]
+    attempts: int
+    received_at: Instant
+    stored_at: Instant
+    due_at: Instant
+    processed_at: Instant | None
+    recovered: bool
+    content_type: str
+    said: Any
+
+
+class Replayed(Output):
+    """How many events are applied again, and how many more there are of them."""
+
+    replayed: int
+    left: int
 
 
 class MemberShown(Output):

@@ -30,6 +30,7 @@ from pipeline.agents.call_flow import FlowError
 from pipeline.agents.documents import DocumentError
 from pipeline.businesses.registration import BusinessError
 from pipeline.calls.transcripts import TranscriptError, UnknownCallError
+from pipeline.closing.drift_decisions import DecisionError
 
 MEDIA_TYPE: Final = "application/problem+json"
 _TYPE: Final = "urn:altiora:problem:"
@@ -104,6 +105,7 @@ _OF_SUBJECTS: Final[Mapping[type[Exception], tuple[int, str]]] = {
     ApiKeyError: (409, "conflict"),
     BusinessError: (409, "conflict"),
     AgentError: (409, "conflict"),
+    DecisionError: (409, "conflict"),
     TranscriptError: (409, "conflict"),
     UnknownCallError: (409, "not-yet"),
     FlowError: (422, "unfit"),

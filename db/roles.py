@@ -32,7 +32,7 @@ LOGINS: Final = (OWNER, RECEIVER, WORKER, STAFF, TENANT, READER)
 #: Tables that the worker may not write at all, or only add to.
 _FIXED: Final = {"alembic_version": "select", "schema_serves": "select", "audit_entries": "select, insert"}
 
-#: What the API writes for staff; it reads all but the bodies of webhooks.
+#: What the API writes for staff; it reads everything.
 _STAFF_WRITES: Final = {
     **dict.fromkeys(("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), "insert, update"),
     "idempotency_keys": "insert, update",
@@ -41,10 +41,9 @@ _STAFF_WRITES: Final = {
     **dict.fromkeys(("link_tokens", "known_devices", "audit_entries", "service_transitions"), "insert"),
     **dict.fromkeys(("drifts", "usage_alerts", "ai_agents"), "insert, update"),
     **dict.fromkeys(("agent_knowledge", "phone_number_assignments"), "insert, update, delete"),
-    **dict.fromkeys(("agent_scripts", "call_transcripts"), "insert, update"),
+    **dict.fromkeys(("agent_scripts", "call_transcripts", "refreshes"), "insert, update"),
+    "webhook_events": "update (state, reason, attempts, lone_deaths, due_at, processed_at, batch_limit)",
 }
-#: Rows whose bodies hold what Stripe and Twilio told of people.
-_STAFF_READS_NOT: Final = {"webhook_events", "resent_events"}
 
 _OF_AGENT: Final = "name, language, personality, voice, prompt, greeting, settings"
 #: What the API writes for tenants; it reads what has a wall, and what is the same for all.
@@ -69,6 +68,7 @@ _TENANT_SEES_OF: Final = {
     id, business_id, user_id, name, prefix, scopes, created_at, last_used_at, expires_at, shrunk_at, revoked_at
     """,
     "mails": "id",
+    "webhook_events": "id, provider, key, type, state, reason, received_at, recovered",
 }
 _TENANT_SEES_NOT: Final = {"drifts"}
 
@@ -177,8 +177,7 @@ def give_rights(connection: psycopg.Connection) -> None:
         elif login == STAFF:
             _run(connection, "grant usage, select on all sequences in schema public to {}", to)
             for table in tables:
-                if table not in _STAFF_READS_NOT:
-                    _run(connection, "grant select on {} to {}", sql.Identifier(table), to)
+                _run(connection, "grant select on {} to {}", sql.Identifier(table), to)
             for table, rights in _STAFF_WRITES.items():
                 _run(connection, f"grant {rights} on {{}} to {{}}", sql.Identifier(table), to)
         elif login == TENANT:  # and no sequence, which tells how many there are of all tenants' together

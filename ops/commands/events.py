@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from ops.commands.audit import who_runs_it
+from ops.commands.audit import record, who_runs_it
 from ops.commands.business_argument import find
-from ops.commands.database import choose_settings, engine, reading
+from ops.commands.database import choose_settings, engine, reading, transaction
 from ops.commands.output import AsJson, Limit, WrongError, print_json, print_table, say, shown
 from pipeline.events import queue
 from pipeline.events.outcomes import EventState
@@ -125,6 +125,20 @@ def replay(
         print_json({"replayed": replayed})
     else:
         say(f"Events that will be applied again: {replayed:,}")
+
+
+@app.command()
+def dismiss(
+    event_id: Annotated[int, typer.Argument(metavar="ID")],
+    reason: Annotated[str, typer.Option(help="Why nothing is lost by it; it is kept with the event.")],
+) -> None:
+    """Be done with a dead event that nobody needs; a replay undoes it."""
+    chosen = choose_settings()
+    with transaction(chosen) as connection:
+        if not queue.dismiss(connection, event_id, reason):
+            raise WrongError(f"there is no dead event {event_id}; `altiora events list --state dead` shows them")
+        record(connection, "events dismiss", f"event:{event_id}", reason=reason)
+    say(f"Event {event_id} is done with.")
 
 
 def _known(connection: Connection, event_ids: Sequence[int]) -> list[int]:

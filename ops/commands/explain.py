@@ -1,6 +1,5 @@
 """`altiora explain`: what a figure on an invoice is made of, down to the webhook events behind each call."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Annotated
 from zoneinfo import ZoneInfo
@@ -61,20 +60,14 @@ def _as_json(told: Explanation) -> dict[str, object]:
     if told.adjustments is not None:
         document["adjustments"] = told.adjustments
     if told.calls is not None:
-        groups = [{**dataclasses.asdict(each), "said": each.said} for each in told.calls.groups]
-        document["calls"] = {**_fields(told.calls), "groups": groups}
+        document["calls"] = told.calls
     if told.pushes is not None:
         document |= {"pushes": told.pushes, "invoice": told.invoice}
     if told.money is not None:
         document["money"] = told.money
     if told.alerts is not None:
         document["alerts"] = told.alerts
-    sums = [{**_fields(each), "adds_up": each.adds_up} for each in told.sums]
-    return {**document, "sums": sums, "adds_up": told.adds_up}
-
-
-def _fields(of: ExplainedCalls | Sum) -> dict[str, object]:
-    return {field.name: getattr(of, field.name) for field in dataclasses.fields(of)}
+    return {**document, "sums": told.sums, "adds_up": told.adds_up}
 
 
 def _lines(told: Explanation) -> Iterator[str]:

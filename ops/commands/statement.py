@@ -106,10 +106,7 @@ def _tell(frozen: Statement, costs: PeriodMoney) -> None:
 
 def _tell_verified(record_id: int, verified: Verification, *, as_json: bool) -> None:
     if as_json:
-        told = dataclasses.asdict(verified)
-        for each, since in zip(told["since"], verified.since, strict=True):
-            each["explained"] = since.explained
-        print_json({"record": record_id, "intact": verified.intact, **told})
+        print_json({"record": record_id, **dataclasses.asdict(verified)})
     else:
         say(f"frozen   {verified.frozen}")
         say(f"counted  {verified.counted}  {_same(verified.counted, verified.frozen)}")

@@ -10,8 +10,9 @@ from pipeline.agents.agents import AgentCard
 from pipeline.businesses import registration
 from pipeline.calls import transcripts
 from pipeline.calls.transcripts import Message, Speaker
-from pipeline.reading.calls import NEWEST_CALL, CallFilter, list_calls
+from pipeline.reading.calls import CallFilter, list_calls
 from pipeline.reading.numbers import list_numbers
+from pipeline.shared.rows import NEWEST_INSTANT
 
 _CARD = AgentCard(
     name="Reception",
@@ -64,6 +65,6 @@ def _add(connection: Connection, business_id: int, now: datetime) -> None:
     scripts.add_script(connection, agent_id, "appointments", _FLOW)
     for held in list_numbers(connection, business_id):
         registration.describe_number(connection, business_id, held.number, agent_id, "Main line", now)
-    for call in list_calls(connection, business_id, CallFilter(), NEWEST_CALL, _TRANSCRIBED):
+    for call in list_calls(connection, business_id, CallFilter(), NEWEST_INSTANT, _TRANSCRIBED):
         said = [Message(place, speaker, content, None, "en") for place, (speaker, content) in enumerate(_SAID)]
         transcripts.append_messages(connection, call.sid, said)

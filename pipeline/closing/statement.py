@@ -4,7 +4,7 @@ The names used: ``r`` is the usage record, ``b`` its business, ``p`` its plan, `
 (or nulls), ``of_…`` what OF_CALLS joins, and ``%(now)s`` is the instant of the close.
 """
 
-from typing import TypedDict
+from typing_extensions import TypedDict
 
 from pipeline.businesses.plan_limits import BILLS_OVERAGE
 

@@ -81,6 +81,14 @@ returning former.id, former.state, former.reason, former.attempts
 """
 
 
+# The first word says what, the rest why: as of every other reason.
+_DISMISS = """
+update webhook_events set state = 'ignored', reason = 'dismissed ' || %(why)s
+where id = %(id)s and state = 'dead'
+returning id
+"""
+
+
 class StoredEvent(NamedTuple):
     """A pending row of webhook_events, locked by this claim."""
 
@@ -200,6 +208,11 @@ def replay(connection: Connection, event_ids: Collection[int]) -> list[Replayed]
     return _replay(connection, event_ids, [state for state in EventState if state is not EventState.PENDING])
 
 
+def dismiss(connection: Connection, event_id: int, why: str) -> bool:
+    """Have a dead event be done with, since somebody says so; False where it is not dead. A replay undoes it."""
+    return connection.exec_driver_sql(_DISMISS, {"id": event_id, "why": why}).first() is not None
+
+
 def revive_resent(connection: Connection) -> int:
     """Apply again what is dead and was sent again, as Stripe's Resend does (89); returns how many."""
     resent = connection.exec_driver_sql("delete from resent_events returning event_id").scalars().all()
@@ -208,7 +221,15 @@ def revive_resent(connection: Connection) -> int:
     return len(revived)
 
 
-def note_replayed(connection: Connection, who: str, what: str, replayed: Collection[Replayed]) -> None:
+def note_replayed(
+    connection: Connection,
+    who: str,
+    what: str,
+    replayed: Collection[Replayed],
+    *,
+    by_right: str | None = None,
+    request_id: str | None = None,
+) -> None:
     """Keep in the trail how these events had ended, of which nothing is left on them."""
     trail.note(
         connection,
@@ -219,6 +240,8 @@ def note_replayed(connection: Connection, who: str, what: str, replayed: Collect
                 f"event:{each.id}",
                 reason=each.reason,
                 detail={"state": each.state, "attempts": each.attempts},
+                by_right=by_right,
+                request_id=request_id,
             )
             for each in replayed
         ),

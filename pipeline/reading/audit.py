@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.shared.rows import Json, typed_rows
+from pipeline.shared.rows import NEWEST, Json, typed_rows
 
 _ENTRIES = """
 select id, at, who, what, subject, business_id, reason, fields, detail, by_right, request_id
@@ -14,9 +14,6 @@ from audit_entries
 where (%(business_id)s::bigint is null or business_id = %(business_id)s) and id < %(before)s
 order by id desc limit %(limit)s
 """
-
-#: The largest id there can be: before it are all of them.
-NEWEST = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,12 @@ where business_id = %(business_id)s and (started_at, sid) < (%(started_at)s, %(s
   and (%(number)s::text is null or number = %(number)s)
   and (%(agent_id)s::bigint is null or agent_id = %(agent_id)s)
   and (%(status)s::text is null or status = %(status)s)
+  and (%(usage_record_id)s::bigint is null or usage_record_id = %(usage_record_id)s)
+  and (%(counted)s::boolean is null or counted = %(counted)s)
   and (%(q)s = '' or sid = %(q)s or strpos(coalesce(from_number, '') || ' ' || coalesce(to_number, ''), %(q)s) > 0)
 order by started_at desc, sid desc limit %(limit)s
 """  # noqa: S608 - a constant
 _ONE = f"select {_FIELDS} from calls where sid = %s"  # noqa: S608 - as above
-
-#: Before it are all of them.
-NEWEST_CALL = ("infinity", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,8 @@ class CallFilter:
     number: str | None = None
     agent_id: int | None = None
     status: str | None = None
+    usage_record_id: int | None = None
+    counted: bool | None = None
     q: str = ""
 
 
@@ -76,6 +77,8 @@ def list_calls(
         "number": which.number,
         "agent_id": which.agent_id,
         "status": which.status,
+        "usage_record_id": which.usage_record_id,
+        "counted": which.counted,
         "q": which.q,
         "limit": limit,
     }

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.shared.rows import Json, typed_row, typed_rows
+from pipeline.shared.rows import NEWEST, Json, typed_row, typed_rows
 
 _OPEN = """
 select id, kind, subject, business_id, expected, actual, evidence, repair, found_at
@@ -15,10 +15,15 @@ where resolved_at is null
 order by id
 """
 
-_DRIFT = """
-select id, kind, subject, business_id, expected, actual, evidence, repair, found_at, resolved_at, note
-from drifts where id = %s
-"""
+_FIELDS = "id, kind, subject, business_id, expected, actual, evidence, repair, found_at, resolved_at, note"
+_DRIFT = f"select {_FIELDS} from drifts where id = %s"  # noqa: S608 - a constant
+_LIST = f"""
+select {_FIELDS} from drifts
+where id < %(before)s and (%(resolved)s::boolean is null or (resolved_at is not null) = %(resolved)s)
+  and (%(kind)s::text is null or kind = %(kind)s)
+  and (%(business_id)s::bigint is null or business_id = %(business_id)s)
+order by id desc limit %(limit)s
+"""  # noqa: S608 - as above
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,20 @@ class KeptDrift(Drift):
 def open_drifts(connection: Connection) -> list[Drift]:
     """Those that are not resolved, the oldest first."""
     return typed_rows(Drift, connection.exec_driver_sql(_OPEN))
+
+
+def list_drifts(
+    connection: Connection,
+    *,
+    resolved: bool | None = None,
+    kind: str | None = None,
+    business_id: int | None = None,
+    before: int = NEWEST,
+    limit: int | None = None,
+) -> list[KeptDrift]:
+    """The newest first, those with ids below ``before``; only open or resolved ones, of a kind, or of a business."""
+    about = {"resolved": resolved, "kind": kind, "business_id": business_id, "before": before, "limit": limit}
+    return typed_rows(KeptDrift, connection.exec_driver_sql(_LIST, about))
 
 
 def read_drift(connection: Connection, drift_id: int) -> KeptDrift | None:

@@ -9,12 +9,12 @@ from urllib.parse import parse_qsl
 from sqlalchemy import Connection
 
 from pipeline.events.outcomes import EventState
-from pipeline.shared.rows import Json, typed_row, typed_rows
+from pipeline.shared.rows import NEWEST, Json, typed_row, typed_rows
 
 _LIST = """
 select id, provider, key, type, state, reason, attempts, received_at
 from webhook_events
-where (%(state)s::text is null or state = %(state)s)
+where id < %(before)s and (%(state)s::text is null or state = %(state)s)
   and (%(reason)s::text is null or reason = %(reason)s or starts_with(reason, %(reason)s || ' '))
   and (%(call)s::text is null or provider = 'twilio' and starts_with(key, %(call)s || ':'))
   and (%(business_id)s::bigint is null or provider = 'twilio' and (
@@ -40,6 +40,8 @@ where state in ('ignored', 'dead')
   and (%(reason)s::text is null or reason = %(reason)s or starts_with(reason, %(reason)s || ' '))
 order by id
 """
+
+_BUSINESS_OF = "select business_id from calls where %s = 'twilio' and sid = split_part(%s, ':', 1)"
 
 _KNOWN = "select id from webhook_events where id = any(%s::bigint[])"
 
@@ -101,18 +103,32 @@ def list_events(
     reason: str | None = None,
     call: str | None = None,
     business_id: int | None = None,
+    before: int = NEWEST,
 ) -> list[ListedEvent]:
-    """Events, the newest first, at most ``limit``.
+    """Events, the newest first, at most ``limit``, those with ids below ``before``.
 
     Only those in this state, for this reason (or its first word), of this call, or of a business's calls and numbers.
     """
-    about = {"state": state, "limit": limit, "reason": reason, "call": call, "business_id": business_id}
+    about = {
+        "state": state,
+        "limit": limit,
+        "reason": reason,
+        "call": call,
+        "business_id": business_id,
+        "before": before,
+    }
     return typed_rows(ListedEvent, connection.exec_driver_sql(_LIST, about))
 
 
 def read_event(connection: Connection, event_id: int) -> ShownEvent | None:
     """One event; None when there is none of this id."""
     return typed_row(ShownEvent, connection.exec_driver_sql(_SHOW, (event_id,)))
+
+
+def business_of_event(connection: Connection, event: ShownEvent) -> int | None:
+    """Whose call an event is about; None where nobody's, or no call's."""
+    found: int | None = connection.exec_driver_sql(_BUSINESS_OF, (event.provider, event.key)).scalar()
+    return found
 
 
 def known_events(connection: Connection, event_ids: Sequence[int]) -> set[int]:

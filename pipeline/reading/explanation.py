@@ -108,10 +108,7 @@ class Sum:
     figure: str
     stated: int
     parts: Sequence[Part]
-
-    @property
-    def adds_up(self) -> bool:
-        return self.stated == sum(part.amount for part in self.parts)
+    adds_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +245,7 @@ class Explanation:
     """With the pushes; None also where no invoice is known."""
     alerts: Sequence[ExplainedAlert] | None
     sums: Sequence[Sum]
-
-    @property
-    def adds_up(self) -> bool:
-        return all(each.adds_up for each in self.sums)
+    adds_up: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,6 +329,7 @@ def explain(
         money=period_money(connection, [record.id])[0] if Figure.OVERAGE in wanted else None,
         alerts=alerts,
         sums=sums,
+        adds_up=all(each.adds_up for each in sums),
     )
 
 
@@ -395,6 +390,10 @@ def _calls(connection: Connection, record: _Record, limit: int, *, bill_child_le
     )
 
 
+def _sum(figure: str, stated: int, parts: Sequence[Part]) -> Sum:
+    return Sum(figure, stated, parts, adds_up=stated == sum(part.amount for part in parts))
+
+
 def _sums_of_minutes(
     record: _Record, groups: Sequence[CallGroup], adjustments: Iterable[ExplainedAdjustment]
 ) -> list[Sum]:
@@ -403,25 +402,25 @@ def _sums_of_minutes(
     of_calls = f"of {counted:,} {'call' if counted == 1 else 'calls'}"
     steps = f"rounded up in steps of {record.increment_seconds} s"
     sums = [
-        Sum(
+        _sum(
             "minutes",
             record.minutes,
             [Part(sum(each.minutes for each in groups), of_calls), Part(carried, "carried")],
         ),
-        Sum("carried", record.adjustment_minutes, [Part(carried, "by adjustments")]),
-        Sum("calls", record.calls, [Part(counted, "that are counted")]),
-        Sum("seconds", record.seconds, [Part(sum(each.seconds for each in groups), of_calls)]),
-        Sum("rounding", counted, [Part(sum(each.rounded for each in groups), steps)]),
+        _sum("carried", record.adjustment_minutes, [Part(carried, "by adjustments")]),
+        _sum("calls", record.calls, [Part(counted, "that are counted")]),
+        _sum("seconds", record.seconds, [Part(sum(each.seconds for each in groups), of_calls)]),
+        _sum("rounding", counted, [Part(sum(each.rounded for each in groups), steps)]),
     ]
     since = sum(each.since for each in groups if each.why != NOWHERE)
     out = sum(each.minutes for each in adjustments if each.origin_record_id == record.id and each.call_sid)
     if since or out:
-        sums.append(Sum("known since", since, [Part(out, "carried out of it or written off")]))
+        sums.append(_sum("known since", since, [Part(out, "carried out of it or written off")]))
     nowhere = sum(each.calls for each in groups if each.why == NOWHERE)
     if nowhere:
-        sums.append(Sum("counted nowhere", 0, [Part(nowhere, "completed calls of known length without a record")]))
+        sums.append(_sum("counted nowhere", 0, [Part(nowhere, "completed calls of known length without a record")]))
     if record.statement_minutes is not None:
-        sums.append(Sum("statement", record.statement_minutes, [Part(record.minutes, "in the record")]))
+        sums.append(_sum("statement", record.statement_minutes, [Part(record.minutes, "in the record")]))
     return sums
 
 
@@ -429,7 +428,7 @@ def _sums_of_overage(record: _Record) -> list[Sum]:
     name = "overage" if record.bills_overage else "unbilled"
     above = max(record.minutes - record.included_minutes, 0)
     inside = Part(above - record.minutes, f"of {record.included_minutes:,} included")
-    return [Sum(name, above, [Part(record.minutes, "used"), inside])]
+    return [_sum(name, above, [Part(record.minutes, "used"), inside])]
 
 
 def _sums_of_pushes(
@@ -438,11 +437,11 @@ def _sums_of_pushes(
     if record.subscription_id is None:
         not_for_stripe = Part(-record.minutes, "not for Stripe: no metered item")
         return [
-            Sum("pushed", record.pushed_minutes, []),
-            Sum("for Stripe", 0, [Part(record.minutes, "used"), not_for_stripe]),
+            _sum("pushed", record.pushed_minutes, []),
+            _sum("for Stripe", 0, [Part(record.minutes, "used"), not_for_stripe]),
         ]
     by_state = {state: sum(each.minutes for each in pushes if each.state == state) for state in _PUSH_STATES}
-    sums = [Sum("pushed", record.pushed_minutes, [Part(by_state[PushState.SENT], "of the pushes that Stripe has")])]
+    sums = [_sum("pushed", record.pushed_minutes, [Part(by_state[PushState.SENT], "of the pushes that Stripe has")])]
     if record.invoiced_minutes is None:
         parts = [Part(amount, _PUSH_STATES[state]) for state, amount in by_state.items() if amount]
         rest = record.minutes - sum(by_state.values())
@@ -455,7 +454,7 @@ def _sums_of_pushes(
             of_kind = [each for each in adjustments if each.settlement_record_id == record.id and each.kind == kind]
             if of_kind or kind == AdjustmentKind.CARRIED:
                 parts.append(Part(sum(each.minutes for each in of_kind), words))
-    return [*sums, Sum("for Stripe", record.minutes, parts)]
+    return [*sums, _sum("for Stripe", record.minutes, parts)]
 
 
 #: What has become of the difference to the final invoice.

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from pipeline.calls.billable_leg import WHY_NOT_BILLED
 from pipeline.providers.twilio_words import CallStatus
-from pipeline.shared.rows import typed_row, typed_rows
+from pipeline.shared.rows import typed_row
 from pipeline.usage.rounding import billable_minutes_sql
 
 #: Why a call is counted, or is not. A call that is not counted may have no record, and is found by when it ended.
@@ -49,23 +49,42 @@ from ({_OF_PERIOD}) c
 group by why order by why = 'counted' desc, why
 """  # noqa: S608 - as above
 
+_FIELDS = """
+c.sid, c.parent_sid, c.number, c.direction, c.status, c.started_at, c.ended_at, c.estimated, c.seconds, c.minutes,
+c.counted, c.counted_seconds, c.counted_minutes, c.why, events.events
+"""
+
 # A callback's key begins with the call's SID, so its events are a range of the unique index.
-_LISTED = f"""
-select c.sid, c.parent_sid, c.number, c.direction, c.status, c.started_at, c.ended_at, c.estimated, c.seconds,
-       c.minutes, c.counted, c.counted_seconds, c.counted_minutes, c.why, events.events
-from (select * from ({_OF_PERIOD}) c where (why = 'counted') = %(counted)s
-      order by ended_at, sid limit %(limit)s) c
+_EVENTS = """
 cross join lateral (
   select coalesce(jsonb_agg(jsonb_build_object(
            'id', e.id, 'key', e.key, 'type', e.type, 'state', e.state, 'reason', e.reason,
-           'received_at', e.received_at, 'recovered', e.recovered, 'decided', e.id = c.event_id) order by e.id),
+           'received_at', e.received_at, 'recovered', e.recovered, 'decided', e.id is not distinct from c.event_id)
+           order by e.id),
          '[]') as events
   from webhook_events e
   where e.provider = 'twilio'
     and e.key >= (c.sid || ':') collate "C" and e.key < (c.sid || ';') collate "C"
 ) events
+"""
+
+_LISTED = f"""
+select {_FIELDS}
+from (select * from ({_OF_PERIOD}) c where (why = 'counted') = %(counted)s
+      order by ended_at, sid limit %(limit)s) c
+{_EVENTS}
 order by c.ended_at, c.sid
 """  # noqa: S608 - as above
+
+_ONE = f"""
+select {_FIELDS} from (select c.*, {_WHY} as why from calls c where c.sid = %(sid)s) c {_EVENTS}
+"""  # noqa: S608 - as above
+_STEP = """
+select coalesce(r.increment_seconds, p.increment_seconds)
+from calls c left join usage_records r on r.id = c.usage_record_id
+left join businesses b on b.id = c.business_id left join subscription_plans p on p.id = b.plan_id
+where c.sid = %s
+"""
 
 # By the events that decided about the calls: nearly the order in which they were counted. A call that was corrected
 # since stands where it was corrected.
@@ -107,14 +126,12 @@ class CallGroup:
     """Minutes that became known after it was counted."""
     rounded: int
     """How many of the calls count their seconds rounded as they should be."""
+    said: str
+    """The reason in words."""
 
     @property
     def counted(self) -> bool:
         return self.why == COUNTED
-
-    @property
-    def said(self) -> str:
-        return said_of(self.why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +158,7 @@ class ExplainedCall:
     direction: str | None
     status: str
     started_at: datetime | None
-    ended_at: datetime
+    ended_at: datetime | None
     estimated: bool
     seconds: int | None
     minutes: int
@@ -170,7 +187,8 @@ class CrossingCall:
 def call_groups(connection: Connection, record: ExplainedPeriod, *, bill_child_legs: bool) -> list[CallGroup]:
     """The calls that ended in the period or count in the record, summed by why they do or do not."""
     about = {**_about(record, bill_child_legs=bill_child_legs), "step": record.increment_seconds}
-    return typed_rows(CallGroup, connection.exec_driver_sql(_GROUPS, about))
+    rows = connection.exec_driver_sql(_GROUPS, about)
+    return [CallGroup(**row._asdict(), said=said_of(row.why)) for row in rows]
 
 
 def listed_calls(
@@ -179,14 +197,15 @@ def listed_calls(
     """The first ``limit`` of the counted calls, or of the others, each with its stored events."""
     about = {**_about(record, bill_child_legs=bill_child_legs), "limit": limit, "counted": counted}
     rows = [row._asdict() for row in connection.exec_driver_sql(_LISTED, about)]
-    return [
-        ExplainedCall(
-            **{**row, "events": [_event(each) for each in row["events"]]},
-            rounding=_rounding(row, record.increment_seconds),
-            said=said_of(row["why"]),
-        )
-        for row in rows
-    ]
+    return [_explained(row, record.increment_seconds) for row in rows]
+
+
+def explained_call(connection: Connection, sid: str, *, bill_child_legs: bool) -> ExplainedCall | None:
+    """One call with its stored events; None where there is none of that SID."""
+    row = connection.exec_driver_sql(_ONE, {"sid": sid, "bill_child_legs": bill_child_legs}).one_or_none()
+    if row is None:
+        return None
+    return _explained(row._asdict(), connection.exec_driver_sql(_STEP, (sid,)).scalar_one())
 
 
 def crossing_call(connection: Connection, record_id: int, threshold: int) -> CrossingCall | None:
@@ -198,6 +217,14 @@ def crossing_call(connection: Connection, record_id: int, threshold: int) -> Cro
 def said_of(why: str) -> str:
     """The reason in words."""
     return WHYS.get(why, f"not counted: {why}")
+
+
+def _explained(row: Mapping[str, Any], step: int) -> ExplainedCall:
+    return ExplainedCall(
+        **{**row, "events": [_event(each) for each in row["events"]]},
+        rounding=_rounding(row, step),
+        said=said_of(row["why"]),
+    )
 
 
 def _event(event: Mapping[str, Any]) -> CallEvent:

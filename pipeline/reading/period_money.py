@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from pipeline.prices.money import digits
 from pipeline.prices.price_tiers import cost, stored_tiers
+from pipeline.providers.stripe_fields import Tier
 from pipeline.usage.record_invoice import INVOICE
 
 # The fee is that of the plan's fixed items as the subscription has them now; without one the plan's own figure, which
@@ -118,6 +119,11 @@ class PeriodMoney:
     """A subscription charges the minutes, and it is no trial's period."""
     invoice: PeriodInvoice | None
 
+    def amount_between(self, before: int, after: int) -> int | None:
+        """What the minutes from ``before`` to ``after`` of the period cost; None: nothing charges them."""
+        tiers = [Tier(each.up_to, each.unit_amount, each.flat_amount) for each in self.rates]
+        return cost(tiers, after) - cost(tiers, before) if tiers and self.charged else None
+
 
 def period_money(connection: Connection, record_ids: Collection[int]) -> list[PeriodMoney]:
     """What each of these records costs, by business and period."""
@@ -142,6 +148,11 @@ def _money(row: Any, invoice: PeriodInvoice | None) -> PeriodMoney:
         charged=charged,
         invoice=invoice,
     )
+
+
+def read_charges(connection: Connection, invoice_id: str) -> PeriodInvoice | None:
+    """One invoice, line by line."""
+    return _invoices(connection, [invoice_id]).get(invoice_id)
 
 
 def _invoices(connection: Connection, ids: Collection[str]) -> dict[str, PeriodInvoice]:

@@ -16,6 +16,31 @@ from subscription_plans p order by p.id
 """
 
 
+_SOLD = """
+select code, name, price_cents, included_minutes, agents, numbers, increment_seconds, payment_grace_days, bills_overage
+from subscription_plans where retired_at is null order by id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SoldPlan:
+    """One plan as everybody may know it: cents a month, minutes a period, seconds, days.
+
+    ``increment_seconds``: a call is billed in steps of so many; ``bills_overage``: more minutes cost more, or the
+    business is limited until its next period.
+    """
+
+    code: str
+    name: str
+    price_cents: int
+    included_minutes: int
+    agents: int
+    numbers: int
+    increment_seconds: int
+    payment_grace_days: int
+    bills_overage: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ListedPlan:
     """One plan: cents a month, minutes a period, seconds, days."""
@@ -35,6 +60,11 @@ class ListedPlan:
     businesses: int
     prices: list[str]
     """Of Stripe's, that stand for it and are sold."""
+
+
+def sold_plans(connection: Connection) -> list[SoldPlan]:
+    """Those that can be had, in the order in which they were made."""
+    return typed_rows(SoldPlan, connection.exec_driver_sql(_SOLD))
 
 
 def list_plans(connection: Connection) -> list[ListedPlan]:

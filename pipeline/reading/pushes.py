@@ -1,25 +1,33 @@
-"""The meter pushes that are not settled, and those that Stripe refused."""
+"""The meter pushes: what Stripe is told, what it refused, and what is not settled."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.shared.rows import typed_rows
+from pipeline.meter.push_states import PushState
+from pipeline.shared.rows import NEWEST, typed_rows
 
-_UNSETTLED = """
+_PUSHES = """
 select p.id, b.id as business_id, b.name as business, p.usage_record_id, p.minutes, p.timestamp, p.state, p.attempts,
        p.due_at, p.identifier, p.answer
 from meter_pushes p join businesses b on b.id = p.business_id
-where p.state in ('planned', 'sending', 'unknown', 'failed')
-order by p.id
 """
+_UNSETTLED = _PUSHES + "where p.state in ('planned', 'sending', 'unknown', 'failed') order by p.id"
+_LIST = (
+    _PUSHES
+    + """
+where p.id < %(before)s and (%(state)s::text is null or p.state = %(state)s)
+  and (%(business_id)s::bigint is null or p.business_id = %(business_id)s)
+order by p.id desc limit %(limit)s
+"""
+)
 
 _BUSINESS_OF = "select business_id from meter_pushes where id = %s"
 
 
 @dataclass(frozen=True, slots=True)
-class UnsettledPush:
+class MeterPush:
     """One push: ``minutes`` may be negative, ``timestamp`` is the business time it is for, ``due_at`` machine time."""
 
     id: int
@@ -35,9 +43,22 @@ class UnsettledPush:
     answer: str | None
 
 
-def unsettled_pushes(connection: Connection) -> list[UnsettledPush]:
+def unsettled_pushes(connection: Connection) -> list[MeterPush]:
     """All of them, the oldest first."""
-    return typed_rows(UnsettledPush, connection.exec_driver_sql(_UNSETTLED))
+    return typed_rows(MeterPush, connection.exec_driver_sql(_UNSETTLED))
+
+
+def list_pushes(
+    connection: Connection,
+    *,
+    state: PushState | None = None,
+    business_id: int | None = None,
+    before: int = NEWEST,
+    limit: int | None = None,
+) -> list[MeterPush]:
+    """The newest first, those with ids below ``before``; only those in a state, or of a business."""
+    about = {"state": state, "business_id": business_id, "before": before, "limit": limit}
+    return typed_rows(MeterPush, connection.exec_driver_sql(_LIST, about))
 
 
 def business_of_push(connection: Connection, push_id: int) -> int | None:

@@ -34,10 +34,12 @@ from calls call where call.usage_record_id = %s and call.counted
 
 # What has become known of the record's calls since it was closed, and what of it has been carried.
 _SINCE = """
-select c.sid as call, c.counted, c.counted_seconds, c.counted_minutes, c.seconds, c.minutes,
-       coalesce((select sum(a.minutes) from usage_adjustments a
-                 where a.call_sid = c.sid and a.origin_record_id = c.usage_record_id), 0)::int as carried
+select c.sid as call, c.counted, c.counted_seconds, c.counted_minutes, c.seconds, c.minutes, of_call.carried,
+       c.minutes - c.counted_minutes = of_call.carried as explained
 from calls c
+cross join lateral (
+  select coalesce(sum(a.minutes), 0)::int as carried from usage_adjustments a
+  where a.call_sid = c.sid and a.origin_record_id = c.usage_record_id) of_call
 where c.usage_record_id = %s
   and (not c.counted or c.seconds is distinct from c.counted_seconds or c.minutes <> c.counted_minutes)
 order by c.ended_at, c.sid
@@ -85,10 +87,8 @@ class Since:
     minutes: int
     carried: int
     """Minutes that its adjustments carry to other periods, or write off."""
-
-    @property
-    def explained(self) -> bool:
-        return self.minutes - self.counted_minutes == self.carried
+    explained: bool
+    """They are all that has become known since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,8 @@ class Verification:
     present: str
     """Of what is known of the same calls now: late corrections make it differ."""
     since: Sequence[Since]
-
-    @property
-    def intact(self) -> bool:
-        """Whether the frozen calls still are what the statement was made of, and all news of them has been carried."""
-        return self.frozen == self.counted and all(each.explained for each in self.since)
+    intact: bool
+    """The frozen calls still are what the statement was made of, and all news of them has been carried."""
 
 
 def read_statement(connection: Connection, record_id: int) -> FrozenRecord:
@@ -131,4 +128,5 @@ def verify_statement(connection: Connection, record_id: int, frozen: str) -> Ver
     """Hash the record's calls anew, and find what has become known of them since it was closed."""
     counted, present = connection.exec_driver_sql(_HASHES, (record_id,)).one()
     since = typed_rows(Since, connection.exec_driver_sql(_SINCE, (record_id,)))
-    return Verification(frozen, counted, present, since)
+    intact = frozen == counted and all(each.explained for each in since)
+    return Verification(frozen, counted, present, since, intact)

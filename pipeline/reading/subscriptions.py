@@ -6,7 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from pipeline.shared.rows import Json, typed_rows
+from pipeline.shared.rows import NEWEST, Json, typed_rows
 
 #: The latest changes and transitions that are told.
 LATEST = 10
@@ -18,15 +18,15 @@ from subscriptions s left join subscription_plans p on p.id = s.plan_id
 where s.business_id = %s order by s.started_at desc, s.id desc
 """
 
-_CHANGES = f"""
+_CHANGES = """
 select id, kind, params, state, reason, attempts, answer, created_at
-from subscription_changes where business_id = %s order by id desc limit {LATEST}
-"""  # noqa: S608 - a constant of ours
+from subscription_changes where business_id = %(business_id)s and id < %(before)s order by id desc limit %(limit)s
+"""
 
-_TRANSITIONS = f"""
-select at, from_status, to_status, rule, until, cause
-from service_transitions where business_id = %s order by id desc limit {LATEST}
-"""  # noqa: S608 - as above
+_TRANSITIONS = """
+select id, at, from_status, to_status, rule, until, cause
+from service_transitions where business_id = %(business_id)s and id < %(before)s order by id desc limit %(limit)s
+"""
 
 _DEARER = """
 select wanted.price_cents - present.price_cents as dearer
@@ -75,6 +75,7 @@ class LatestChange:
 class Transition:
     """When and why the business could take calls no longer, or again. ``until``: where it passes by itself."""
 
+    id: int
     at: datetime
     from_status: str
     to_status: str
@@ -95,10 +96,31 @@ class SubscriptionHistory:
 def read_subscriptions(connection: Connection, business_id: int) -> SubscriptionHistory:
     """All subscriptions of a business, its latest changes and its latest transitions."""
     return SubscriptionHistory(
-        typed_rows(MirroredSubscription, connection.exec_driver_sql(_SUBSCRIPTIONS, (business_id,))),
-        typed_rows(LatestChange, connection.exec_driver_sql(_CHANGES, (business_id,))),
-        typed_rows(Transition, connection.exec_driver_sql(_TRANSITIONS, (business_id,))),
+        list_subscriptions(connection, business_id),
+        list_changes(connection, business_id, limit=LATEST),
+        list_transitions(connection, business_id, limit=LATEST),
     )
+
+
+def list_subscriptions(connection: Connection, business_id: int) -> list[MirroredSubscription]:
+    """All subscriptions of a business, the latest first."""
+    return typed_rows(MirroredSubscription, connection.exec_driver_sql(_SUBSCRIPTIONS, (business_id,)))
+
+
+def list_changes(
+    connection: Connection, business_id: int, *, before: int = NEWEST, limit: int | None = None
+) -> list[LatestChange]:
+    """What we changed at Stripe for a business, the newest first, those with ids below ``before``."""
+    about = {"business_id": business_id, "before": before, "limit": limit}
+    return typed_rows(LatestChange, connection.exec_driver_sql(_CHANGES, about))
+
+
+def list_transitions(
+    connection: Connection, business_id: int, *, before: int = NEWEST, limit: int | None = None
+) -> list[Transition]:
+    """When a business could take calls no longer, or again, the newest first, those with ids below ``before``."""
+    about = {"business_id": business_id, "before": before, "limit": limit}
+    return typed_rows(Transition, connection.exec_driver_sql(_TRANSITIONS, about))
 
 
 def cents_dearer(connection: Connection, business_id: int, plan: str) -> int | None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 from pipeline.businesses.plan_limits import BILLS_OVERAGE
 from pipeline.businesses.service_rules import ServiceStatus, status_at
 from pipeline.reading.period_money import period_money
+from pipeline.usage.records import RecordState
 
 _BUSINESS = """
 select b.name, p.code as plan, b.limited_until, b.grace_until, b.suspended_at
@@ -25,8 +26,11 @@ select r.id, r.period_start, r.period_end, r.state, r.calls, r.seconds, r.minute
 from usage_records r
 join subscription_plans p on p.id = r.plan_id
 cross join lateral (select greatest(r.minutes - r.included_minutes, 0) as above) a
-where r.business_id = %s
-order by r.period_start
+where r.business_id = %(business_id)s
+  and (%(record_id)s::bigint is null or r.id = %(record_id)s)
+  and (%(state)s::text is null or r.state = %(state)s)
+  and (%(began_before)s::timestamptz is null or r.period_start < %(began_before)s)
+order by r.period_start desc limit %(limit)s
 """  # noqa: S608 - put together from fragments of ours
 
 
@@ -34,6 +38,7 @@ order by r.period_start
 class UsedPeriod:
     """One record, in UTC, seconds and minutes; ``minutes`` hold the ``adjustments`` that were carried into it."""
 
+    id: int
     period_start: datetime
     period_end: datetime
     state: str
@@ -80,16 +85,37 @@ def read_usage(connection: Connection, business_id: int, now: datetime) -> Usage
         service_status=status,
         limited_until=business.limited_until if status == ServiceStatus.LIMITED else None,
         grace_until=business.grace_until if status == ServiceStatus.ACTIVE else None,
-        records=_periods(connection, business_id),
+        records=list_used(connection, business_id)[::-1],
     )
 
 
-def _periods(connection: Connection, business_id: int) -> list[UsedPeriod]:
-    rows = connection.exec_driver_sql(_RECORDS, (business_id,)).mappings().all()
+def read_used(connection: Connection, business_id: int, record_id: int) -> UsedPeriod | None:
+    """One period of a business."""
+    return next(iter(list_used(connection, business_id, record_id=record_id)), None)
+
+
+def list_used(
+    connection: Connection,
+    business_id: int,
+    *,
+    began_before: str | None = None,
+    record_id: int | None = None,
+    state: RecordState | None = None,
+    limit: int | None = None,
+) -> list[UsedPeriod]:
+    """The periods of a business, the newest first, those that began before that: an instant in RFC 3339."""
+    about = {
+        "business_id": business_id,
+        "began_before": began_before,
+        "record_id": record_id,
+        "state": state,
+        "limit": limit,
+    }
+    rows = connection.exec_driver_sql(_RECORDS, about).mappings().all()
     money = {each.record_id: each for each in period_money(connection, [row["id"] for row in rows])}
     return [
         UsedPeriod(
-            **{name: value for name, value in row.items() if name != "id"},
+            **row,
             currency=money[row["id"]].currency,
             fee=money[row["id"]].fee,
             minutes_amount=money[row["id"]].minutes_amount,

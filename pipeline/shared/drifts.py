@@ -186,9 +186,9 @@ def resolve(connection: Connection, kind: DriftKind, subject: str, now: datetime
     connection.execute(_RESOLVE, {"kind": kind, "subject": subject, "now": now, "note": note})
 
 
-def resolve_by_hand(connection: Connection, drift_id: int, now: datetime, note: str) -> None:
-    """Close one drift, whatever its kind: also one of a kind that is gone."""
-    connection.execute(_RESOLVE_BY_HAND, {"id": drift_id, "now": now, "note": note})
+def resolve_by_hand(connection: Connection, drift_id: int, now: datetime, note: str) -> bool:
+    """Close one drift, whatever its kind: also one of a kind that is gone. False where it was closed before."""
+    return connection.execute(_RESOLVE_BY_HAND, {"id": drift_id, "now": now, "note": note}).rowcount > 0
 
 
 def resolve_others(

@@ -5,11 +5,17 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from sqlalchemy import CursorResult
+from typing_extensions import TypeAliasType
 
 T = TypeVar("T")
 
+#: The largest id there can be: before it are all of them.
+NEWEST = 2**63 - 1
+#: The same of a list in time, with a name beside the instant.
+NEWEST_INSTANT = ("infinity", "")
+
 #: What a column of jsonb holds, and a body of JSON.
-Json = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
+Json = TypeAliasType("Json", "dict[str, Json] | list[Json] | str | int | float | bool | None")
 
 
 def typed_rows(kind: Callable[..., T], result: CursorResult[Any]) -> list[T]:

@@ -20,14 +20,15 @@ OPERATIONS = {
 
 #: What a form can't say, so that what has the right form may be refused (410, 422) all the same.
 BEYOND_FORM = {
-    "GET /v1/businesses": "a cursor is one that we have given",
-    "GET /v1/users": "a cursor, as above",
-    "GET /v1/audit-entries": "a cursor, as above",
-    "GET /v1/businesses/{business_id}/audit-entries": "a cursor, as above",
-    "GET /v1/businesses/{business_id}/agents": "a cursor, as above",
-    "GET /v1/businesses/{business_id}/agents/{agent_id}/knowledge": "a cursor, as above",
-    "GET /v1/businesses/{business_id}/agents/{agent_id}/scripts/{script_name}/versions": "a cursor, as above",
-    "GET /v1/businesses/{business_id}/calls": "a cursor, as above",
+    **{
+        label: "a cursor is one that we have given"
+        for label, operation in OPERATIONS.items()
+        if any(each.name == "cursor" for each in operation.query)
+    },
+    "GET /v1/businesses/{business_id}/calls.csv": "an instant is one of our time",
+    "GET /v1/businesses/{business_id}/usage": "the one instant is later than the other",
+    "GET /v1/businesses/{business_id}/usage.csv": "as above",
+    "POST /v1/webhook-events/replays": "either the events are named, or what they have in common",
     "POST /v1/businesses/{business_id}/agents": "a name has visible characters",
     "PATCH /v1/businesses/{business_id}/agents/{agent_id}": "it says which state was read",
     "POST /v1/businesses/{business_id}/agents/{agent_id}/scripts": "a flow can be followed",

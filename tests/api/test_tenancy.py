@@ -4,7 +4,8 @@ Somebody else's business is not there (404); a right that is missing is named (4
 Each row has somebody who gets it, so that a refusal is never the request's own fault.
 """
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
@@ -14,9 +15,6 @@ from accounts.rights import Role
 from tests.api.test_conventions import FLOW, ROUTES
 from tests.worlds.cast import Cast
 from tests.worlds.people import PASSWORD
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ACTORS = [
     "nobody",
@@ -48,6 +46,11 @@ _WRITTEN = "401 404 %(ok)s 403 %(ok)s %(ok)s 403 %(ok)s 404 401 403 %(ok)s %(ok)
 
 _ERASED = "401 404 403 403 204 204 403 403 404 401 403 403 403 403"
 _BY_SERVICE = "401" + " 403" * 8 + " 401 403 403 403 200"
+
+_READ_BY_PAYERS = "401 404 403 200 200 200 403 200 404 401 200 200 200 403"
+_READ_BY_STAFF = "401" + " 403" * 8 + " 401 200 200 200 403"
+_BY_OPERATORS = "401" + " 403" * 8 + " 401 403 %(ok)s %(ok)s 403"
+_OCTOBER = {"from": "2026-10-01T00:00:00Z", "to": "2026-11-01T00:00:00Z"}
 
 #: For each actor in their order: the status.
 TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
@@ -152,6 +155,26 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
     ),
     ("DELETE", "/businesses/{business_id}/calls/{sid}/transcript"): (_ERASED, None),
     ("DELETE", "/businesses/{business_id}/calls/{sid}/transcript/{position}"): (_ERASED, None),
+    ("GET", "/businesses/{business_id}/calls.csv"): (_READ_BY_ALL, None),
+    ("GET", "/businesses/{business_id}/calls/{sid}/explanation"): (_READ_BY_ALL, None),
+    # what it used, and what that costs
+    **{
+        ("GET", f"/businesses/{{business_id}}/{path}"): (_READ_BY_ALL, None)
+        for path in (
+            *("usage-records", "usage-records/{record_id}", "usage-records/{record_id}/explanation"),
+            *("usage", "usage.csv", "service-transitions"),
+        )
+    },
+    **{
+        ("GET", f"/businesses/{{business_id}}/{path}"): (_READ_BY_PAYERS, None)
+        for path in (
+            *("statements", "statements/{record_id}", "statements/{record_id}/page"),
+            *("statements/{record_id}/verification", "subscriptions", "subscription-changes"),
+            *("invoices", "invoices/{invoice_id}"),
+        )
+    },
+    ("GET", "/plans"): ("200 " * 14, None),
+    ("GET", "/plans/all"): (_READ_BY_STAFF, None),
     # the phone platform
     ("GET", "/runtime/numbers/{number}"): (_BY_SERVICE, None),
     ("POST", "/runtime/calls/{sid}/messages"): (
@@ -200,10 +223,37 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
         "401 404 403 403 200 200 403 403 404 401 200 200 200 403",
         None,
     ),
+    **{
+        ("GET", path): (_READ_BY_STAFF, None)
+        for path in (
+            *("/backlog", "/meter-pushes", "/margins", "/webhook-events", "/webhook-events/{event_id}", "/drifts"),
+            "/drifts/{drift_id}",
+        )
+    },
+    ("POST", "/webhook-events"): (
+        _BY_OPERATORS % {"ok": 202},
+        {"kind": "call", "object_id": "CA" + "0" * 32, "reason": "a test"},
+    ),
+    ("POST", "/webhook-events/replays"): (_BY_OPERATORS % {"ok": 200}, {"ids": "event_id"}),
+    ("POST", "/webhook-events/{event_id}/dismissals"): (_BY_OPERATORS % {"ok": 200}, {"reason": "a test"}),
+    ("POST", "/drifts/{drift_id}/resolutions"): (_BY_OPERATORS % {"ok": 200}, {"note": "a test"}),
     ("GET", "/audit-entries"): ("401" + " 403" * 8 + " 401 200 200 200 403", None),
 }
 
 
+def _about(place: Mapping[str, Any], body: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The body as it is sent: ids are those of the place."""
+    return body | {"ids": [place[body["ids"]]]} if body is not None and "ids" in body else body
+
+
+#: What has to be asked for with more than its address.
+QUERIES = {
+    "/businesses/{business_id}/usage": _OCTOBER,
+    "/businesses/{business_id}/usage.csv": _OCTOBER,
+    "/margins": {"month": "2026-10"},
+}
+
+#: None: no JSON.
 ANSWERS = {
     (method, str(route.path_format).removeprefix("/v1")): route.original_route.response_model
     for route in ROUTES
@@ -225,17 +275,18 @@ def test_who_gets_what(api, people, method, path):
             people.run("update users set deactivated_at = now() where id = %s", place["user_id"])
         client = cast.client(actor, place["business_id"])
         before, state = people.one("select count(*) from audit_entries"), people.state()
-        answer = client.request(method, path.format(**place), json=body)
+        answer = client.request(method, path.format(**place), json=_about(place, body), params=QUERIES.get(path))
         found[actor] = answer.status_code
         entries = people.rows("select who, by_right from audit_entries order by id desc limit 1")
         noted = people.one("select count(*) from audit_entries") - before
         if answer.status_code == 403:
             assert answer.json()["right"]
-        if answer.content and answer.status_code < 300:
+        if answer.content and answer.status_code < 300 and ANSWERS[method, path] is not None:
             TypeAdapter(ANSWERS[method, path]).validate_json(answer.content)  # as it is described
         changed = people.state() != state
         # Whoever works for Altiora and looks at somebody's calls leaves an entry.
-        looks = "/calls" in path and actor in {"support", "operator", "administrator"} and answer.status_code < 400
+        sees_calls = any(part in path for part in ("/calls", "/explanation", "/verification", "-events/{event_id}"))
+        looks = sees_calls and actor in {"support", "operator", "administrator"} and answer.status_code < 400
         if answer.status_code >= 400 or method == "GET":
             assert not changed, (actor, "what was refused, or only read, changed something")
             assert noted == looks, (actor, "what was refused, or only read, left an entry")
@@ -307,7 +358,9 @@ def test_a_business_that_is_not_is_not_there_for_staff_either(api, people, busin
         if "{business_id}" in path:
             for actor in ("administrator", "owner", "service"):
                 client = cast.client(actor, place["business_id"] if actor != "service" else 1)
-                answer = client.request(method, path.format(**place), json=body)
+                answer = client.request(
+                    method, path.format(**place), json=_about(place, body), params=QUERIES.get(path)
+                )
                 assert answer.status_code == 404, (
                     method,
                     path,

@@ -51,7 +51,8 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
         "audit_entries": {"select", "insert"},
     },
     roles.STAFF: {
-        **dict.fromkeys(("webhook_events", "resent_events"), frozenset[str]()),
+        "refreshes": _ADDS_AND_CHANGES,
+        "webhook_events": frozenset({"select", "update"}),
         **dict.fromkeys(
             ("users", "account_links", "mails", "sessions", "refresh_tokens", "api_keys"), _ADDS_AND_CHANGES
         ),
@@ -65,7 +66,7 @@ RIGHTS: dict[str, dict[str, AbstractSet[str]]] = {
     # Which rows of these it sees is another question (test_tenancy); of some it may do things with some columns.
     roles.TENANT: {
         **dict.fromkeys(CLOSED | {"drifts"}, frozenset[str]()),
-        "users": frozenset[str](),
+        **dict.fromkeys(("users", "webhook_events"), frozenset[str]()),
         "api_keys": frozenset({"insert", "update"}),
         "mails": frozenset({"insert"}),
         "business_members": frozenset({"select", "delete"}),

@@ -191,6 +191,7 @@ def test_usage_bills_what_is_above_the_plan(altiora, world):
         "service_status": "active",
         "records": [
             {
+                "id": 1,
                 "period_start": "2026-11-05T10:23:45+00:00",
                 "period_end": "2026-12-05T10:23:45+00:00",
                 "state": "open",

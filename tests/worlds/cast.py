@@ -1,5 +1,6 @@
 """Everybody who may ask the API for something, each with a client, for tests that ask the same of all of them."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,61 @@ from tests.worlds.people import People
 CARD = AgentCard("Reception", "en", "", "", "", "Hello.", {})
 #: As one of our pages asks, which has read the present state of what it changes.
 _AS_A_PAGE = {"Sec-Fetch-Site": "same-origin", "If-Match": "*"}
+
+
+#: A closed period, its invoice, its call with what told of it and is dead, and a difference; each gives its id.
+_BILLED = (
+    """
+    with made as (
+      insert into usage_records
+        (business_id, plan_id, period_start, period_end, included_minutes, calls, seconds, minutes, opened_at)
+      values (%(business_id)s, 1, '2026-10-01T00:00Z', '2026-11-01T00:00Z', 50, 1, 61, 2, now())
+      returning id),
+    billed as (
+      insert into stripe_invoices (id, business_id, status, created_at, amount_due_cents, currency, snapshot_at)
+      values ('in_' || %(business_id)s, %(business_id)s, 'paid', now(), 4900, 'usd', now()))
+    insert into calls (sid, business_id, number, status, rank, started_at, ended_at, seconds, minutes, counted,
+                       counted_seconds, counted_minutes, usage_record_id)
+    select %(sid)s, %(business_id)s, %(number)s, 'completed', 1, '2026-10-05T12:00Z', '2026-10-05T12:01:01Z', 61, 2,
+           true, 61, 2, id
+    from made returning usage_record_id
+    """,
+    """
+    insert into webhook_events (provider, key, type, received_at, content_type, body, state, reason)
+    values ('twilio', %(sid)s || ':completed', 'completed', now(), 'application/x-www-form-urlencoded', 'CallSid=x',
+            'dead', 'unknown-number ' || %(number)s)
+    returning id
+    """,
+    """
+    insert into drifts (kind, subject, business_id, expected, actual, evidence, repair, found_at)
+    values ('stripe-sum', 'record:' || %(business_id)s, %(business_id)s, '1', '2', '{}', 'look', now()) returning id
+    """,
+)
+_OCTOBER = {"start": "2026-10-01T00:00:00+00:00", "end": "2026-11-01T00:00:00+00:00"}
+_STATEMENT = {
+    "plan": "free",
+    "plan_name": "Free",
+    "increment_seconds": 60,
+    "period": _OCTOBER,
+    "for_stripe": False,
+    "calls": 1,
+    "calls_sha256": "0" * 64,
+    "seconds": 61,
+    "minutes": 2,
+    "included": 50,
+    "overage": 0,
+    "unbilled": 0,
+    "adjustments": 0,
+    "written_off": 0,
+    "each_adjustment": [],
+    "pushed": 0,
+    "gaps": [],
+    "sources": "complete",
+    "pushes": {"count": 0, "minutes": 0, "by_state": {}},
+    "cost": {"USD": "-0.0085"},
+    "dead_of_nobody": 0,
+    "closed_at": "2026-11-01T01:00:00+00:00",
+}
 
 
 class Cast:
@@ -70,10 +126,12 @@ class Cast:
             entry = knowledge.add_knowledge(connection, agent, "Do you have rye?", "On Fridays.")
             mobile = f"+1555{business_id:07}"
             registration.add_number(connection, business_id, mobile, None, machine_now())
+            about = {"business_id": business_id, "sid": f"CA{business_id:032x}", "number": mobile}
+            record, event, drift = (connection.exec_driver_sql(each, about).scalar_one() for each in _BILLED)
+            frozen = _STATEMENT | {"business": {"id": business_id, "name": "Bakery", "time_zone": "UTC"}}
             connection.exec_driver_sql(
-                "insert into calls (sid, business_id, number, status, rank, started_at)"
-                " values (%s, %s, %s, 'completed', 1, now())",
-                (f"CA{business_id:032x}", business_id, mobile),
+                "update usage_records set state = 'closed', closed_at = now(), statement = %s where id = %s",
+                (json.dumps(frozen), record),
             )
             first = transcripts.Message(0, transcripts.Speaker.AGENT, "Hello.", None, None)
             transcripts.append_messages(connection, f"CA{business_id:032x}", [first])
@@ -90,6 +148,10 @@ class Cast:
             "number": mobile,
             "sid": f"CA{business_id:032x}",
             "position": 0,
+            "record_id": record,
+            "invoice_id": f"in_{business_id}",
+            "event_id": event,
+            "drift_id": drift,
             "service_key_id": self._key(None, "administrator", "runtime:read")[0],
             "session_id": self.other_session,
         }

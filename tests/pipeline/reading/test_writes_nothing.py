@@ -14,8 +14,10 @@ from psycopg.types.json import Jsonb
 import pipeline.reading
 from pipeline.calls.transcripts import Message, Speaker, append_messages
 from pipeline.reading import statement_check
-from pipeline.reading.calls import NEWEST_CALL, CallFilter
+from pipeline.reading.calls import CallFilter
+from pipeline.reading.usage_breakdown import By
 from pipeline.shared import drifts, trail
+from pipeline.shared.rows import NEWEST_INSTANT
 from tests.worlds.ledger import Ledger
 from tests.worlds.world import NUMBER_OF_B, World, at, sid_of
 
@@ -60,6 +62,7 @@ def read(engine, tmp_path):
         kind="carried",
         usage_record_id=record.id,
         origin_record_id=record.id,
+        call_sid=sid_of("late"),
         minutes=1,
         created_at=world.now,
     )
@@ -137,8 +140,14 @@ def read(engine, tmp_path):
         "name": "ordering",
         "dialled": NUMBER_OF_B,
         "which": CallFilter(),
-        "began_before": NEWEST_CALL,
-        "sid": ledger.one("select sid from calls limit 1"),
+        "began_before": NEWEST_INSTANT,
+        "sid": sid_of("late"),
+        "status": None,
+        "by": By.DAY,
+        "until": at("1 Dec 0:00"),
+        "made_before": NEWEST_INSTANT,
+        "invoice_id": ledger.one("select id from stripe_invoices"),
+        "event": type("Event", (), {"provider": "twilio", "key": f"{sid_of('late')}:completed"}),
     }
     about["record"].period_start, about["record"].period_end = at("1 Nov 0:00"), at("1 Dec 0:00")
     about["record"].time_zone, about["record"].provisional = "UTC", False
