@@ -60,6 +60,8 @@ TABLE: Final = (
     _line("agents:write", "add, change and end agents", "owner admin member operator administrator", scope=True),
     _line("numbers:read", "see its numbers", f"{_EVERY_MEMBER} {_EVERY_STAFF}", scope=True),
     _line("numbers:write", "say which agent answers a number", "owner admin member operator administrator", scope=True),
+    _line("numbers:hold", "take and release numbers", "owner admin operator administrator", scope=True),
+    _line("numbers:move", "give a business a number that another one holds", "operator administrator"),
     _line("calls:read", "see its calls, and who spoke with whom", f"{_EVERY_MEMBER} {_EVERY_STAFF}", scope=True),
     _line(
         "transcripts:read",

@@ -79,6 +79,7 @@ def routers() -> Sequence[APIRouter]:
         knowledge.router,
         scripts.router,
         numbers.router,
+        numbers.staff_router,
         calls.router,
         transcripts.router,
         usage.router,

@@ -19,7 +19,7 @@ from accounts.access_tokens import AccessToken, TokenError, read_access_token
 from accounts.actors import Person, person_of
 from accounts.api_keys import Program, note_use, program_of
 from accounts.members import role_in
-from accounts.rights import Role
+from accounts.rights import ForbiddenError, Role
 from accounts.secret_keys import SecretKeys
 from accounts.users import check_email, hold_user
 from api.idempotency import Keeper, keeper_of
@@ -83,6 +83,11 @@ class Asked:
         with engine_of(request).begin() as beside:
             attempt_limits.take(beside, keys, attempt_limits.MAILS_BY_USER, self.actor.who)
             attempt_limits.take(beside, keys, attempt_limits.MAILS_TO, whose)
+
+    def see_others(self, *business_ids: int | None) -> None:
+        """Altiora's own decide nothing about a business that they belong to. Raises ForbiddenError."""
+        if not self.actor.businesses.isdisjoint(business_ids):
+            raise ForbiddenError(self.right)
 
     def own(self, found: T | None, what: str) -> T:
         """What was found by its id, if it is of the business that this is about. Raises Problem (404)."""

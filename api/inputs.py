@@ -56,6 +56,10 @@ Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2
 
 Q = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a name, or of what is said.")]
 
+#: In bodies.
+OwnId = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
+E164 = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")]
+
 #: In paths.
 Number = Annotated[str, Path(pattern=r"^\+[1-9][0-9]{1,14}$")]
 CallSid = Annotated[str, Path(pattern=r"^[A-Z]{2}[0-9a-f]{32}$")]

@@ -151,6 +151,7 @@ class BusinessShown(Output):
     name: Annotated[str, _example("Corner Bakery")]
     plan: Annotated[str, _example("starter")]
     time_zone: Annotated[str, _example("Europe/London")]
+    contact_email: Annotated[str | None, _example("office@example.com")]
     numbers: Annotated[list[str], _example(["+15550000001"])]
     service_status: ServiceStatus | Literal["ended"]
     ended_at: Instant | None

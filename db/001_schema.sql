@@ -2093,3 +2093,25 @@ UPDATE schema_serves SET oldest_code='0022';
 
 COMMIT;
 
+BEGIN;
+
+-- Running upgrade 0033 -> 0034
+
+ALTER TABLE phone_numbers ADD COLUMN free_from TIMESTAMP WITH TIME ZONE;
+
+COMMENT ON COLUMN phone_numbers.free_from IS 'business clock: its last holder let it go thirty days before; null: nobody did';
+
+update phone_numbers n set free_from = last.until + interval '30 days'
+    from (select number, max(upper(held)) as until from phone_number_assignments group by number) last
+    where last.number = n.number and n.business_id is null;
+
+ALTER TABLE businesses ADD COLUMN contact_email TEXT;
+
+COMMENT ON COLUMN businesses.contact_email IS 'whom we write to about it, beside its owner';
+
+UPDATE alembic_version SET version_num='0034' WHERE alembic_version.version_num = '0033';
+
+UPDATE schema_serves SET oldest_code='0022';
+
+COMMIT;
+

@@ -48,7 +48,7 @@ _STAFF_WRITES: Final = {
 _OF_AGENT: Final = "name, language, personality, voice, prompt, greeting, settings"
 #: What the API writes for tenants; it reads what has a wall, and what is the same for all.
 _TENANT_WRITES: Final = {
-    "businesses": "update (name, time_zone, ended_at)",
+    "businesses": "update (name, time_zone, contact_email, ended_at)",
     "business_members": "update (role), delete",
     "account_links": "insert, update (ended_at)",
     **dict.fromkeys(("api_keys", "idempotency_keys", "usage_alerts"), "insert, update"),
@@ -58,7 +58,7 @@ _TENANT_WRITES: Final = {
     "ai_agents": f"insert (business_id, {_OF_AGENT}), update ({_OF_AGENT}, ended_at)",
     "agent_knowledge": "insert (agent_id, business_id, question, answer), update (question, answer), delete",
     "agent_scripts": "insert (agent_id, business_id, name, version, flow), update (ended_at)",
-    "phone_numbers": "update (business_id, agent_id, label)",
+    "phone_numbers": "update (business_id, agent_id, label, free_from)",
     "phone_number_assignments": "insert (number, business_id, held, agent_id), update (held, agent_id), delete",
 }
 #: What a tenant sees some columns of, or nothing.

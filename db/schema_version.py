@@ -8,9 +8,9 @@ starts and on each new connection, so that no event is applied by code and table
 from typing import Final
 
 #: This code: the newest migration that it comes with.
-CODE: Final = "0033"
+CODE: Final = "0034"
 #: The oldest tables that this code works with.
-NEEDS: Final = "0033"
+NEEDS: Final = "0034"
 
 #: Asks for both numbers of the tables, on a new connection.
 ASK: Final = "select (select max(version_num) from alembic_version), (select oldest_code from schema_serves)"

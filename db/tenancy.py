@@ -76,7 +76,8 @@ _ADDS: Final = {
 }
 #: Which rows, and how they may be left.
 _CHANGES: Final = {
-    "phone_numbers": (_OF_BUSINESS, "true"),
+    # Its own, or one that it takes.
+    "phone_numbers": (f"{_OF_BUSINESS} or business_id is null and twilio_sid is not null", "true"),
     "ai_agents": ("ended_at is null", "true"),
     "call_transcripts": ("true", "content = '' and redacted_at is not null"),
 }

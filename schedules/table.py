@@ -53,6 +53,9 @@ TABLE: Final = (
         "every 45 minutes of business time, which it sees to itself: Twilio never retries a callback that was lost",
     ),
     Entry(
+        "twilio.list-numbers", 60 * _MINUTE, "maintenance", 3600, "a number that was bought can be had within the hour"
+    ),
+    Entry(
         "twilio.compare-days",
         60 * _MINUTE,
         "maintenance",

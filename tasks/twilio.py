@@ -2,6 +2,7 @@
 
 import structlog
 
+from pipeline.businesses import free_numbers
 from pipeline.calls import call_listing, daily_totals
 from pipeline.calls.call_fetching import CallFetcher
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
@@ -34,6 +35,18 @@ def list_calls() -> None:
         return
     if stored:
         follow_ups.send({"events.drain"})
+
+
+@app.task(name="twilio.list-numbers")
+def list_numbers() -> None:
+    """Read which numbers our Twilio account has: businesses can have those that nobody holds."""
+    try:
+        counts = free_numbers.note_account(engine(), TwilioApi(load(TwilioSettings)).list_numbers())
+    except TwilioApiError as error:
+        log.warning("listing-numbers-failed", error=str(error), next="the next tick tries again")
+        return
+    if any(counts.values()):
+        log.info("listed-numbers", **counts)
 
 
 @app.task(name="twilio.compare-days")

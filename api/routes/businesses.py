@@ -6,10 +6,11 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from accounts.members import set_owner
+from accounts.users import check_email
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, AskedOfBusiness, AskedOfBusinesses, in_business, oneself, over_businesses
 from api.idempotency import Route
-from api.inputs import Input, Name, Q
+from api.inputs import Email, Input, Name, Q
 from api.outputs import BusinessShown, Page
 from api.problems import missing
 from pipeline.businesses import registration
@@ -33,9 +34,11 @@ class NewBusiness(Input):
 
 
 class ChangedBusiness(Input):
-    """What of a business may be changed."""
+    """What of a business may be changed; what is not named stays. ``contact_email`` null: nobody beside its owner."""
 
-    name: Name
+    name: Name | None = None
+    time_zone: Name | None = None
+    contact_email: Email | None = None
 
 
 def _shown(business: ListedBusiness) -> dict[str, object]:
@@ -45,6 +48,7 @@ def _shown(business: ListedBusiness) -> dict[str, object]:
         "name": business.name,
         "plan": business.plan,
         "time_zone": business.time_zone,
+        "contact_email": business.contact_email,
         "numbers": business.numbers,
         "service_status": business.service_status(now),
         "ended_at": business.ended_at,
@@ -94,9 +98,19 @@ def show_business(asked: Reads) -> Response:
 
 @router.patch("/{business_id:int}", response_model=BusinessShown)
 def change_business(body: ChangedBusiness, asked: Writes) -> Response:
-    """Call it otherwise; its customer at Stripe keeps its name."""
-    registration.rename_business(asked.connection, asked.business_id, body.name)
-    asked.note("business rename", f"business:{asked.business_id}", fields=["name"])
+    """Call it otherwise, move its time zone from its next period on, or say whom we write to.
+
+    Its customer at Stripe keeps its name; a period that has begun keeps its bounds.
+    """
+    given = body.model_fields_set
+    if body.name is not None:
+        registration.rename_business(asked.connection, asked.business_id, body.name)
+    if body.time_zone is not None:
+        registration.move_time_zone(asked.connection, asked.business_id, body.time_zone)
+    if "contact_email" in given:
+        email = None if body.contact_email is None else check_email(body.contact_email)
+        registration.set_contact(asked.connection, asked.business_id, email)
+    asked.note("business change", f"business:{asked.business_id}", fields=sorted(given))
     return _read(asked, asked.business_id)
 
 

@@ -67,6 +67,7 @@ def resolve(drift_id: Id, body: Resolution, asked: Acts) -> Response:
         raise Problem(
             409, "conflict", f"minutes wait for this: a note alone would write them off; {drift.repair}", right=None
         )
+    asked.see_others(drift.business_id)
     drift_decisions.decide(asked.connection, drift, business_clock().now(), body.note)
     detail = {"kind": drift.kind, "subject": drift.subject}
     asked.note("drifts resolve", f"drift:{drift_id}", business_id=drift.business_id, reason=body.note, detail=detail)

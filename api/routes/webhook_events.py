@@ -9,7 +9,7 @@ from starlette.responses import Response
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
 from api.idempotency import Route
-from api.inputs import Id, Input, Reason
+from api.inputs import Id, Input, OwnId, Reason
 from api.outputs import EventShown, Page, Replayed, Status
 from api.problems import Problem, missing
 from api.routes.operations import OfBusiness
@@ -39,9 +39,7 @@ class WantedObject(Input):
 class WantedReplay(Input):
     """Which events: by ``ids``, or all that ended in a ``state`` or for a ``reason`` (or its first word)."""
 
-    ids: Annotated[list[Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]], Field(max_length=500)] = Field(
-        default_factory=list
-    )
+    ids: Annotated[list[OwnId], Field(max_length=500)] = Field(default_factory=list)
     state: Literal[EventState.DEAD, EventState.IGNORED] | None = None
     reason: _Reason | None = None
 

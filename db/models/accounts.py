@@ -68,6 +68,7 @@ class Business(Base):
         comment="until then it is invoiced by hand, and keeps plan and service without a subscription"
     )
     billed_elsewhere_reason: Mapped[str | None] = mapped_column(comment="who has agreed to what with it")
+    contact_email: Mapped[str | None] = mapped_column(comment="whom we write to about it, beside its owner")
 
 
 class FormerCustomer(Base):

@@ -24,6 +24,9 @@ class PhoneNumber(Base):
     agent_id: Mapped[int | None] = mapped_column(BigInteger, index=True)
     twilio_sid: Mapped[str | None] = mapped_column(unique=True)
     label: Mapped[str] = mapped_column(server_default=text("''"))
+    free_from: Mapped[datetime | None] = mapped_column(
+        comment="business clock: its last holder let it go thirty days before; null: nobody did"
+    )
 
 
 class PhoneNumberAssignment(Base):

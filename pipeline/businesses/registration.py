@@ -11,7 +11,7 @@ from zoneinfo import available_timezones
 
 from sqlalchemy import Connection
 
-from pipeline.businesses import customer_links, plan_limits
+from pipeline.businesses import customer_links, free_numbers, plan_limits
 from pipeline.events import fetch_requests
 from pipeline.shared.business_locks import lock_businesses
 
@@ -86,7 +86,10 @@ _LIVING_AGENT = "select exists (select from ai_agents where id = %s and business
 _NUMBERS_OF = "select number from phone_number_assignments where business_id = %s and upper(held) is null order by 1"
 
 # An agent belongs to one business, so it does not move along.
-_SET_HOLDER = "update phone_numbers set business_id = %s, agent_id = null, label = '' where number = %s"
+_SET_HOLDER = """
+update phone_numbers set business_id = %(business_id)s, agent_id = null, label = '', free_from = %(free_from)s
+where number = %(number)s
+"""
 
 # What a number that moves back in time leaves behind: calls that are counted already don't change their business.
 _ALREADY_COUNTED = """
@@ -124,8 +127,7 @@ def add_business(
 ) -> int:
     """Add a business; returns its id. ``plan`` is a plan's code or name. Raises BusinessError."""
     name = _checked_name(name)
-    if time_zone not in _ZONES:
-        raise BusinessError(f"{time_zone} is no IANA time zone; write one as America/New_York")
+    _check_time_zone(time_zone)
     sold = connection.exec_driver_sql("select code, id from subscription_plans where retired_at is null order by id")
     plans: dict[str, int] = dict(sold.all())
     if plan.lower() not in plans:
@@ -137,6 +139,11 @@ def add_business(
     if stripe_customer is not None:
         link_customer(connection, business_id, stripe_customer, now)
     return int(business_id)
+
+
+def _check_time_zone(time_zone: str) -> None:
+    if time_zone not in _ZONES:
+        raise BusinessError(f"{time_zone} is no IANA time zone; write one as America/New_York")
 
 
 def _checked_name(name: str) -> str:
@@ -226,8 +233,7 @@ def add_number(
     # Twilio tells when a call began in whole seconds: one of this second is held too.
     whole = now.replace(microsecond=0)
     since = (since or whole) if last is None else _take_over(connection, number, last, since, now)
-    connection.exec_driver_sql(_SET_HOLDER, (business_id, number))
-    connection.exec_driver_sql(_HOLD, {"number": number, "business_id": business_id, "since": since})
+    _set_holder(connection, number, business_id, since)
     for changed in touched:
         plan_limits.check_counts(connection, changed, now)
     counted = connection.exec_driver_sql(
@@ -236,8 +242,30 @@ def add_number(
     return NumberHeld(number, since, holder, counted)
 
 
+def take_number(connection: Connection, business_id: int, number: str, now: datetime) -> None:
+    """Give a business a number that can be had, from now on. Raises BusinessError, which says of no other business."""
+    lock_businesses(connection, [business_id])
+    _, _, plan = _living(connection, business_id)
+    if not plan_limits.room_for_another(connection, business_id, plan_limits.AlertKind.NUMBERS):
+        raise BusinessError(f"the plan {plan} has room for no other number: release one, or take a larger plan")
+    if not free_numbers.hold_free(connection, number, now):
+        raise BusinessError(f"{number} can't be had (any more): choose one of those that can")
+    # Twilio tells when a call began in whole seconds: one of this second is held too.
+    _set_holder(connection, number, business_id, now.replace(microsecond=0))
+    plan_limits.check_counts(connection, business_id, now)
+
+
+def _set_holder(connection: Connection, number: str, business_id: int, since: datetime | None) -> None:
+    about = {"number": number, "business_id": business_id, "since": since, "free_from": None}
+    connection.exec_driver_sql(_SET_HOLDER, about)
+    connection.exec_driver_sql(_HOLD, about)
+
+
 def remove_number(connection: Connection, business_id: int, number: str, now: datetime) -> None:
-    """Have a business hold a number no longer, from now on; calls of before stay its own. Raises BusinessError."""
+    """Have a business hold a number no longer, from now on; calls of before stay its own. Raises BusinessError.
+
+    Somebody else can have it when it has rested.
+    """
     lock_businesses(connection, [business_id])
     last = _last_held(connection, number)
     if last is None or last.until is not None or last.business_id != business_id:
@@ -245,7 +273,8 @@ def remove_number(connection: Connection, business_id: int, number: str, now: da
             f"business {business_id} does not hold {number}; `altiora business list` shows who holds what"
         )
     _end_holding(connection, number, business_id, now)
-    connection.exec_driver_sql(_SET_HOLDER, (None, number))
+    free_from = now + free_numbers.RESTS
+    connection.exec_driver_sql(_SET_HOLDER, {"number": number, "business_id": None, "free_from": free_from})
     plan_limits.check_counts(connection, business_id, now)
 
 
@@ -277,6 +306,24 @@ def rename_business(connection: Connection, business_id: int, name: str) -> None
     name = _checked_name(name)
     _living(connection, business_id)
     connection.exec_driver_sql("update businesses set name = %s where id = %s", (name, business_id))
+
+
+def move_time_zone(connection: Connection, business_id: int, time_zone: str) -> None:
+    """Have its calendar months be local to another time zone. Raises BusinessError.
+
+    Records that are there keep their bounds; the next one begins where they end, and months that are cut so share
+    their included minutes (pipeline/usage/monthly_allowance.py).
+    """
+    _check_time_zone(time_zone)
+    lock_businesses(connection, [business_id])
+    _living(connection, business_id)
+    connection.exec_driver_sql("update businesses set time_zone = %s where id = %s", (time_zone, business_id))
+
+
+def set_contact(connection: Connection, business_id: int, email: str | None) -> None:
+    """Whom we write to about a business, beside its owner. Raises BusinessError."""
+    _living(connection, business_id)
+    connection.exec_driver_sql("update businesses set contact_email = %s where id = %s", (email, business_id))
 
 
 def end_business(connection: Connection, business_id: int, now: datetime) -> list[str]:
@@ -315,10 +362,10 @@ def _hold_for_longer(
 
 def _not_its_holder(connection: Connection, number: str, holder: int | None, named: int | None) -> str:
     if holder is None:
-        return f"nobody holds {number}: leave --from-business out"
+        return f"nobody holds {number}: it is taken from nobody"
     name = connection.exec_driver_sql("select name from businesses where id = %s", (holder,)).scalar_one()
     if named is None:
-        return f"business {holder} ({name}) holds {number}; to take it from there add --from-business {holder}"
+        return f"business {holder} ({name}) holds {number}; to take it from there, name that business"
     return f"business {holder} ({name}) holds {number}, and not business {named}"
 
 

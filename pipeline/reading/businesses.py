@@ -13,7 +13,7 @@ from pipeline.shared.rows import typed_rows
 _BUSINESSES = """
 select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe_customer,
        array(select n.number from phone_numbers n where n.business_id = b.id order by n.number) as numbers,
-       b.limited_until, b.suspended_at, b.ended_at
+       b.contact_email, b.limited_until, b.suspended_at, b.ended_at
 from businesses b join subscription_plans p on p.id = b.plan_id
 """
 _IN_ORDER = _BUSINESSES + "order by b.id"
@@ -63,6 +63,7 @@ class ListedBusiness:
     time_zone: str
     stripe_customer: str | None
     numbers: Sequence[str]
+    contact_email: str | None
     limited_until: datetime | None
     suspended_at: datetime | None
     ended_at: datetime | None

@@ -33,6 +33,8 @@ from usage_records where business_id = %(business_id)s and period_start = %(end)
 
 #: When nothing that is known now has this bound: the subscription has gone on since.
 _THEN = "what Stripe said when the record was made"
+#: Of a calendar month: the business has moved since.
+_THERE = "the calendar month in the time zone that the business had when the record was made"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,13 @@ def bounds(
     cuts = [(row.at, row.reason) for row in connection.exec_driver_sql(_CUTS, about)]
     if subscription is None:
         month = calendar_month(record.time_zone, record.period_start)
-        reason = f"the calendar month in {record.time_zone}"
+        reason, otherwise = f"the calendar month in {record.time_zone}", _THERE
         starts, ends = [(month.start, reason)], [(month.end, reason)]
     else:
         starts, ends = _of_subscription(record, subscription, invoice)
-    return _why(record.period_start, [*starts, *cuts]), _why(record.period_end, [*ends, *cuts])
+        otherwise = _THEN
+    start = _why(record.period_start, [*starts, *cuts], otherwise)
+    return start, _why(record.period_end, [*ends, *cuts], otherwise)
 
 
 def _of_subscription(
@@ -132,5 +136,5 @@ def _of_subscription(
     return starts, ends
 
 
-def _why(at: datetime, reasons: Iterable[tuple[datetime, str]]) -> Bound:
-    return Bound(at, next((reason for its, reason in reasons if its == at), _THEN))
+def _why(at: datetime, reasons: Iterable[tuple[datetime, str]], otherwise: str) -> Bound:
+    return Bound(at, next((reason for its, reason in reasons if its == at), otherwise))

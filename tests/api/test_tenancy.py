@@ -47,6 +47,7 @@ _WRITTEN = "401 404 %(ok)s 403 %(ok)s %(ok)s 403 %(ok)s 404 401 403 %(ok)s %(ok)
 _ERASED = "401 404 403 403 204 204 403 403 404 401 403 403 403 403"
 _BY_SERVICE = "401" + " 403" * 8 + " 401 403 403 403 200"
 
+_HELD = "401 404 403 403 %(ok)s %(ok)s 403 %(ok)s 404 401 403 %(ok)s %(ok)s 403"
 _READ_BY_PAYERS = "401 404 403 200 200 200 403 200 404 401 200 200 200 403"
 _READ_BY_STAFF = "401" + " 403" * 8 + " 401 200 200 200 403"
 _BY_OPERATORS = "401" + " 403" * 8 + " 401 403 %(ok)s %(ok)s 403"
@@ -146,6 +147,14 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
     # numbers and calls
     ("GET", "/businesses/{business_id}/numbers"): (_READ_BY_ALL, None),
     ("GET", "/businesses/{business_id}/numbers/{number}"): (_READ_BY_ALL, None),
+    ("GET", "/businesses/{business_id}/available-numbers"): (_READ_BY_ALL, None),
+    ("POST", "/businesses/{business_id}/numbers"): (_HELD % {"ok": 201}, {"number": "@free_number"}),
+    ("DELETE", "/businesses/{business_id}/numbers/{number}"): (_HELD % {"ok": 204}, None),
+    ("GET", "/numbers/{number}"): (_READ_BY_STAFF, None),
+    ("POST", "/numbers/{number}/moves"): (
+        _BY_OPERATORS % {"ok": 200},
+        {"business_id": "@elsewhere_id", "confirm": "@business_id", "reason": "a test"},
+    ),
     ("PATCH", "/businesses/{business_id}/numbers/{number}"): (_WRITTEN % {"ok": 200}, {"label": "Shop"}),
     ("GET", "/businesses/{business_id}/calls"): (_READ_BY_ALL, None),
     ("GET", "/businesses/{business_id}/calls/{sid}"): (_READ_BY_ALL, None),
@@ -234,7 +243,7 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
         _BY_OPERATORS % {"ok": 202},
         {"kind": "call", "object_id": "CA" + "0" * 32, "reason": "a test"},
     ),
-    ("POST", "/webhook-events/replays"): (_BY_OPERATORS % {"ok": 200}, {"ids": "event_id"}),
+    ("POST", "/webhook-events/replays"): (_BY_OPERATORS % {"ok": 200}, {"ids": []}),
     ("POST", "/webhook-events/{event_id}/dismissals"): (_BY_OPERATORS % {"ok": 200}, {"reason": "a test"}),
     ("POST", "/drifts/{drift_id}/resolutions"): (_BY_OPERATORS % {"ok": 200}, {"note": "a test"}),
     ("GET", "/audit-entries"): ("401" + " 403" * 8 + " 401 200 200 200 403", None),
@@ -242,8 +251,11 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
 
 
 def _about(place: Mapping[str, Any], body: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The body as it is sent: ids are those of the place."""
-    return body | {"ids": [place[body["ids"]]]} if body is not None and "ids" in body else body
+    """The body as it is sent: what begins with @ is the place's."""
+    if body is None:
+        return None
+    sent = {name: place[value[1:]] if str(value).startswith("@") else value for name, value in body.items()}
+    return sent | {"ids": [place["event_id"]]} if "ids" in body else sent
 
 
 #: What has to be asked for with more than its address.
@@ -292,7 +304,8 @@ def test_who_gets_what(api, people, method, path):
             assert noted == looks, (actor, "what was refused, or only read, left an entry")
         elif not path.startswith(("/sign-ups", "/password-resets", "/me/proofs")):
             assert changed, (actor, "a write changed nothing")
-            assert noted == 1, (actor, "a write left no entry")
+            both = path.endswith("/moves")  # who loses a number and who gets it
+            assert noted == (2 if both else 1), (actor, "a write left no entry")
             assert entries[0][1]
             assert entries[0][0].startswith(("user:", "key:"))
         people.run("delete from attempt_limits")

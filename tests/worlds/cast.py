@@ -82,6 +82,7 @@ class Cast:
         self.api, self.people = api, people
         self.users = {name: people.user(name.title()) for name in ("stranger", "member", "billing", "admin", "owner")}
         self.strangers = people.business("Florist", owner=self.users["stranger"])
+        self.elsewhere = people.business("Garage")
         self.clients = {"nobody": api.client()}
         self.clients |= {name: api.signed_in(user_id) for name, user_id in self.users.items()}
         self.other_session = people.session(self.users["owner"]).session_id
@@ -126,6 +127,13 @@ class Cast:
             entry = knowledge.add_knowledge(connection, agent, "Do you have rye?", "On Fridays.")
             mobile = f"+1555{business_id:07}"
             registration.add_number(connection, business_id, mobile, None, machine_now())
+            connection.exec_driver_sql(
+                "update phone_numbers set business_id = null, agent_id = null where business_id = %s", (self.elsewhere,)
+            )
+            free = f"+1444{business_id:07}"
+            connection.exec_driver_sql(
+                "insert into phone_numbers (number, twilio_sid) values (%s, %s)", (free, f"PN{business_id:032x}")
+            )
             about = {"business_id": business_id, "sid": f"CA{business_id:032x}", "number": mobile}
             record, event, drift = (connection.exec_driver_sql(each, about).scalar_one() for each in _BILLED)
             frozen = _STATEMENT | {"business": {"id": business_id, "name": "Bakery", "time_zone": "UTC"}}
@@ -146,6 +154,8 @@ class Cast:
             "entry_id": entry,
             "script_name": "ordering",
             "number": mobile,
+            "free_number": free,
+            "elsewhere_id": self.elsewhere,
             "sid": f"CA{business_id:032x}",
             "position": 0,
             "record_id": record,

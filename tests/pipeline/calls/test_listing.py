@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from pipeline.businesses import free_numbers
 from pipeline.calls import call_listing
 from pipeline.calls.call_fetching import CallFetcher
 from pipeline.events import fetch_requests
 from pipeline.providers.twilio_api import TwilioApi, TwilioApiError
+from pipeline.reading.numbers import free_numbers_like
 from pipeline.shared.clock import Clock
 from pipeline.shared.settings import TwilioSettings
 from sandbox.delivery import Delivery
@@ -87,6 +89,20 @@ def line(request, engine, tmp_path):
         made.reach(address)
         yield made
     made.assert_sums()
+
+
+def test_the_numbers_of_the_account_are_read_and_those_that_nobody_holds_can_be_had(line):
+    line.twilio.add_number("+15550000042")
+    for _ in range(2):
+        free_numbers.note_account(line.engine, line.api.list_numbers())
+    with line.engine.connect() as connection:
+        free = free_numbers_like(connection, "", line.now, 10)
+    assert [each.number for each in free] == ["+15550000042"]
+    line.faults.script("GET /2010-04-01/Accounts/*/IncomingPhoneNumbers.json", ["500"])
+    with pytest.raises(TwilioApiError):
+        free_numbers.note_account(line.engine, line.api.list_numbers())
+    with line.engine.connect() as connection:
+        assert free_numbers_like(connection, "", line.now, 10) == free
 
 
 def test_a_call_without_a_callback_is_listed_and_counted(line):

@@ -99,9 +99,17 @@ def read(engine, tmp_path):
     with engine.begin() as connection:
         connection.exec_driver_sql("update phone_numbers set agent_id = %s where business_id = %s", (agent_id, world.b))
         connection.exec_driver_sql("insert into phone_numbers (number) values ('+15550000009')")
+        connection.exec_driver_sql(
+            "insert into phone_numbers (number, twilio_sid, free_from) values ('+15550000010', 'PN1', '2026-11-01')"
+        )
+        connection.exec_driver_sql(
+            "insert into phone_number_assignments (number, business_id, held)"
+            " values ('+15550000009', %s, '[2026-01-01, 2026-01-02)')",
+            (world.b,),
+        )
     first = Message(0, Speaker.AGENT, "Hello.", None, None)
     with engine.begin() as connection:
-        append_messages(connection, ledger.one("select sid from calls limit 1"), [first])
+        append_messages(connection, sid_of("late"), [first])
     world.callback("of-nobody", To="+15550000009")
     world.drain()
     dead = ledger.one("select reason from webhook_events where state = 'dead'")
@@ -144,6 +152,7 @@ def read(engine, tmp_path):
         "sid": sid_of("late"),
         "status": None,
         "by": By.DAY,
+        "q": "",
         "until": at("1 Dec 0:00"),
         "made_before": NEWEST_INSTANT,
         "invoice_id": ledger.one("select id from stripe_invoices"),
