@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from bench import closing_periods, draining, explaining, much_stored, receiving, traffic, walls, whole_way
+from bench import asking, closing_periods, draining, explaining, much_stored, receiving, traffic, walls, whole_way
 from bench.figures import Figure, table
 from bench.sizes import FULL, SMALL, Sizes
 from bench.stage import BenchError, Stage, stage
@@ -71,6 +71,7 @@ def _sections(*, long: bool) -> dict[str, Section]:
         sections["stored"] = much_stored.measure
     sections["explain"] = explaining.measure
     sections["walls"] = walls.measure
+    sections["api"] = asking.measure
     sections["close"] = lambda made, _, sizes: closing_periods.measure(made, sizes)
     return sections
 

@@ -26,6 +26,10 @@ class Sizes:
     closed: int = 100_000
     explained: int = 20_000
     """Calls of one business over forty days; some ten thousand of them are in one period."""
+    listed: int = 1_000_000
+    """Calls of one business that the API pages through."""
+    asked: int = 2_000
+    """Requests of a run of the API."""
     stored: int = 10_000_000
     """Calls in the table, for the cost of an event beside them; with --long only."""
     drained_long: int = 1_000_000
@@ -48,6 +52,8 @@ SMALL = Sizes(
     steady_seconds=1.0,
     closed=200,
     explained=150,
+    listed=1_000,
+    asked=40,
     stored=2_000,
     drained_long=800,
 )

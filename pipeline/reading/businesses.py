@@ -17,7 +17,7 @@ select b.id, b.name, p.code as plan, b.time_zone, b.stripe_customer_id as stripe
 from businesses b join subscription_plans p on p.id = b.plan_id
 """
 _IN_ORDER = _BUSINESSES + "order by b.id"
-_NEWEST_OF = (
+NEWEST_OF = (
     _BUSINESSES
     + """
 where (%(ids)s::bigint[] is null or b.id = any(%(ids)s)) and b.id < %(before)s
@@ -85,7 +85,7 @@ def newest_businesses(
 ) -> list[ListedBusiness]:
     """The newest first, of these ids (None: of all), with ``q`` in their names, those with ids below ``before``."""
     about = {"ids": None if ids is None else list(ids), "q": q, "before": before, "limit": limit}
-    return typed_rows(ListedBusiness, connection.exec_driver_sql(_NEWEST_OF, about))
+    return typed_rows(ListedBusiness, connection.exec_driver_sql(NEWEST_OF, about))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ _FIELDS = """
 sid, parent_sid, business_id, number, agent_id, direction, from_number, to_number, status, started_at, ended_at,
 estimated, seconds, minutes, counted, counted_minutes, usage_record_id
 """
-_LIST = f"""
+LIST = f"""
 select {_FIELDS} from calls
 where business_id = %(business_id)s and (started_at, sid) < (%(started_at)s, %(sid)s)
   and (%(since)s::timestamptz is null or started_at >= %(since)s)
@@ -82,7 +82,7 @@ def list_calls(
         "q": which.q,
         "limit": limit,
     }
-    return typed_rows(ListedCall, connection.exec_driver_sql(_LIST, about))
+    return typed_rows(ListedCall, connection.exec_driver_sql(LIST, about))
 
 
 def read_call(connection: Connection, sid: str) -> ListedCall | None:
