@@ -35,13 +35,11 @@ class CursorError(Exception):
 
 
 def json_bytes(content: object) -> bytes:
-    """``content`` as JSON; dataclasses are their fields."""
-    return orjson.dumps(content, default=_plain, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS)
+    """``content`` as JSON; dataclasses are their fields, instants in UTC."""
+    return orjson.dumps(content, default=_plain, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS)
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, frozenset | set):

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from anyio import to_thread
+from anyio import Semaphore, to_thread
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
@@ -19,7 +19,6 @@ from api.answers import CursorError
 from api.browser import Cookies
 from api.door import Door
 from api.idempotency import ReplayError
-from api.outputs import ProblemShown
 from api.problems import Problem, add_handlers
 from api.routes import (
     agents,
@@ -63,12 +62,14 @@ from pipeline.shared.version import VERSION
 if TYPE_CHECKING:
     import re
 
-#: Requests that are worked on at once, each with a connection.
+#: Requests that are worked on at once, each with a connection, and the threads that do it.
 AT_ONCE = 20
+#: Seconds for which a connection that was used is taken to live; one that does not costs a request a 503.
+_TRUSTED = 1.0
 
 
 def routers() -> Sequence[APIRouter]:
-    """Those under /v1, in the order of the description."""
+    """Those under /v1, each with its whole address; what is asked most comes first, and is matched first."""
     return (
         links.router,
         sessions.router,
@@ -121,17 +122,13 @@ def build(
         openapi_url=None,
         redirect_slashes=False,
         lifespan=_lifespan,
-        responses={"default": {"model": ProblemShown}},
     )
     app.state.engine, app.state.tenants = engine, tenants
     app.state.keys, app.state.origin = keys, dashboard_url
     app.state.cookies, app.state.livemode = Cookies(dashboard_url), livemode
-    app.state.bill_child_legs = bill_child_legs
-    v1 = APIRouter(prefix="/v1")
-    for router in routers():
-        v1.include_router(router)
-    app.include_router(health.router)
-    app.include_router(v1)
+    app.state.bill_child_legs, app.state.at_once = bill_child_legs, Semaphore(AT_ONCE)
+    for router in (health.router, *routers()):
+        app.router.routes.extend(router.routes)
     add_handlers(app, _methods(app))
 
     async def no_cursor(_: Request, error: Exception) -> Response:
@@ -177,7 +174,7 @@ def make() -> ASGIApp:
     database, tenants, dashboard = load(DatabaseSettings), load(TenantDatabaseSettings), load(DashboardSettings)
     keys = SecretKeys(load(SecretKeySettings).secret_keys)
     engine, walled = (
-        make_engine(url, pool_size=AT_ONCE, pooler=database.database_pooler)
+        make_engine(url, pool_size=AT_ONCE, pooler=database.database_pooler, trusted_seconds=_TRUSTED)
         for url in (database.sqlalchemy_url, tenants.sqlalchemy_url or database.sqlalchemy_url)
     )
     mode, bill_child_legs = load(StripeModeSettings).livemode, load(RuleSettings).bill_child_legs

@@ -6,13 +6,16 @@ a test walks all of them. This is the first wall between tenants; the second is 
 
 import contextlib
 import functools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Annotated, Any, Protocol, TypeVar
+from types import TracebackType
+from typing import Any, Generic, Protocol, TypeVar
 
+from anyio import Semaphore, move_on_after
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
+from starlette.concurrency import run_in_threadpool
 
 from accounts import attempt_limits
 from accounts.access_tokens import AccessToken, TokenError, read_access_token
@@ -33,6 +36,8 @@ _BUSINESS = "select ended_at from businesses where id = %s"
 _HELD = f"{_BUSINESS} for no key update"
 
 
+#: Seconds that a request waits for its turn.
+_PATIENCE = 10.0
 _SESSION_OVER = "this session has ended: sign in again"
 
 
@@ -54,6 +59,8 @@ class Asked:
     request_id: str
     keeper: Keeper | None
     """Of the answer, where it may be asked for again."""
+    transaction: "Transaction[Any]"
+    """Its transaction, which whoever answers ends."""
     business_id: int | None
     """The business that it is about; None: it is about none, or about Altiora's own."""
 
@@ -154,14 +161,68 @@ def request_id_of(request: Request) -> str:
     return str(request.state.request_id)
 
 
+A = TypeVar("A", bound=Asked)
+
+
+class Transaction(Generic[A]):
+    """A request and its transaction: begun in one thread, and ended in the next, which answers.
+
+    Each hop to a thread and back is a tenth of a millisecond, so that there are two, and not one for each part.
+    """
+
+    def __init__(self, ask: "Callable[[Transaction[A]], contextlib.AbstractContextManager[A]]") -> None:
+        self._made = ask(self)
+        self._open = False
+
+    def begin(self) -> A:
+        """Who asks, and what they may. Raises Problem."""
+        asked = self._made.__enter__()
+        self._open = True
+        return asked
+
+    def __enter__(self) -> None:
+        """What is done in the block is committed with it, or undone."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open:
+            self._open = False
+            self._made.__exit__(kind, error, trace)
+
+    @contextlib.asynccontextmanager
+    async def asked(self, request: Request) -> AsyncIterator[A]:
+        """As a route is handed it. Where nobody has answered (what was sent is no good) all is undone.
+
+        So many at a time: with more, all connections were held by requests that waited for a thread, and all threads by
+        requests that waited for a connection. Raises Problem (503) when it takes too long.
+        """
+        at_once: Semaphore = request.app.state.at_once
+        with move_on_after(_PATIENCE) as waiting:
+            await at_once.acquire()
+        if waiting.cancelled_caught:
+            raise Problem(503, "unavailable", "too many requests at once", headers={"Retry-After": "1"})
+        try:
+            asked = await run_in_threadpool(self.begin)
+            try:
+                yield asked
+            finally:
+                if self._open:
+                    unanswered = RuntimeError("nobody has answered")
+                    await run_in_threadpool(self.__exit__, RuntimeError, unanswered, None)
+        finally:
+            at_once.release()
+
+
 def _actor(request: Request) -> Person | Program:
     """By the header alone: nothing of a URL, and no cookie, lets anybody do anything. Raises Problem."""
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not sent:
         raise _not_signed_in("send Authorization: Bearer and an access token, or an API key")
     found: Person | Program | None
-    # A transaction of its own: whatever becomes of the request, a key's use is noted.
-    with engine_of(request).begin() as connection:
+    # By itself: whatever becomes of the request, a key's use is noted.
+    with engine_of(request).connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
         if sent.startswith("alt_"):
             found = program_of(connection, sent)
             words = "this API key is none, has ended, or was revoked"
@@ -183,20 +244,24 @@ def _not_signed_in(words: str) -> Problem:
     return Problem(401, "not-signed-in", words, headers={"WWW-Authenticate": "Bearer"})
 
 
-_Known = Annotated[Person | Program, Depends(_actor)]
-
-
 def needs(right: str, *, proven: bool = False) -> Any:
     """A route that wants this right as one of Altiora's own: over all businesses.
 
     ``proven``: password and code were given in the last minutes.
     """
 
-    def dependency(request: Request, actor: _Known) -> Iterator[Asked]:
+    @contextlib.contextmanager
+    def ask(request: Request, transaction: Transaction[Asked]) -> Iterator[Asked]:
+        actor = _actor(request)
         _see_person(actor, proven=proven)
         actor.require(right)
         with _entered(request, actor, ()) as connection:
-            yield _asked(Asked, request, connection, actor, right, keeper_of(request, connection, actor.who), None)
+            keeper = keeper_of(request, connection, actor.who)
+            yield _asked(Asked, request, connection, actor, right, keeper, transaction, None)
+
+    async def dependency(request: Request) -> AsyncIterator[Asked]:
+        async with Transaction[Asked](functools.partial(ask, request)).asked(request) as asked:
+            yield asked
 
     return _named(dependency, right)
 
@@ -207,7 +272,9 @@ def in_business(right: str, *, proven: bool = False) -> Any:
     This is the one place that says of which business a request is; its transaction says so to the database too.
     """
 
-    def dependency(request: Request, business_id: Id, actor: _Known) -> Iterator[AskedOfBusiness]:
+    @contextlib.contextmanager
+    def ask(request: Request, business_id: int, transaction: Transaction[AskedOfBusiness]) -> Iterator[AskedOfBusiness]:
+        actor = _actor(request)
         if not actor.sees(business_id):
             raise missing("this business")
         with _entered(request, actor, {business_id}) as connection:
@@ -224,7 +291,11 @@ def in_business(right: str, *, proven: bool = False) -> Any:
                     actor.require(right, business_id)
             again = functools.partial(_entered, request, actor, {business_id})
             about = (business_id, found.ended_at, again)
-            yield _asked(AskedOfBusiness, request, connection, actor, right, keeper, *about)
+            yield _asked(AskedOfBusiness, request, connection, actor, right, keeper, transaction, *about)
+
+    async def dependency(request: Request, business_id: Id) -> AsyncIterator[AskedOfBusiness]:
+        async with Transaction[AskedOfBusiness](functools.partial(ask, request, business_id)).asked(request) as asked:
+            yield asked
 
     return _named(dependency, right)
 
@@ -235,7 +306,9 @@ def oneself(*, proven: bool = False, enrolling: bool = False, held: bool = True)
     A write holds the person, or what ended their sessions meanwhile would be overwritten; but for ``held``.
     """
 
-    def dependency(request: Request, actor: _Known) -> Iterator[Asked]:
+    @contextlib.contextmanager
+    def ask(request: Request, transaction: Transaction[Asked]) -> Iterator[Asked]:
+        actor = _actor(request)
         if not isinstance(actor, Person):
             raise _a_key_is_nobody()
         _see_person(actor, proven=proven, enrolling=enrolling)
@@ -244,7 +317,11 @@ def oneself(*, proven: bool = False, enrolling: bool = False, held: bool = True)
             if held and request.method != "GET":
                 hold_user(connection, actor.user_id)
                 actor = _again(connection, actor)
-            yield _asked(Asked, request, connection, actor, "oneself", keeper, None)
+            yield _asked(Asked, request, connection, actor, "oneself", keeper, transaction, None)
+
+    async def dependency(request: Request) -> AsyncIterator[Asked]:
+        async with Transaction[Asked](functools.partial(ask, request)).asked(request) as asked:
+            yield asked
 
     return _named(dependency, "oneself")
 
@@ -252,13 +329,19 @@ def oneself(*, proven: bool = False, enrolling: bool = False, held: bool = True)
 def over_businesses() -> Any:
     """A route that lists what is in all the businesses of the person who asks; of staff, in all there are."""
 
-    def dependency(request: Request, actor: _Known) -> Iterator[AskedOfBusinesses]:
+    @contextlib.contextmanager
+    def ask(request: Request, transaction: Transaction[AskedOfBusinesses]) -> Iterator[AskedOfBusinesses]:
+        actor = _actor(request)
         if not isinstance(actor, Person):
             raise _a_key_is_nobody()
         _see_person(actor, proven=False)
         ids = None if actor.for_altiora else sorted(actor.businesses)
         with _entered(request, actor, ids or ()) as connection:
-            yield _asked(AskedOfBusinesses, request, connection, actor, "oneself", None, ids)
+            yield _asked(AskedOfBusinesses, request, connection, actor, "oneself", None, transaction, ids)
+
+    async def dependency(request: Request) -> AsyncIterator[AskedOfBusinesses]:
+        async with Transaction[AskedOfBusinesses](functools.partial(ask, request)).asked(request) as asked:
+            yield asked
 
     return _named(dependency, "oneself")
 
@@ -266,7 +349,7 @@ def over_businesses() -> Any:
 def anybody() -> Any:
     """A route for whoever comes."""
 
-    def dependency() -> None:
+    async def dependency() -> None:
         return None
 
     return _named(dependency, "anybody")
@@ -309,9 +392,6 @@ def _again(connection: Connection, person: Person) -> Person:
     return found
 
 
-A = TypeVar("A", bound=Asked)
-
-
 def _asked(
     kind: type[A],
     request: Request,
@@ -319,9 +399,10 @@ def _asked(
     actor: Person | Program,
     right: str,
     keeper: Keeper | None,
+    transaction: Transaction[A],
     *about: Any,
 ) -> A:
-    return kind(connection, actor, right, request_id_of(request), keeper, *about)
+    return kind(connection, actor, right, request_id_of(request), keeper, transaction, *about)
 
 
 def _see_person(actor: Person | Program, *, proven: bool, enrolling: bool = False) -> None:

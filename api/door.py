@@ -99,5 +99,4 @@ def _bounded(receive: Receive) -> Receive:
 
 def _route(scope: Scope) -> str:
     """The template of the route, never the path: that may hold a number, or what somebody typed."""
-    template = getattr(scope.get("route"), "path_format", None)
-    return f"/v1{template}" if template and scope["path"].startswith("/v1/") else template or "unknown"
+    return getattr(scope.get("route"), "path_format", None) or "unknown"

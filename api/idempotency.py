@@ -92,7 +92,7 @@ def keeper_of(request: Request, connection: Connection, actor: str) -> Keeper | 
 
 
 class Route(APIRoute):
-    """A route whose answer is kept before its transaction is committed."""
+    """A route that commits its request's transaction, with the answer where that is kept, before it answers."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, _keeping(endpoint), **options)
@@ -101,10 +101,13 @@ class Route(APIRoute):
 def _keeping(endpoint: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(endpoint)
     def kept(**given: Any) -> Any:
-        response = endpoint(**given)
         asked = given.get("asked")
-        if asked is not None and asked.keeper is not None:
-            asked.keeper.keep(asked.connection, response)
+        if asked is None:
+            return endpoint(**given)
+        with asked.transaction:
+            response = endpoint(**given)
+            if asked.keeper is not None:
+                asked.keeper.keep(asked.connection, response)
         return response
 
     return kept

@@ -86,11 +86,13 @@ def measure(stage: Stage, businesses: Sequence[Business], sizes: Sizes) -> list[
                 "bare page": (bare, f"/businesses/{business_id}/calls", token),
                 "page without wall": (beside, calls, token),
                 "last page": (api, last_page, token),
+                "nothing": (api, "/health/live", token),
             },
         )
         return [
             faster("an authenticated read / bare psycopg", rates["business"], rates["bare business"], 0.4, 0.6),
             faster(f"a page of 50 of {sizes.listed:,} calls / bare", rates["first page"], rates["bare page"], 0.4, 0.6),
+            faster("the same / an empty answer of the framework", rates["first page"], rates["nothing"], None, None),
             slower("the same behind the second wall", rates["first page"], rates["page without wall"], 1.2, 1.1),
             slower("the last page, to the first", rates["last page"], rates["first page"], 1.3, 1.1),
             _runtime(stage, api, businesses[0].number, key, sizes),

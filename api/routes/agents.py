@@ -2,22 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.inputs import Id, Input, Language, Name, Q, Text
 from api.matching import see_match
 from api.outputs import AgentShown, Page
+from api.routers import router_of
 from pipeline.agents import agents
 from pipeline.agents.agents import AgentCard
 from pipeline.reading.agents import Agent, list_agents, read_agent
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/agents", tags=["agents"])
+router = router_of("agents", "/businesses/{business_id:int}/agents")
 
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
@@ -13,14 +13,14 @@ from accounts.api_keys import StoredKey
 from accounts.rights import SCOPES, SERVICE_SCOPES, has_right
 from api.answers import Json
 from api.asking import Asked, AskedOfBusiness, in_business, needs
-from api.idempotency import Route
 from api.inputs import Id, Input, Name
 from api.outputs import KeyShown, NewKeyShown, Page
 from api.problems import Problem
+from api.routers import router_of
 from pipeline.shared.clock import machine_now
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/api-keys", tags=["api keys"])
-service_router = APIRouter(route_class=Route, prefix="/service-keys", tags=["api keys"])
+router = router_of("api keys", "/businesses/{business_id:int}/api-keys")
+service_router = router_of("api keys", "/service-keys")
 
 Reads = Annotated[AskedOfBusiness, in_business("keys:read")]
 Writes = Annotated[AskedOfBusiness, in_business("keys:write", proven=True)]

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, AskedOfBusiness, in_business, needs
-from api.idempotency import Route
 from api.outputs import EntryShown, Page
+from api.routers import router_of
 from pipeline.reading.audit import list_entries
 
-router = APIRouter(route_class=Route, tags=["audit entries"])
+router = router_of("audit entries", "")
 
 Reads = Annotated[AskedOfBusiness, in_business("audit:read")]
 ReadsAll = Annotated[Asked, needs("audit:read")]

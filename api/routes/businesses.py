@@ -2,22 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from accounts.members import set_owner
 from accounts.users import check_email
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, AskedOfBusiness, AskedOfBusinesses, in_business, oneself, over_businesses
-from api.idempotency import Route
 from api.inputs import Email, Input, Name, Q
 from api.outputs import BusinessShown, Page
 from api.problems import missing
+from api.routers import router_of
 from pipeline.businesses import registration
 from pipeline.reading.businesses import ListedBusiness, newest_businesses
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(route_class=Route, prefix="/businesses", tags=["businesses"])
+router = router_of("businesses", "/businesses")
 
 Reads = Annotated[AskedOfBusiness, in_business("businesses:read")]
 Writes = Annotated[AskedOfBusiness, in_business("businesses:write")]

@@ -5,30 +5,30 @@ from contextlib import AbstractContextManager
 from dataclasses import astuple, fields
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
 from api.attachments import Csv
-from api.idempotency import Route
 from api.inputs import CallSid, Instant, Q
 from api.outputs import CallShown, Page
+from api.routers import router_of
 from pipeline.providers.twilio_words import CallStatus
 from pipeline.reading.call_explanation import CallExplanation, explain_call
 from pipeline.reading.calls import CallFilter, ListedCall, list_calls, read_call
 from pipeline.reading.csv_tables import csv_lines
 from pipeline.shared.rows import NEWEST_INSTANT
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}", tags=["calls"])
+router = router_of("calls", "/businesses/{business_id:int}")
 
 Reads = Annotated[AskedOfBusiness, in_business("calls:read")]
 #: Calls of a CSV that are read at a time, each time in a transaction of its own.
 _BATCH: Final = 5_000
 
 
-def _which(
+async def _which(
     since: Annotated[Instant | None, Query(alias="from", description="Began then or later.")] = None,
     until: Annotated[Instant | None, Query(alias="to", description="Began before.")] = None,
     number: Annotated[str | None, Query(max_length=16, pattern=r"^\+[0-9]*$")] = None,

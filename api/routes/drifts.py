@@ -2,21 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
-from api.idempotency import Route
 from api.inputs import Id, Input, Reason, Slug
 from api.outputs import Page
 from api.problems import Problem, missing
+from api.routers import router_of
 from api.routes.operations import OfBusiness
 from pipeline.closing import drift_decisions
 from pipeline.reading.drifts import KeptDrift, list_drifts, read_drift
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(route_class=Route, prefix="/drifts", tags=["operations"])
+router = router_of("operations", "/drifts")
 
 Reads = Annotated[Asked, needs("operations:read")]
 Acts = Annotated[Asked, needs("operations:write")]

@@ -2,18 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import Path, Query
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.outputs import Page
+from api.routers import router_of
 from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.reading.invoices import ListedInvoice, find_invoice, list_invoices
 from pipeline.reading.period_money import PeriodInvoice, read_charges
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/invoices", tags=["invoices"])
+router = router_of("invoices", "/businesses/{business_id:int}/invoices")
 
 Reads = Annotated[AskedOfBusiness, in_business("billing:read")]
 InvoiceId = Annotated[str, Path(pattern=r"^in_[0-9A-Za-z_]{1,250}$")]

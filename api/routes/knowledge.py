@@ -2,22 +2,19 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.inputs import Id, Input, LongText, Q, ShortText
 from api.outputs import KnowledgeShown, Page
 from api.problems import missing
+from api.routers import router_of
 from api.routes.agents import one_agent
 from pipeline.agents import knowledge
 from pipeline.reading.agents import KnownAnswer, list_knowledge, read_knowledge
 
-router = APIRouter(
-    route_class=Route, prefix="/businesses/{business_id:int}/agents/{agent_id:int}/knowledge", tags=["agents"]
-)
+router = router_of("agents", "/businesses/{business_id:int}/agents/{agent_id:int}/knowledge")
 
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from accounts import attempt_limits as limits
@@ -12,12 +12,12 @@ from accounts.users import check_email
 from api.answers import Json
 from api.asking import anybody, engine_of, keys_of, request_id_of
 from api.browser import OfOurPages, client_address
-from api.idempotency import Route
 from api.inputs import Email, Input, Name, Password, Secret
 from api.outputs import LinkDone, LinkShown, Status
+from api.routers import router_of
 from pipeline.shared import trail
 
-router = APIRouter(route_class=Route, tags=["door"], dependencies=[anybody()])
+router = router_of("door", "", anybody())
 
 
 class WantedLink(Input):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from accounts import links, second_factor, users
@@ -14,12 +14,12 @@ from accounts.rights import rights_of
 from accounts.sessions import note_second_factor
 from api.answers import Json
 from api.asking import Asked, engine_of, keys_of, oneself
-from api.idempotency import Route
 from api.inputs import Code, Email, Input, Name, Password
 from api.outputs import Me, Named, OfferedFactor, RecoveryCodes, Status
 from api.problems import Problem
+from api.routers import router_of
 
-router = APIRouter(route_class=Route, prefix="/me", tags=["me"])
+router = router_of("me", "/me")
 
 Oneself = Annotated[Asked, oneself()]
 Proven = Annotated[Asked, oneself(proven=True)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from accounts import links, members
@@ -10,12 +10,12 @@ from accounts.links import Link, LinkKind
 from accounts.rights import Role, may_give
 from api.answers import Json
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.inputs import Email, Id, Input
 from api.outputs import InvitationShown, MemberShown, Page
 from api.problems import Problem, missing
+from api.routers import router_of
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}", tags=["members"])
+router = router_of("members", "/businesses/{business_id:int}")
 
 Reads = Annotated[AskedOfBusiness, in_business("members:read")]
 Writes = Annotated[AskedOfBusiness, in_business("members:write", proven=True)]

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Json, Limit
 from api.asking import Asked, AskedOfBusiness, in_business, needs
-from api.idempotency import Route
 from api.inputs import E164, Input, Instant, Label, Number, OwnId, Q, Reason
 from api.outputs import NumberShown, Page
 from api.problems import missing
+from api.routers import router_of
 from pipeline.businesses import registration
 from pipeline.businesses.registration import NumberHeld
 from pipeline.reading.numbers import (
@@ -25,8 +24,8 @@ from pipeline.reading.numbers import (
 )
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}", tags=["numbers"])
-staff_router = APIRouter(route_class=Route, prefix="/numbers", tags=["numbers"])
+router = router_of("numbers", "/businesses/{business_id:int}")
+staff_router = router_of("numbers", "/numbers")
 
 Reads = Annotated[AskedOfBusiness, in_business("numbers:read")]
 Writes = Annotated[AskedOfBusiness, in_business("numbers:write")]

@@ -3,20 +3,20 @@
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
-from api.idempotency import Route
 from api.outputs import BacklogShown, Page
+from api.routers import router_of
 from pipeline.meter.push_states import PushState
 from pipeline.reading.backlog import backlog
 from pipeline.reading.period_money import MonthRow, month_rows
 from pipeline.reading.pushes import MeterPush, list_pushes
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(route_class=Route, tags=["operations"])
+router = router_of("operations", "")
 
 Reads = Annotated[Asked, needs("operations:read")]
 ReadsMargins = Annotated[Asked, needs("margins:read")]

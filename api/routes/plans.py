@@ -2,16 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from api.answers import Json
 from api.asking import Asked, anybody, engine_of, needs
-from api.idempotency import Route
 from api.outputs import Page
+from api.routers import router_of
 from pipeline.reading.plans import ListedPlan, SoldPlan, list_plans, sold_plans
 
-router = APIRouter(route_class=Route, prefix="/plans", tags=["plans"])
+router = router_of("plans", "/plans")
 
 Reads = Annotated[Asked, needs("plans:read")]
 

@@ -13,7 +13,7 @@ from api.asking import anybody
 from api.description import FILE
 from api.problems import missing
 
-router = APIRouter(include_in_schema=False, dependencies=[anybody()])
+router = APIRouter(prefix="/v1", include_in_schema=False, dependencies=[anybody()])
 
 #: Swagger UI, as a package brings it.
 _PARTS = {

@@ -2,22 +2,22 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import Json
 from api.asking import Asked, needs
-from api.idempotency import Route
 from api.inputs import CallSid, Input, Instant, Language, Number, Text
 from api.outputs import Appended, RuntimeShown
 from api.problems import missing
+from api.routers import router_of
 from pipeline.calls import transcripts
 from pipeline.calls.transcripts import MOST_AT_ONCE, MOST_MESSAGES, Message, Speaker
 from pipeline.reading.runtime import read_runtime
 from pipeline.shared.clock import business_clock
 
-router = APIRouter(route_class=Route, prefix="/runtime", tags=["phone platform"])
+router = router_of("phone platform", "/runtime")
 
 Reads = Annotated[Asked, needs("runtime:read")]
 Writes = Annotated[Asked, needs("transcripts:write")]

@@ -2,24 +2,22 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import Path, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import Cursor, Json, page
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.inputs import Id, Input, Slug
 from api.matching import see_match
 from api.outputs import Page, ScriptShown
 from api.problems import Problem
+from api.routers import router_of
 from api.routes.agents import one_agent
 from pipeline.agents import scripts
 from pipeline.reading.agents import ScriptVersion, present_scripts, script_versions
 
-router = APIRouter(
-    route_class=Route, prefix="/businesses/{business_id:int}/agents/{agent_id:int}/scripts", tags=["agents"]
-)
+router = router_of("agents", "/businesses/{business_id:int}/agents/{agent_id:int}/scripts")
 
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from accounts import sign_in as signing_in
@@ -12,12 +12,12 @@ from accounts.sessions import Refreshed, SessionEnd, SessionError, end_sessions,
 from api.answers import Json
 from api.asking import Asked, anybody, engine_of, keys_of, oneself
 from api.browser import OfOurPages, client_address, cookies
-from api.idempotency import Route
 from api.inputs import Code, Email, Id, Input, Password
 from api.outputs import Page, SessionShown, Tokens
 from api.problems import missing, problem_of
+from api.routers import router_of
 
-router = APIRouter(route_class=Route, prefix="/sessions", tags=["sessions"])
+router = router_of("sessions", "/sessions")
 
 Enrolling = Annotated[Asked, oneself(enrolling=True)]
 

@@ -2,16 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
 from api.attachments import HtmlFile
-from api.idempotency import Route
 from api.inputs import Id
 from api.outputs import Page, StatementShown
 from api.problems import Problem
+from api.routers import router_of
 from api.routes.calls import tell
 from api.routes.usage import used_period
 from pipeline.closing.statement import Statement
@@ -22,7 +21,7 @@ from pipeline.reading.statement_page import Breakdown
 from pipeline.reading.usage import UsedPeriod, list_used
 from pipeline.usage.records import RecordState
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/statements", tags=["statements"])
+router = router_of("statements", "/businesses/{business_id:int}/statements")
 
 Reads = Annotated[AskedOfBusiness, in_business("billing:read")]
 

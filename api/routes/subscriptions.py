@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.outputs import Page
+from api.routers import router_of
 from pipeline.reading.subscriptions import (
     LatestChange,
     MirroredSubscription,
@@ -18,7 +17,7 @@ from pipeline.reading.subscriptions import (
     list_transitions,
 )
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}", tags=["subscriptions"])
+router = router_of("subscriptions", "/businesses/{business_id:int}")
 
 Reads = Annotated[AskedOfBusiness, in_business("billing:read")]
 ReadsService = Annotated[AskedOfBusiness, in_business("usage:read")]

@@ -2,21 +2,21 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 from starlette.responses import Response
 
 from api.answers import Json
 from api.asking import AskedOfBusiness, in_business
-from api.idempotency import Route
 from api.inputs import CallSid
 from api.outputs import MessageShown, Page
 from api.problems import missing
+from api.routers import router_of
 from api.routes.calls import tell
 from pipeline.calls import transcripts
 from pipeline.reading.calls import read_call
 from pipeline.reading.transcripts import read_transcript
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}/calls/{sid}/transcript", tags=["calls"])
+router = router_of("calls", "/businesses/{business_id:int}/calls/{sid}/transcript")
 
 Reads = Annotated[AskedOfBusiness, in_business("transcripts:read")]
 Erases = Annotated[AskedOfBusiness, in_business("transcripts:erase", proven=True)]

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Query, Request
+from fastapi import Query, Request
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
 from api.attachments import Csv
-from api.idempotency import Route
 from api.inputs import Id, Instant
 from api.outputs import Page
 from api.problems import Problem, missing
+from api.routers import router_of
 from api.routes.calls import tell
 from pipeline.reading import explanation
 from pipeline.reading.csv_tables import csv_lines
@@ -21,7 +21,7 @@ from pipeline.reading.explanation import Explanation, Figure
 from pipeline.reading.usage import UsedPeriod, list_used, read_used
 from pipeline.reading.usage_breakdown import By, UsedPart, read_breakdown
 
-router = APIRouter(route_class=Route, prefix="/businesses/{business_id:int}", tags=["usage"])
+router = router_of("usage", "/businesses/{business_id:int}")
 
 Reads = Annotated[AskedOfBusiness, in_business("usage:read")]
 _LONGEST: Final = timedelta(days=400)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from starlette.responses import Response
 
 from accounts import links, second_factor, users
@@ -12,12 +12,12 @@ from accounts.rights import Role
 from accounts.users import Account
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
-from api.idempotency import Route
 from api.inputs import Email, Id, Input, Q, Reason
 from api.outputs import Page, Status, UserShown
 from api.problems import Problem, missing
+from api.routers import router_of
 
-router = APIRouter(route_class=Route, prefix="/users", tags=["users"])
+router = router_of("users", "/users")
 
 Reads = Annotated[Asked, needs("users:read")]
 Writes = Annotated[Asked, needs("users:write", proven=True)]

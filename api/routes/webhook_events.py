@@ -2,22 +2,22 @@
 
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
-from api.idempotency import Route
 from api.inputs import Id, Input, OwnId, Reason
 from api.outputs import EventShown, Page, Replayed, Status
 from api.problems import Problem, missing
+from api.routers import router_of
 from api.routes.operations import OfBusiness
 from pipeline.events import fetch_requests, queue
 from pipeline.events.outcomes import EventState
 from pipeline.reading.events import ListedEvent, business_of_event, ended_events, list_events, read_event
 
-router = APIRouter(route_class=Route, prefix="/webhook-events", tags=["operations"])
+router = router_of("operations", "/webhook-events")
 
 Reads = Annotated[Asked, needs("operations:read")]
 Acts = Annotated[Asked, needs("operations:write")]

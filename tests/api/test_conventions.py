@@ -17,6 +17,7 @@ from accounts.rights import Role
 from api.app import describable
 from api.description import FILE, describe, rights_named
 from api.door import LARGEST
+from tests.worlds.breaking import breaks
 from tests.worlds.cast import Cast
 from tests.worlds.people import PASSWORD
 
@@ -166,6 +167,26 @@ def test_an_answer_has_an_etag_of_what_it_says(api, people):
     assert client.get("/businesses").headers["etag"] == before
     client.post("/businesses", json={"name": "Bakery", "time_zone": "UTC"})
     assert client.get("/businesses").headers["etag"] != before
+
+
+@breaks("api/asking.py", "            await at_once.acquire()\n", "            pass\n")
+def test_a_crowd_waits_for_its_turn(api, people):
+    """Each takes a thread twice, and holds a connection from the first time to the second."""
+    owner = people.user("Ada")
+    business_id = people.business("Bakery", owner=owner)
+    token = api.signed_in(owner).headers["authorization"]
+    address = f"{api.url}/v1/businesses/{business_id}/calls"
+    limits = httpx.Limits(max_connections=150)
+    with httpx.Client(limits=limits, timeout=10, headers={"Authorization": token}) as client:
+
+        def ask(_: int) -> int:
+            try:
+                return client.get(address).status_code
+            except httpx.TimeoutException:
+                return 0
+
+        with ThreadPoolExecutor(150) as pool:
+            assert set(pool.map(ask, range(450))) == {200}
 
 
 # What is sent

@@ -7,12 +7,13 @@ from typing import Any
 
 import httpx
 import pyotp
+from anyio import Semaphore
 from fastapi import FastAPI
 from pydantic import SecretStr
 
 from accounts.access_tokens import AccessToken, sign_access_token
 from accounts.mail_sending import send_due_mails
-from api.app import describable
+from api.app import AT_ONCE, describable
 from api.browser import Cookies
 from api.door import Door
 from db import roles
@@ -115,6 +116,7 @@ def serving_api(people: People, dashboard: str = DASHBOARD) -> Iterator[Api]:
     staff, tenants = (make_engine(roles.address_of(url, login)) for login in (roles.STAFF, roles.TENANT))
     app = _application()
     app.state.engine, app.state.tenants, app.state.keys = staff, tenants, people.keys
+    app.state.at_once = Semaphore(AT_ONCE)
     app.state.origin, app.state.cookies = dashboard, Cookies(dashboard)
     with MailServer().running() as mails, serving_in_thread(Door(app)) as url:
         api = Api(url, people, mails)
