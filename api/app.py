@@ -144,15 +144,15 @@ def build(
     return app
 
 
-def _methods(app: FastAPI) -> Callable[[str], set[str]]:
-    """Which methods an address has: the framework names only those of the first of its routes."""
-    known: dict[str, tuple[re.Pattern[str], set[str]]] = {}
+def _methods(app: FastAPI) -> Callable[[str], dict[str, set[str]]]:
+    """Which methods an address has, by the templates that fit: the framework names only those of the first route."""
+    formats: dict[str, tuple[re.Pattern[str], set[str]]] = {}
     for route in iter_route_contexts(app.routes):
         assert route.path is not None
-        pattern, methods = known.setdefault(route.path, (compile_path(route.path)[0], set()))
+        pattern, template, _ = compile_path(route.path)
+        _, methods = formats.setdefault(template, (pattern, set()))
         methods |= route.methods or set()
-        assert pattern
-    return lambda path: set().union(*(methods for pattern, methods in known.values() if pattern.match(path)))
+    return lambda path: {template: methods for template, (pattern, methods) in formats.items() if pattern.match(path)}
 
 
 @contextlib.asynccontextmanager

@@ -25,6 +25,7 @@ from accounts.sessions import SessionError
 from accounts.sign_in import CodeNeededError, SignInError
 from accounts.users import UserError
 from api.answers import json_bytes
+from api.other_doors import DOORS
 from pipeline.agents.agents import AgentError
 from pipeline.agents.call_flow import FlowError
 from pipeline.agents.documents import DocumentError
@@ -149,8 +150,8 @@ def _nothing() -> Problem:
     return Problem(404, "not-found", "nothing is at this address")
 
 
-def add_handlers(app: FastAPI, methods: Callable[[str], set[str]]) -> None:
-    """Answer everything that is raised as a problem. ``methods``: those that an address has."""
+def add_handlers(app: FastAPI, methods: Callable[[str], Mapping[str, set[str]]]) -> None:
+    """Answer everything that is raised as a problem. ``methods``: those that an address has, by its templates."""
 
     async def of_ours(_: Request, error: Exception) -> Response:
         found = problem_of(error)
@@ -171,8 +172,11 @@ def add_handlers(app: FastAPI, methods: Callable[[str], set[str]]) -> None:
     async def of_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 405:
-            allow = ", ".join(sorted(methods(request.url.path)))
-            return Problem(405, "not-allowed", f"this address takes {allow}", headers={"Allow": allow}).response()
+            here = methods(request.url.path)
+            allow = ", ".join(sorted(set().union(*here.values())))
+            doors = [DOORS[template] for template in here if template in DOORS]
+            words = "; ".join([f"this address takes {allow}", *doors[:1]])
+            return Problem(405, "not-allowed", words, headers={"Allow": allow}).response()
         if error.status_code == 404:
             return _nothing().response()
         kind = _BY_STATUS.get(error.status_code, "invalid")
