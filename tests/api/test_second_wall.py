@@ -72,7 +72,6 @@ def test_another_tenant_reads_nothing(without_the_first_wall, api, people):
             sees_and_changes_nothing(cast, theirs, method, path)
 
 
-@breaks("db/tenancy.py", '"businesses": f"id = {_BUSINESSES}"', '"businesses": "true"')
 @breaks("api/asking.py", "with tenants.begin() as connection:", "with engine_of(request).begin() as connection:")
 @pytest.mark.parametrize(
     ("method", "path"), [each for each in OF_BUSINESSES if each[0] != "GET"], ids=lambda part: part
