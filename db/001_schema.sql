@@ -2109,6 +2109,10 @@ ALTER TABLE businesses ADD COLUMN contact_email TEXT;
 
 COMMENT ON COLUMN businesses.contact_email IS 'whom we write to about it, beside its owner';
 
+ALTER TABLE usage_records ADD COLUMN time_zone TEXT;
+
+COMMENT ON COLUMN usage_records.time_zone IS 'its days are local to it; null: to its business''s, as ever';
+
 UPDATE alembic_version SET version_num='0034' WHERE alembic_version.version_num = '0033';
 
 UPDATE schema_serves SET oldest_code='0022';

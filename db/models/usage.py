@@ -69,6 +69,7 @@ class UsageRecord(Base):
     pushed_minutes: Mapped[int] = mapped_column(
         server_default=text("0"), comment="sum of the pushes with a timestamp in the period that Stripe accepted"
     )
+    time_zone: Mapped[str | None] = mapped_column(comment="its days are local to it; null: to its business's, as ever")
     allowance_month: Mapped[date | None] = mapped_column(
         comment="without a subscription: the local calendar month whose included minutes its records share"
     )

@@ -140,7 +140,7 @@ _OF_PUSHES = """
 #: To which the close adds whether its sources were complete (``pipeline/closing/source_gaps.py``).
 STATEMENT = f"""
 jsonb_build_object(
-  'business', jsonb_build_object('id', b.id, 'name', b.name, 'time_zone', b.time_zone),
+  'business', jsonb_build_object('id', b.id, 'name', b.name, 'time_zone', coalesce(r.time_zone, b.time_zone)),
   'plan', p.code,
   'plan_name', p.name,
   'increment_seconds', r.increment_seconds,

@@ -30,7 +30,8 @@ from pipeline.usage.record_invoice import INVOICE
 from pipeline.usage.records import RecordState
 
 _RECORD = f"""
-select r.id, r.business_id, b.name as business, b.time_zone, r.subscription_id, r.state, r.provisional,
+select r.id, r.business_id, b.name as business, coalesce(r.time_zone, b.time_zone) as time_zone,
+       r.subscription_id, r.state, r.provisional,
        r.period_start, r.period_end, r.opened_at, r.closed_at, r.settled_at, r.included_minutes, r.calls, r.seconds,
        r.minutes, r.adjustment_minutes, r.pushed_minutes, r.invoiced_minutes,
        (r.statement ->> 'minutes')::int as statement_minutes, p.code as plan, p.name as plan_name, p.price_cents,

@@ -13,10 +13,8 @@ from pipeline.shared.rows import typed_rows
 _BREAKDOWN = """
 select {part} as part, {agent_id} as agent_id, count(*) as calls, sum(c.counted_seconds)::bigint as seconds,
        sum(c.counted_minutes)::bigint as minutes
-from calls c
-where c.usage_record_id in (
-    select id from usage_records
-    where business_id = %(business_id)s and period_start < %(until)s and period_end > %(since)s)
+from usage_records r join businesses b on b.id = r.business_id join calls c on c.usage_record_id = r.id
+where r.business_id = %(business_id)s and r.period_start < %(until)s and r.period_end > %(since)s
   and c.counted and c.ended_at >= %(since)s and c.ended_at < %(until)s
 group by 1, 2 order by {order}
 """
@@ -30,7 +28,8 @@ class By(StrEnum):
     NUMBER = "number"
 
 
-_DAY = "to_char(c.ended_at at time zone (select time_zone from businesses where id = %(business_id)s), 'YYYY-MM-DD')"
+#: As on its statement: a period keeps the zone that it began in.
+_DAY = "to_char(c.ended_at at time zone coalesce(r.time_zone, b.time_zone), 'YYYY-MM-DD')"
 _OF_AGENT = "(select name from ai_agents a where a.id = c.agent_id)"
 _STATEMENTS = {
     By.DAY: _BREAKDOWN.format(part=_DAY, agent_id="null::bigint", order="1"),

@@ -46,17 +46,17 @@ _CREATE = f"""
 insert into usage_records
   (business_id, plan_id, subscription_id, period_start, period_end, provisional, allowance_month, cut,
    included_minutes, increment_seconds, late_policy, late_limit_minutes, price_id, currency, tiers, trial, plan_minutes,
-   pushed_minutes, opened_at)
+   pushed_minutes, opened_at, time_zone)
 select b.id, p.id, made.subscription_id, made.period_start, made.period_end, made.provisional, made.allowance_month,
        made.cut, coalesce(tariff.included, p.included_minutes), p.increment_seconds, p.late_policy,
        p.late_limit_minutes, made.price_id, tariff.currency, tariff.tiers, {TRIAL},
-       p.included_minutes, pushed.minutes, %(now)s
+       p.included_minutes, pushed.minutes, %(now)s, b.time_zone
 from unnest(%(business_ids)s::bigint[], %(subscription_ids)s::bigint[], %(plan_ids)s::int[],
             %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(provisional)s::boolean[],
             %(allowance_months)s::date[], %(cut)s::boolean[], %(price_ids)s::text[])
      as made(business_id, subscription_id, plan_id, period_start, period_end, provisional, allowance_month, cut,
              price_id)
-cross join lateral (select id, plan_id from businesses where id = made.business_id limit 1) b
+cross join lateral (select id, plan_id, time_zone from businesses where id = made.business_id limit 1) b
 cross join lateral (select * from subscription_plans where id = coalesce(made.plan_id, b.plan_id) limit 1) p
 {TARIFF}
 cross join lateral (

@@ -1,6 +1,7 @@
-"""numbers that can be had, and whom a business is reached by
+"""numbers that can be had, the zone of a period, and whom a business is reached by
 
-A number that its holder lets go rests for thirty days before somebody else can have it. Deploy: before the code.
+A number that its holder lets go rests for thirty days before somebody else can have it. A period keeps the time zone that
+its business had when it began. Deploy: before the code.
 """
 
 import sqlalchemy as sa
@@ -32,8 +33,15 @@ def upgrade() -> None:
         "businesses",
         sa.Column("contact_email", sa.Text(), nullable=True, comment="whom we write to about it, beside its owner"),
     )
+    op.add_column(
+        "usage_records",
+        sa.Column(
+            "time_zone", sa.Text(), nullable=True, comment="its days are local to it; null: to its business's, as ever"
+        ),
+    )
 
 
 def downgrade() -> None:
+    op.drop_column("usage_records", "time_zone")
     op.drop_column("businesses", "contact_email")
     op.drop_column("phone_numbers", "free_from")

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.businesses import registration
 from pipeline.reading.explanation import explain
+from pipeline.reading.usage_breakdown import By, read_breakdown
 from tests.worlds.breaking import breaks
 from tests.worlds.world import NUMBER_OF_F, World, at
 
@@ -67,6 +68,15 @@ def test_a_period_that_has_begun_keeps_its_bounds_and_says_why(world):
         "select id, period_start, period_end, calls from usage_records where business_id = %s", world.f
     )
     assert (start, end, calls) == (at("1 Nov 4:00"), at("1 Dec 5:00"), 2)
+    with world.engine.connect() as connection:
+        told = explain(connection, record_id, limit=0, bill_child_legs=False).record
+        (day,) = read_breakdown(connection, world.f, By.DAY, start, end)
+    assert told.time_zone == "America/New_York"
+    assert told.start.reason == told.end.reason == "the calendar month in America/New_York"
+    assert (day.part, day.calls) == ("2026-11-20", 2)
+    # Of records from before that was kept, the zone is not known.
+    with world.engine.begin() as connection:
+        connection.exec_driver_sql("update usage_records set time_zone = null")
     with world.engine.connect() as connection:
         told = explain(connection, record_id, limit=0, bill_child_legs=False).record
     assert (
