@@ -97,11 +97,20 @@ SCOPES: Final = frozenset(line.right for line in TABLE if line.scope)
 
 
 class ForbiddenError(Exception):
-    """A right is missing; ``right`` names it."""
+    """A right is missing; ``right`` names it, and the words say who can do something about it."""
 
     def __init__(self, right: str) -> None:
-        super().__init__(f"the right {right} is missing")
+        super().__init__(f"the right {right} is missing{_remedy(right)}")
         self.right = right
+
+
+def _remedy(right: str) -> str:
+    line = _BY_RIGHT.get(right)
+    if line is None:
+        return ""
+    if line.roles <= set(STAFF_ROLES):
+        return f": it is Altiora's own ({', '.join(sorted(line.roles))})"
+    return ": ask an owner or admin for it"
 
 
 def rights_of(role: Role) -> frozenset[str]:

@@ -82,6 +82,7 @@ def routers() -> Sequence[APIRouter]:
         numbers.router,
         numbers.staff_router,
         calls.router,
+        calls.staff_router,
         transcripts.router,
         usage.router,
         statements.router,

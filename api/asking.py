@@ -12,7 +12,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
-from anyio import Semaphore, move_on_after
+from anyio import CancelScope, Semaphore, move_on_after
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 from starlette.concurrency import run_in_threadpool
@@ -92,9 +92,10 @@ class Asked:
             attempt_limits.take(beside, keys, attempt_limits.MAILS_TO, whose)
 
     def see_others(self, *business_ids: int | None) -> None:
-        """Altiora's own decide nothing about a business that they belong to. Raises ForbiddenError."""
+        """Altiora's own decide nothing about a business that they belong to. Raises Problem (403)."""
         if not self.actor.businesses.isdisjoint(business_ids):
-            raise ForbiddenError(self.right)
+            words = "this is about a business that you work in: somebody else of Altiora decides it"
+            raise Problem(403, "forbidden", words, right=self.right)
 
     def own(self, found: T | None, what: str) -> T:
         """What was found by its id, if it is of the business that this is about. Raises Problem (404)."""
@@ -128,6 +129,14 @@ class AskedOfBusiness(Asked):
     ended_at: datetime | None
     again: Callable[[], contextlib.AbstractContextManager[Connection]]
     """Another transaction about the same: of what is sent when the first one is over."""
+
+    def may(self, right: str) -> bool:
+        """Whether who asks has another right there, too."""
+        try:
+            self.actor.require(right, self.business_id)
+        except ForbiddenError:
+            return False
+        return True
 
     def see_living(self) -> None:
         """Raises Problem (409) where the business has ended."""
@@ -209,9 +218,18 @@ class Transaction(Generic[A]):
             finally:
                 if self._open:
                     unanswered = RuntimeError("nobody has answered")
-                    await run_in_threadpool(self.__exit__, RuntimeError, unanswered, None)
+                    with CancelScope(shield=True):
+                        await run_in_threadpool(self.__exit__, RuntimeError, unanswered, None)
         finally:
             at_once.release()
+
+
+def see_parameters(request: Request) -> None:
+    """What an address does not know is refused: a filter that is misspelled would find everything. Raises Problem."""
+    known: frozenset[str] | None = getattr(request.scope["route"], "known", None)
+    if known is not None and (unknown := sorted(request.query_params.keys() - known)):
+        words = f"this address knows {', '.join(sorted(known)) or 'none'}"
+        raise Problem(422, "invalid", "see invalid_parameters", invalid=[(each, words) for each in unknown[:20]])
 
 
 def _actor(request: Request) -> Person | Program:
@@ -237,6 +255,7 @@ def _actor(request: Request) -> Person | Program:
     if found is None:
         raise _not_signed_in(words)
     request.state.actor = found.who
+    see_parameters(request)
     return found
 
 
@@ -349,8 +368,8 @@ def over_businesses() -> Any:
 def anybody() -> Any:
     """A route for whoever comes."""
 
-    async def dependency() -> None:
-        return None
+    async def dependency(request: Request) -> None:
+        see_parameters(request)
 
     return _named(dependency, "anybody")
 

@@ -1,5 +1,6 @@
 """The API's own description, as it is committed in openapi.json: run `make schema` after a change."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ _PROBLEM = {
     "description": "A problem (RFC 9457)",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemShown"}}},
 }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    "description": "Sent again with the same key within a day, it is done once and answered the same.",
+}
+_ETAG = {"schema": {"type": "string"}, "description": "A hash of the answer."}
+_LOCATION = {"schema": {"type": "string"}, "description": "Where it is, if it has an address of its own."}
+_PYTHON = re.compile(r"\bNone\b")
+
 _BEARER = {
     "type": "http",
     "scheme": "bearer",
@@ -34,11 +46,27 @@ def describe(app: FastAPI) -> bytes:
             operation["responses"].pop("422", None)
             operation["responses"]["default"] = _PROBLEM
             operation["security"] = [] if right == "anybody" else [{"bearer": []}]
+            operation["summary"] = operation["description"].partition(".")[0].partition(":")[0]
+            if method == "POST" and right != "anybody":
+                operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+            for status, answer in operation["responses"].items():
+                if status in {"200", "201", "202"} and "application/json" in answer["content"]:
+                    answer["headers"] = {"ETag": _ETAG} | ({"Location": _LOCATION} if status == "201" else {})
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     document["components"]["securitySchemes"] = {"bearer": _BEARER}
+    _say_it_in_json(document)
     return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
+
+
+def _say_it_in_json(part: Any) -> None:
+    """Descriptions are those of our code: what they say of Python is said of JSON."""
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if key == "description" and isinstance(value, str):
+            part[key] = _PYTHON.sub("null", value.replace("``", "`"))
+        elif isinstance(value, dict | list):
+            _say_it_in_json(value)
 
 
 def rights_named(route: APIRoute) -> set[str]:

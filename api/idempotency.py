@@ -13,6 +13,8 @@ from datetime import timedelta
 from typing import Any, Final
 
 from fastapi import Request
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from sqlalchemy import Connection
 from starlette.responses import Response
@@ -96,6 +98,9 @@ class Route(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, _keeping(endpoint), **options)
+        self.known = frozenset(
+            each.alias for each in get_flat_params(self.dependant) if isinstance(each.field_info, Query)
+        )
 
 
 def _keeping(endpoint: Callable[..., Any]) -> Callable[..., Any]:

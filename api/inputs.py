@@ -54,7 +54,14 @@ Instant = Annotated[AwareDatetime, AfterValidator(_of_our_time)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
 Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}$", max_length=40)]
 
-Q = Annotated[str, Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of a name, or of what is said.")]
+Q = Annotated[
+    str,
+    Query(
+        max_length=200,
+        pattern=r"^[^\x00]*$",
+        description="Part of a name, a number or a text; of calls also a whole SID.",
+    ),
+]
 
 #: In bodies.
 OwnId = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]

@@ -4,16 +4,18 @@ from typing import Final
 
 _B: Final = "/v1/businesses/{business_id}"
 _CALL: Final = (
-    "a call is what Twilio tells of it: POST /v1/webhook-events with kind call has Twilio asked again, and what it says"
-    " is counted"
+    "a call is what Twilio tells of it: where that is wrong ask Altiora, whose staff has Twilio asked again by POST"
+    " /v1/webhook-events with kind call"
 )
 _RECORD: Final = (
-    "its figures are those of its calls and are never written: minutes are carried and money is given back by"
-    " `altiora drifts resolve`"
+    "its figures are those of its calls and are never written: where they are wrong ask Altiora, whose staff carries"
+    " minutes and gives money back by `altiora drifts resolve`"
 )
-_SUBSCRIPTION: Final = "it is changed at Stripe, by `altiora subscription`, and comes back from there"
-_INVOICE: Final = "invoices are Stripe's; what is wrong with one is a difference: GET /v1/drifts"
-_PLAN: Final = "plans are made, changed and retired by `altiora plans`"
+_SUBSCRIPTION: Final = (
+    "it is changed at Stripe, and comes back from there: ask Altiora, whose staff does it by `altiora subscription`"
+)
+_INVOICE: Final = "invoices are Stripe's: ask Altiora, whose staff sees what is wrong with one by GET /v1/drifts"
+_PLAN: Final = "plans are made, changed and retired by Altiora's staff: `altiora plans`"
 _EVENT: Final = (
     "events are kept for 13 months as they came: POST /v1/webhook-events/replays applies one again,"
     " POST /v1/webhook-events/{id}/dismissals is done with it"

@@ -290,7 +290,7 @@ class RuntimeShown(Output):
 class StatementShown(Output):
     """What was frozen when a period was closed, and what the period comes to by now.
 
-    ``cost`` of the statement, what Twilio charged for its calls, is shown to Altiora's staff.
+    ``cost`` of the statement, what Twilio charged for its calls, is there for Altiora's staff alone.
     """
 
     usage_record_id: Id

@@ -127,7 +127,7 @@ def problem_of(error: Exception) -> Problem | None:
     if isinstance(error, Problem):
         return error
     if isinstance(error, ForbiddenError):
-        return Problem(403, "forbidden", f"{error}: ask an owner or admin for it", right=error.right)
+        return Problem(403, "forbidden", str(error), right=error.right)
     if isinstance(error, LimitedError):
         return Problem(429, "limited", str(error), headers={"Retry-After": str(error.seconds)})
     for kind, (status, name) in _OF_SUBJECTS.items():

@@ -7,9 +7,25 @@ gives is matched through every router, twice (half of a request's time with some
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.convertors import Convertor, register_url_convertor
 
 from api.idempotency import Route
 from api.outputs import ProblemShown
+
+
+class IdConvertor(Convertor[int]):
+    """An id in an address: what has more digits than PostgreSQL can hold is none. (Python refuses 4,301 at once.)"""
+
+    regex = "[0-9]{1,19}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("id", IdConvertor())
 
 
 def router_of(tag: str, prefix: str, *dependencies: Any) -> APIRouter:

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import Query, Request
+from fastapi import Query
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import AskedOfBusiness, in_business
 from api.inputs import Id, Input, Language, Name, Q, Text
-from api.matching import see_match
+from api.matching import Match, see_match
 from api.outputs import AgentShown, Page
 from api.routers import router_of
 from pipeline.agents import agents
@@ -17,7 +17,7 @@ from pipeline.agents.agents import AgentCard
 from pipeline.reading.agents import Agent, list_agents, read_agent
 from pipeline.shared.clock import business_clock
 
-router = router_of("agents", "/businesses/{business_id:int}/agents")
+router = router_of("agents", "/businesses/{business_id:id}/agents")
 
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]
@@ -80,18 +80,18 @@ def add(body: NewAgent, asked: Writes) -> Response:
     return Json(one_agent(asked, agent_id), 201, {"Location": f"/v1/businesses/{asked.business_id}/agents/{agent_id}"})
 
 
-@router.get("/{agent_id:int}", response_model=AgentShown)
+@router.get("/{agent_id:id}", response_model=AgentShown)
 def show(agent_id: Id, asked: Reads) -> Response:
     """One agent."""
     return Json(one_agent(asked, agent_id))
 
 
-@router.patch("/{agent_id:int}", response_model=AgentShown)
-def change(request: Request, agent_id: Id, body: ChangedAgent, asked: Writes) -> Response:
+@router.patch("/{agent_id:id}", response_model=AgentShown)
+def change(agent_id: Id, body: ChangedAgent, asked: Writes, match: Match = None) -> Response:
     """Change what an agent is. ``If-Match`` says which state you have read."""
     asked.see_living()
     agent = one_agent(asked, agent_id)
-    see_match(request, Json(agent))
+    see_match(match, Json(agent))
     given = body.model_dump(exclude_none=True)
     present = {name: getattr(agent, name) for name in AgentCard.__dataclass_fields__}
     agents.change_agent(asked.connection, agent_id, AgentCard(**present | given))
@@ -99,7 +99,7 @@ def change(request: Request, agent_id: Id, body: ChangedAgent, asked: Writes) ->
     return Json(one_agent(asked, agent_id))
 
 
-@router.delete("/{agent_id:int}", response_model=AgentShown)
+@router.delete("/{agent_id:id}", response_model=AgentShown)
 def end(agent_id: Id, asked: Writes) -> Response:
     """End an agent: it answers no number any more. What it knew and said stays to be read."""
     one_agent(asked, agent_id)

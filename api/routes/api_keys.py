@@ -19,7 +19,7 @@ from api.problems import Problem
 from api.routers import router_of
 from pipeline.shared.clock import machine_now
 
-router = router_of("api keys", "/businesses/{business_id:int}/api-keys")
+router = router_of("api keys", "/businesses/{business_id:id}/api-keys")
 service_router = router_of("api keys", "/service-keys")
 
 Reads = Annotated[AskedOfBusiness, in_business("keys:read")]
@@ -72,7 +72,7 @@ def make_key(request: Request, body: NewKey, asked: Writes) -> Response:
     return _make(request, asked, body)
 
 
-@router.patch("/{key_id:int}", response_model=KeyShown)
+@router.patch("/{key_id:id}", response_model=KeyShown)
 def change_key(key_id: Id, body: ChangedKey, asked: Writes) -> Response:
     """Change its name, scopes or expiry."""
     key = _one(asked, key_id)
@@ -88,7 +88,7 @@ def change_key(key_id: Id, body: ChangedKey, asked: Writes) -> Response:
     return Json(_shown(_one(asked, key_id)))
 
 
-@router.post("/{key_id:int}/rotations", status_code=201, response_model=NewKeyShown)
+@router.post("/{key_id:id}/rotations", status_code=201, response_model=NewKeyShown)
 def rotate_key(request: Request, key_id: Id, asked: Writes) -> Response:
     """A new secret; the old one is good no more, and who asks is the key's maker from now on."""
     asked.see_living()
@@ -99,7 +99,7 @@ def rotate_key(request: Request, key_id: Id, asked: Writes) -> Response:
     return Json(_shown(_one(asked, key_id)) | {"secret": secret}, 201, holds_secret=True)
 
 
-@router.delete("/{key_id:int}", status_code=204)
+@router.delete("/{key_id:id}", status_code=204)
 def revoke_key(key_id: Id, asked: Writes) -> Response:
     """End it at once."""
     return _revoke(asked, key_id)
@@ -117,7 +117,7 @@ def make_service_key(request: Request, body: NewServiceKey, asked: Service) -> R
     return _make(request, asked, body)
 
 
-@service_router.delete("/{service_key_id:int}", status_code=204)
+@service_router.delete("/{service_key_id:id}", status_code=204)
 def revoke_service_key(service_key_id: Id, asked: Service) -> Response:
     """End it at once."""
     return _revoke(asked, service_key_id)

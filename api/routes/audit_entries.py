@@ -16,7 +16,7 @@ Reads = Annotated[AskedOfBusiness, in_business("audit:read")]
 ReadsAll = Annotated[Asked, needs("audit:read")]
 
 
-@router.get("/businesses/{business_id:int}/audit-entries", response_model=Page[EntryShown])
+@router.get("/businesses/{business_id:id}/audit-entries", response_model=Page[EntryShown])
 def list_of_business(
     asked: Reads,
     limit: Limit = USUAL_LIMIT,

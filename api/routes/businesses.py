@@ -13,7 +13,7 @@ from api.outputs import BusinessShown, Page
 from api.problems import missing
 from api.routers import router_of
 from pipeline.businesses import registration
-from pipeline.reading.businesses import ListedBusiness, newest_businesses
+from pipeline.reading.businesses import ListedBusiness, ShownBusiness, newest_businesses, read_business
 from pipeline.shared.clock import business_clock
 
 router = router_of("businesses", "/businesses")
@@ -21,6 +21,7 @@ router = router_of("businesses", "/businesses")
 Reads = Annotated[AskedOfBusiness, in_business("businesses:read")]
 Writes = Annotated[AskedOfBusiness, in_business("businesses:write")]
 Ends = Annotated[AskedOfBusiness, in_business("businesses:end", proven=True)]
+ReadsBilling = Annotated[AskedOfBusiness, in_business("operations:read")]
 Lists = Annotated[AskedOfBusinesses, over_businesses()]
 Oneself = Annotated[Asked, oneself()]
 
@@ -89,13 +90,19 @@ def add_business(body: NewBusiness, asked: Oneself) -> Response:
     return answer
 
 
-@router.get("/{business_id:int}", response_model=BusinessShown)
+@router.get("/{business_id:id}", response_model=BusinessShown)
 def show_business(asked: Reads) -> Response:
     """One business."""
     return _read(asked, asked.business_id)
 
 
-@router.patch("/{business_id:int}", response_model=BusinessShown)
+@router.get("/{business_id:id}/billing", response_model=ShownBusiness)
+def show_billing(asked: ReadsBilling) -> Response:
+    """How it is billed, for Altiora's staff: its customer and former ones, what lives at Stripe, what differs."""
+    return Json(read_business(asked.connection, asked.business_id, business_clock().now()))
+
+
+@router.patch("/{business_id:id}", response_model=BusinessShown)
 def change_business(body: ChangedBusiness, asked: Writes) -> Response:
     """Call it otherwise, move its time zone from its next period on, or say whom we write to.
 
@@ -113,7 +120,7 @@ def change_business(body: ChangedBusiness, asked: Writes) -> Response:
     return _read(asked, asked.business_id)
 
 
-@router.delete("/{business_id:int}", response_model=BusinessShown)
+@router.delete("/{business_id:id}", response_model=BusinessShown)
 def end_business(asked: Ends) -> Response:
     """End it: it gives up its numbers. While a subscription lives it can't be."""
     numbers = registration.end_business(asked.connection, asked.business_id, business_clock().now())

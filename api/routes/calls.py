@@ -10,10 +10,11 @@ from sqlalchemy import Connection
 from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
-from api.asking import AskedOfBusiness, in_business
+from api.asking import Asked, AskedOfBusiness, in_business, needs
 from api.attachments import Csv
 from api.inputs import CallSid, Instant, Q
 from api.outputs import CallShown, Page
+from api.problems import missing
 from api.routers import router_of
 from pipeline.providers.twilio_words import CallStatus
 from pipeline.reading.call_explanation import CallExplanation, explain_call
@@ -21,9 +22,11 @@ from pipeline.reading.calls import CallFilter, ListedCall, list_calls, read_call
 from pipeline.reading.csv_tables import csv_lines
 from pipeline.shared.rows import NEWEST_INSTANT
 
-router = router_of("calls", "/businesses/{business_id:int}")
+router = router_of("calls", "/businesses/{business_id:id}")
+staff_router = router_of("calls", "/calls")
 
 Reads = Annotated[AskedOfBusiness, in_business("calls:read")]
+Finds = Annotated[Asked, needs("calls:read")]
 #: Calls of a CSV that are read at a time, each time in a transaction of its own.
 _BATCH: Final = 5_000
 
@@ -78,6 +81,17 @@ def explain(request: Request, sid: CallSid, asked: Reads) -> Response:
     asked.own(read_call(asked.connection, sid), "this call")
     tell(asked)
     return Json(explain_call(asked.connection, sid, bill_child_legs=request.app.state.bill_child_legs))
+
+
+@staff_router.get("/{sid}", response_model=CallShown)
+def find(sid: CallSid, asked: Finds) -> Response:
+    """One call leg, whosever it is, for Altiora's staff."""
+    call = read_call(asked.connection, sid)
+    if call is None:
+        raise missing("this call")
+    if (whose := call.business_id) is not None:
+        asked.note("calls read", f"business:{whose}", business_id=whose)
+    return Json(call)
 
 
 def tell(asked: AskedOfBusiness) -> None:

@@ -50,22 +50,22 @@ def list_all(
     )
 
 
-@router.get("/{drift_id:int}", response_model=KeptDrift)
+@router.get("/{drift_id:id}", response_model=KeptDrift)
 def show(drift_id: Id, asked: Reads) -> Response:
     """One difference, with its evidence."""
     return Json(_one(asked, drift_id))
 
 
-@router.post("/{drift_id:int}/resolutions", response_model=KeptDrift)
+@router.post("/{drift_id:id}/resolutions", response_model=KeptDrift)
 def resolve(drift_id: Id, body: Resolution, asked: Acts) -> Response:
     """Resolve a difference with a note. One that a check finds again is opened again.
 
     What minutes or money wait for is decided by the command that its repair names.
     """
     drift = _one(asked, drift_id)
-    if drift.kind in drift_decisions.WRITES_OFF:
+    if drift.kind in drift_decisions.MONEY_WAITS:
         raise Problem(
-            409, "conflict", f"minutes wait for this: a note alone would write them off; {drift.repair}", right=None
+            409, "conflict", f"minutes or money wait for this, and a note alone decides nothing: {drift.repair}"
         )
     asked.see_others(drift.business_id)
     drift_decisions.decide(asked.connection, drift, business_clock().now(), body.note)

@@ -13,7 +13,7 @@ from pipeline.providers.stripe_words import InvoiceStatus
 from pipeline.reading.invoices import ListedInvoice, find_invoice, list_invoices
 from pipeline.reading.period_money import PeriodInvoice, read_charges
 
-router = router_of("invoices", "/businesses/{business_id:int}/invoices")
+router = router_of("invoices", "/businesses/{business_id:id}/invoices")
 
 Reads = Annotated[AskedOfBusiness, in_business("billing:read")]
 InvoiceId = Annotated[str, Path(pattern=r"^in_[0-9A-Za-z_]{1,250}$")]

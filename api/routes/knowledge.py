@@ -14,7 +14,7 @@ from api.routes.agents import one_agent
 from pipeline.agents import knowledge
 from pipeline.reading.agents import KnownAnswer, list_knowledge, read_knowledge
 
-router = router_of("agents", "/businesses/{business_id:int}/agents/{agent_id:int}/knowledge")
+router = router_of("agents", "/businesses/{business_id:id}/agents/{agent_id:id}/knowledge")
 
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]
@@ -58,13 +58,13 @@ def add(agent_id: Id, body: NewKnowledge, asked: Writes) -> Response:
     return Json(_one(asked, agent_id, entry_id), 201)
 
 
-@router.get("/{entry_id:int}", response_model=KnowledgeShown)
+@router.get("/{entry_id:id}", response_model=KnowledgeShown)
 def show(agent_id: Id, entry_id: Id, asked: Reads) -> Response:
     """One entry."""
     return Json(_one(asked, agent_id, entry_id))
 
 
-@router.patch("/{entry_id:int}", response_model=KnowledgeShown)
+@router.patch("/{entry_id:id}", response_model=KnowledgeShown)
 def change(agent_id: Id, entry_id: Id, body: ChangedKnowledge, asked: Writes) -> Response:
     """Change question or answer."""
     asked.see_living()
@@ -75,7 +75,7 @@ def change(agent_id: Id, entry_id: Id, body: ChangedKnowledge, asked: Writes) ->
     return Json(_one(asked, agent_id, entry_id))
 
 
-@router.delete("/{entry_id:int}", status_code=204)
+@router.delete("/{entry_id:id}", status_code=204)
 def forget(agent_id: Id, entry_id: Id, asked: Writes) -> Response:
     """Forget it for good, also of an agent that has ended: nobody has to keep what they said."""
     _one(asked, agent_id, entry_id)

@@ -15,7 +15,7 @@ from api.outputs import InvitationShown, MemberShown, Page
 from api.problems import Problem, missing
 from api.routers import router_of
 
-router = router_of("members", "/businesses/{business_id:int}")
+router = router_of("members", "/businesses/{business_id:id}")
 
 Reads = Annotated[AskedOfBusiness, in_business("members:read")]
 Writes = Annotated[AskedOfBusiness, in_business("members:write", proven=True)]
@@ -50,7 +50,7 @@ def list_members(asked: Reads) -> Response:
     return Json({"data": members.members_of(asked.connection, asked.business_id), "next_cursor": None})
 
 
-@router.patch("/members/{user_id:int}", response_model=MemberShown)
+@router.patch("/members/{user_id:id}", response_model=MemberShown)
 def change_member(user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     """Another role; what the member's keys may do shrinks with it."""
     _see_member(asked, user_id)
@@ -65,7 +65,7 @@ def change_member(user_id: Id, body: ChangedMember, asked: Writes) -> Response:
     return Json(member)
 
 
-@router.delete("/members/{user_id:int}", status_code=204)
+@router.delete("/members/{user_id:id}", status_code=204)
 def remove_member(user_id: Id, asked: Writes) -> Response:
     """Remove somebody; the owner hands the business over instead."""
     _see_member(asked, user_id)
@@ -124,7 +124,7 @@ def hand_over(request: Request, body: NewOwner, asked: HandsOver) -> Response:
     return _one(asked, link_id, 202)
 
 
-@router.delete("/invitations/{invitation_id:int}", status_code=204)
+@router.delete("/invitations/{invitation_id:id}", status_code=204)
 def take_back(invitation_id: Id, asked: Writes) -> Response:
     """Take an invitation back."""
     link = asked.own(links.link_with_id(asked.connection, invitation_id), "this invitation")

@@ -24,7 +24,7 @@ from pipeline.reading.numbers import (
 )
 from pipeline.shared.clock import business_clock
 
-router = router_of("numbers", "/businesses/{business_id:int}")
+router = router_of("numbers", "/businesses/{business_id:id}")
 staff_router = router_of("numbers", "/numbers")
 
 Reads = Annotated[AskedOfBusiness, in_business("numbers:read")]
@@ -106,6 +106,8 @@ def move(number: Number, body: MovedNumber, asked: Moves) -> Response:
     Calls from then on that were counted for the former one stay there, and are told as ``counted_before``.
     """
     asked.see_others(body.business_id, body.confirm)
+    if know_number(asked.connection, number) is None:
+        raise missing("this number")
     held = registration.add_number(
         asked.connection,
         body.business_id,
@@ -114,9 +116,11 @@ def move(number: Number, body: MovedNumber, asked: Moves) -> Response:
         business_clock().now(),
         from_business_id=body.confirm,
     )
-    detail = {"number": number, "former": held.former_business_id}
-    for whose in filter(None, (body.confirm, body.business_id)):
-        asked.note("number move", f"business:{whose}", business_id=whose, reason=body.reason, detail=detail)
+    # From whom, and why, is Altiora's to know: the one business is not told of the other.
+    moved = {"from": held.former_business_id, "to": body.business_id}
+    asked.note("number move", f"number:{number}", reason=body.reason, detail=moved)
+    for whose in filter(None, (held.former_business_id, body.business_id)):
+        asked.note("number move", f"business:{whose}", business_id=whose, detail={"number": number})
     return Json(held)
 
 
@@ -142,7 +146,7 @@ def change(number: Number, body: ChangedNumber, asked: Writes) -> Response:
     label = present.label if body.label is None else body.label
     now = business_clock().now()
     registration.describe_number(asked.connection, asked.business_id, number, agent_id, label, now)
-    asked.note("number change", f"business:{asked.business_id}", fields=sorted(given))
+    asked.note("number change", f"business:{asked.business_id}", fields=sorted(given), detail={"number": number})
     return Json(_one(asked, number))
 
 

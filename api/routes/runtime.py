@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Request
+from fastapi import Header
 from pydantic import Field
 from starlette.responses import Response
 
@@ -40,13 +40,19 @@ class NewMessages(Input):
 
 
 @router.get("/numbers/{number}", response_model=RuntimeShown)
-def show_number(request: Request, number: Number, asked: Reads) -> Response:
+def show_number(
+    number: Number,
+    asked: Reads,
+    known: Annotated[
+        str | None, Header(alias="If-None-Match", max_length=1_000, description="The `ETag` of what you have.")
+    ] = None,
+) -> Response:
     """Who answers a number, and how. With ``If-None-Match`` 304 while that is as it was."""
     found = read_runtime(asked.connection, number, business_clock().now())
     if found is None:
         raise missing("this number")
     answer = Json(found)
-    if request.headers.get("if-none-match") == answer.etag:
+    if known == answer.etag:
         return Response(status_code=304, headers={"ETag": answer.etag})
     return answer
 

@@ -2,14 +2,14 @@
 
 from typing import Annotated, Any
 
-from fastapi import Path, Query, Request
+from fastapi import Path, Query
 from pydantic import Field
 from starlette.responses import Response
 
 from api.answers import Cursor, Json, page
 from api.asking import AskedOfBusiness, in_business
 from api.inputs import Id, Input, Slug
-from api.matching import see_match
+from api.matching import Match, see_match
 from api.outputs import Page, ScriptShown
 from api.problems import Problem
 from api.routers import router_of
@@ -17,7 +17,7 @@ from api.routes.agents import one_agent
 from pipeline.agents import scripts
 from pipeline.reading.agents import ScriptVersion, present_scripts, script_versions
 
-router = router_of("agents", "/businesses/{business_id:int}/agents/{agent_id:int}/scripts")
+router = router_of("agents", "/businesses/{business_id:id}/agents/{agent_id:id}/scripts")
 
 Reads = Annotated[AskedOfBusiness, in_business("agents:read")]
 Writes = Annotated[AskedOfBusiness, in_business("agents:write")]
@@ -82,10 +82,10 @@ def list_versions(
 
 
 @router.put("/{script_name}", response_model=ScriptShown)
-def change(request: Request, agent_id: Id, script_name: ScriptName, body: ChangedScript, asked: Writes) -> Response:
+def change(agent_id: Id, script_name: ScriptName, body: ChangedScript, asked: Writes, match: Match = None) -> Response:
     """Say something else: a new version. ``If-Match`` says which state you have read."""
     asked.see_living()
-    see_match(request, Json(_one(asked, agent_id, script_name)))
+    see_match(match, Json(_one(asked, agent_id, script_name)))
     scripts.change_script(asked.connection, agent_id, script_name, body.flow)
     return _saved(asked, agent_id, script_name, 200)
 

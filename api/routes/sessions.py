@@ -94,7 +94,7 @@ def sign_out(request: Request, _: OfOurPages, asked: Enrolling) -> Response:
     return response
 
 
-@router.delete("/{session_id:int}", status_code=204)
+@router.delete("/{session_id:id}", status_code=204)
 def end_session(session_id: Id, asked: Enrolling) -> Response:
     """End one of the person's sessions."""
     _end(asked, session_id)

@@ -21,7 +21,7 @@ from pipeline.reading.statement_page import Breakdown
 from pipeline.reading.usage import UsedPeriod, list_used
 from pipeline.usage.records import RecordState
 
-router = router_of("statements", "/businesses/{business_id:int}/statements")
+router = router_of("statements", "/businesses/{business_id:id}/statements")
 
 Reads = Annotated[AskedOfBusiness, in_business("billing:read")]
 
@@ -36,11 +36,11 @@ def list_all(asked: Reads, limit: Limit = USUAL_LIMIT, cursor: Cursor = None) ->
         lambda period: (period.period_start, ""),
         limit=limit,
         cursor=cursor,
-        filters=asked.business_id,
+        filters=["statements", asked.business_id],
     )
 
 
-@router.get("/{record_id:int}", response_model=StatementShown)
+@router.get("/{record_id:id}", response_model=StatementShown)
 def show(record_id: Id, asked: Reads) -> Response:
     """A statement as it was frozen, and what the period comes to by now."""
     frozen = _frozen(asked, record_id)
@@ -48,7 +48,7 @@ def show(record_id: Id, asked: Reads) -> Response:
     return Json({"usage_record_id": record_id, "statement": frozen, "money": money})
 
 
-@router.get("/{record_id:int}/page", response_class=HtmlFile)
+@router.get("/{record_id:id}/page", response_class=HtmlFile)
 def print_page(record_id: Id, asked: Reads) -> Response:
     """The statement as a page of one file, which a browser prints on A4 or as a PDF."""
     frozen = _frozen(asked, record_id)
@@ -59,7 +59,7 @@ def print_page(record_id: Id, asked: Reads) -> Response:
     return HtmlFile(page, f"statement-{asked.business_id}-{record_id}.html")
 
 
-@router.get("/{record_id:int}/verification", response_model=Verification)
+@router.get("/{record_id:id}/verification", response_model=Verification)
 def verify(record_id: Id, asked: Reads) -> Response:
     """Hash the calls anew: ``counted`` is ``frozen`` while they are what was billed; ``since`` came later."""
     frozen = _frozen(asked, record_id)
@@ -72,5 +72,7 @@ def _frozen(asked: AskedOfBusiness, record_id: int) -> Statement:
     frozen = statement_check.read_statement(asked.connection, record_id).statement
     if frozen is None:
         raise Problem(409, "not-yet", f"this period is {state}: its statement is frozen when it closes")
-    # What Twilio charged is Altiora's to know.
-    return frozen if asked.by_altiora else {**frozen, "cost": {}}
+    if not asked.by_altiora:  # what Twilio charged, and what is nobody's, is Altiora's to know
+        frozen.pop("cost", None)
+        frozen.pop("dead_of_nobody", None)
+    return frozen

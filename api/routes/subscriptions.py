@@ -17,7 +17,7 @@ from pipeline.reading.subscriptions import (
     list_transitions,
 )
 
-router = router_of("subscriptions", "/businesses/{business_id:int}")
+router = router_of("subscriptions", "/businesses/{business_id:id}")
 
 Reads = Annotated[AskedOfBusiness, in_business("billing:read")]
 ReadsService = Annotated[AskedOfBusiness, in_business("usage:read")]
@@ -38,7 +38,7 @@ def list_wanted(asked: Reads, limit: Limit = USUAL_LIMIT, cursor: Cursor = None)
         lambda change: change,
         limit=limit,
         cursor=cursor,
-        filters=asked.business_id,
+        filters=["subscription-changes", asked.business_id],
     )
 
 
@@ -51,5 +51,5 @@ def list_service(asked: ReadsService, limit: Limit = USUAL_LIMIT, cursor: Cursor
         lambda transition: transition,
         limit=limit,
         cursor=cursor,
-        filters=asked.business_id,
+        filters=["service-transitions", asked.business_id],
     )

@@ -16,7 +16,7 @@ from pipeline.calls import transcripts
 from pipeline.reading.calls import read_call
 from pipeline.reading.transcripts import read_transcript
 
-router = router_of("calls", "/businesses/{business_id:int}/calls/{sid}/transcript")
+router = router_of("calls", "/businesses/{business_id:id}/calls/{sid}/transcript")
 
 Reads = Annotated[AskedOfBusiness, in_business("transcripts:read")]
 Erases = Annotated[AskedOfBusiness, in_business("transcripts:erase", proven=True)]
@@ -32,7 +32,7 @@ def show(sid: CallSid, asked: Reads) -> Response:
     return Json({"data": read_transcript(asked.connection, sid), "next_cursor": None})
 
 
-@router.delete("/{position:int}", status_code=204)
+@router.delete("/{position:id}", status_code=204)
 def redact(sid: CallSid, position: Position, asked: Erases) -> Response:
     """Take out for good what was said in one place; that something was said there stays."""
     _see(asked, sid)

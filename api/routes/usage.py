@@ -1,6 +1,7 @@
 """What a business used: by period, taken apart down to the call; by day, agent and number; and as CSV."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Annotated, Final
 
@@ -21,9 +22,10 @@ from pipeline.reading.explanation import Explanation, Figure
 from pipeline.reading.usage import UsedPeriod, list_used, read_used
 from pipeline.reading.usage_breakdown import By, UsedPart, read_breakdown
 
-router = router_of("usage", "/businesses/{business_id:int}")
+router = router_of("usage", "/businesses/{business_id:id}")
 
 Reads = Annotated[AskedOfBusiness, in_business("usage:read")]
+ReadsCalls = Annotated[AskedOfBusiness, in_business("calls:read")]
 _LONGEST: Final = timedelta(days=400)
 
 
@@ -35,32 +37,37 @@ def list_all(asked: Reads, limit: Limit = USUAL_LIMIT, cursor: Cursor = None) ->
         lambda period: (period.period_start, ""),
         limit=limit,
         cursor=cursor,
-        filters=asked.business_id,
+        filters=["usage-records", asked.business_id],
     )
 
 
-@router.get("/usage-records/{record_id:int}", response_model=UsedPeriod)
+@router.get("/usage-records/{record_id:id}", response_model=UsedPeriod)
 def show(record_id: Id, asked: Reads) -> Response:
     """One billing period."""
     return Json(used_period(asked, record_id))
 
 
-@router.get("/usage-records/{record_id:int}/explanation", response_model=Explanation)
+@router.get("/usage-records/{record_id:id}/explanation", response_model=Explanation)
 def explain(
     request: Request,
     record_id: Id,
-    asked: Reads,
+    asked: ReadsCalls,
     figure: Annotated[Figure | None, Query(description="Only this figure.")] = None,
     limit: Annotated[
         int, Query(ge=0, le=200, description="List so many counted calls, and as many others; the rest under calls.")
     ] = 20,
 ) -> Response:
-    """A period taken apart: its bounds, sums that add up, calls and their events, carried minutes, pushes, invoice."""
+    """A period taken apart: its bounds, sums that add up, calls and their events, carried minutes, pushes, invoice.
+
+    The invoice is shown to who may see invoices.
+    """
     used_period(asked, record_id)
     tell(asked)
     told = explanation.explain(
         asked.connection, record_id, limit=limit, bill_child_legs=request.app.state.bill_child_legs, figure=figure
     )
+    if not asked.may("billing:read"):
+        told = replace(told, invoice=None, money=None if told.money is None else replace(told.money, invoice=None))
     return Json(told)
 
 
@@ -83,9 +90,11 @@ def break_down_as_csv(
     by: By = By.DAY,
 ) -> Response:
     """The same for a spreadsheet."""
-    head = [by.value, "agent_id", "calls", "seconds", "minutes"]
+    agents = ["agent_id"] if by is By.AGENT else []
+    head = [by.value, *agents, "calls", "seconds", "minutes"]
     rows = [
-        [each.part, each.agent_id, each.calls, each.seconds, each.minutes] for each in _parts(asked, by, since, until)
+        [each.part, *([each.agent_id] if agents else []), each.calls, each.seconds, each.minutes]
+        for each in _parts(asked, by, since, until)
     ]
     return Csv([csv_lines([head, *rows])], f"usage-by-{by}.csv")
 

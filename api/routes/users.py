@@ -59,7 +59,7 @@ def list_users(asked: Reads, q: Q = "", limit: Limit = USUAL_LIMIT, cursor: Curs
     )
 
 
-@router.get("/{user_id:int}", response_model=UserShown)
+@router.get("/{user_id:id}", response_model=UserShown)
 def show_user(user_id: Id, asked: Reads) -> Response:
     """One user."""
     return _one(asked, user_id)
@@ -80,7 +80,7 @@ def invite_staff(request: Request, body: NewStaff, asked: Staff) -> Response:
     return Json({"status": "a mail is on its way"}, 202)
 
 
-@router.patch("/{user_id:int}", response_model=UserShown)
+@router.patch("/{user_id:id}", response_model=UserShown)
 def change_staff(user_id: Id, body: ChangedStaff, asked: Staff) -> Response:
     """Make somebody staff, or no more; all their sessions end. Nobody does it to themselves."""
     _account(asked, user_id)
@@ -93,7 +93,7 @@ def change_staff(user_id: Id, body: ChangedStaff, asked: Staff) -> Response:
     return _one(asked, user_id)
 
 
-@router.post("/{user_id:int}/deactivations", response_model=UserShown)
+@router.post("/{user_id:id}/deactivations", response_model=UserShown)
 def deactivate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     """End all sessions of somebody, and let them sign in no more."""
     _account(asked, user_id)
@@ -102,7 +102,7 @@ def deactivate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     return _one(asked, user_id)
 
 
-@router.post("/{user_id:int}/activations", response_model=UserShown)
+@router.post("/{user_id:id}/activations", response_model=UserShown)
 def activate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     """Let somebody sign in again."""
     _account(asked, user_id)
@@ -111,7 +111,7 @@ def activate_user(user_id: Id, body: Why, asked: Writes) -> Response:
     return _one(asked, user_id)
 
 
-@router.post("/{user_id:int}/second-factor-resets", response_model=UserShown)
+@router.post("/{user_id:id}/second-factor-resets", response_model=UserShown)
 def reset_second_factor(user_id: Id, body: Why, asked: Writes) -> Response:
     """Take the second factor of somebody away who has lost it; they are told by mail."""
     _account(asked, user_id)

@@ -135,7 +135,7 @@ def dismiss(
     """Be done with a dead event that nobody needs; a replay undoes it."""
     chosen = choose_settings()
     with transaction(chosen) as connection:
-        if not queue.dismiss(connection, event_id, reason):
+        if not queue.dismiss(connection, event_id):
             raise WrongError(f"there is no dead event {event_id}; `altiora events list --state dead` shows them")
         record(connection, "events dismiss", f"event:{event_id}", reason=reason)
     say(f"Event {event_id} is done with.")

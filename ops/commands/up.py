@@ -11,9 +11,11 @@ import typer
 
 from db import roles
 from ops.commands.output import WrongError, say
+from ops.demo.stand_ins import FREE_NUMBERS
 from ops.demo.world import PLANS
 from ops.processes import embedded, environment, own_database, recipes
 from ops.processes.supervisor import Supervisor, SupervisorError, free_port
+from tasks.nudge import Nudge
 
 #: Lines of its log that are shown of a process that ended.
 _LOG_LINES = 15
@@ -70,6 +72,7 @@ def _run(stack: contextlib.ExitStack, port: int, api_port: int, flower_port: int
     for process in running:
         process.start(supervisor, settings)
     _set_up_stripe(settings)
+    _buy_numbers(settings)
     say(f"""Running, until Ctrl-C:
   receiver   {settings["ALTIORA_PUBLIC_URL"]}
   API        {settings["ALTIORA_DASHBOARD_URL"]}/v1  (to read and to try: /v1/docs)
@@ -77,6 +80,7 @@ def _run(stack: contextlib.ExitStack, port: int, api_port: int, flower_port: int
   Flower     http://127.0.0.1:{flower_port}  user altiora, password {password}
   Stripe     {settings["ALTIORA_STRIPE_API_BASE"]}  (a stand-in, with a meter and the plans' prices)
   Twilio     {settings["ALTIORA_TWILIO_API_BASE"]}  (a stand-in)
+  numbers    {FREE_NUMBERS[0]} to {FREE_NUMBERS[-1][-2:]} are there for businesses to take
   logs       {supervisor.folder}/*.log
   settings   {file}  (commands in another terminal find them there)
 In another terminal:
@@ -91,6 +95,16 @@ In another terminal:
         if not supervisor.alive(process.name):
             lines = supervisor.log(process.name).read_text(errors="replace").splitlines()[-_LOG_LINES:]
             raise WrongError("\n".join([f"{process.name} has ended; the end of its log:", *lines]))
+
+
+def _buy_numbers(settings: dict[str, str]) -> None:
+    """Some numbers of the Twilio account that nobody holds; the worker reads at once that they are there."""
+    with httpx.Client(base_url=settings["ALTIORA_TWILIO_API_BASE"], timeout=10) as client:
+        for number in FREE_NUMBERS:
+            client.post("/_sandbox/twilio/numbers", json={"number": number}).raise_for_status()
+    nudge = Nudge(settings["ALTIORA_BROKER_URL"])
+    nudge.send("twilio.list-numbers")
+    nudge.close()
 
 
 def _set_up_stripe(settings: dict[str, str]) -> None:

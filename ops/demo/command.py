@@ -27,7 +27,10 @@ from ops.demo.world import FEWEST_BUSINESSES, START, Member, cast
 from ops.processes.embedded import EmbeddedError
 from ops.processes.environment import RunningError
 from ops.processes.supervisor import SupervisorError
+from pipeline.businesses import free_numbers
 from pipeline.checking.rebuild_calls import Rules
+from pipeline.providers.twilio_api import TwilioApi
+from pipeline.shared.settings import TwilioSettings, load
 from sandbox.server import PRESETS
 
 #: Two months: then a period of every kind has followed another.
@@ -130,6 +133,8 @@ def _people(running: Stage, evidence: Evidence) -> tuple[str, Sequence[DemoPerso
         key=lambda business_id: -sum(use.minutes for use in evidence.uses if use.signed.business_id == business_id),
     )
     add_agents(running.engine, paying[:2], evidence.now)
+    running.sandbox.add_free_numbers()
+    free_numbers.note_account(running.engine, TwilioApi(load(TwilioSettings, running.settings)).list_numbers())
     return add_people(running.engine, keys, paying)
 
 

@@ -169,7 +169,7 @@ def show_people(console: Console, stage: Stage, password: str, people: Sequence[
         "    -H 'Content-Type: application/json' \\",
         f'    -d \'{{"email": "{people[0].email}", "password": "{password}"}}\'',
         f"  curl -s {api}/v1/businesses -H 'Authorization: Bearer …'",
-        "and then …/businesses/1/calls, …/1/agents, …/1/members of one of them.",
+        "and then …/businesses/ID/calls, …/ID/agents, …/ID/members of one of them.",
     )
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)

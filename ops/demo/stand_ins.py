@@ -15,6 +15,10 @@ Json = dict[str, Any]
 _TIMEOUT_SECONDS = 60.0
 
 
+#: Numbers that a business can take.
+FREE_NUMBERS = tuple(f"+141555501{place:02}" for place in range(5))
+
+
 class SandboxError(Exception):
     """The stand-ins did not do what the demo asked for, in their own words."""
 
@@ -71,6 +75,11 @@ class Sandbox:
         """Plan a call that Twilio tells nobody about; only its list of calls has it."""
         about = {"number": number, "at": at.isoformat(), "seconds": seconds, "events": []}
         self._post(f"{self._twilio_address}/_sandbox/twilio/calls", about)
+
+    def add_free_numbers(self) -> None:
+        """Have the Twilio account own some numbers that nobody holds (of those that are kept free for fiction)."""
+        for number in FREE_NUMBERS:
+            self._post(f"{self._twilio_address}/_sandbox/twilio/numbers", {"number": number})
 
     def set_faults(self, **rates: float) -> None:
         self._post("/_sandbox/faults", rates)

@@ -110,6 +110,12 @@ def check_counts(connection: Connection, business_id: int, now: datetime) -> Non
             connection.exec_driver_sql(_ALERT, {**about, "value": value, "limit": limit})
 
 
+def limit_of_numbers(connection: Connection, business_id: int) -> int:
+    """How many numbers the plan has room for."""
+    _, _, numbers_limit, _, _ = connection.exec_driver_sql(_COUNTS, (business_id,)).one()
+    return int(numbers_limit)
+
+
 def room_for_another(
     connection: Connection, business_id: int, kind: Literal[AlertKind.AGENTS, AlertKind.NUMBERS]
 ) -> bool:

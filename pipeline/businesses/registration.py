@@ -221,10 +221,13 @@ def add_number(
     holder = last.business_id if last is not None and last.until is None else None
     touched = {business_id} if holder is None else {business_id, holder}
     lock_businesses(connection, touched)
+    connection.exec_driver_sql("select from phone_numbers where number = %s for update", (number,))  # as who takes it
     if _last_held(connection, number) != last:
         raise BusinessError(f"{number} has just been given to somebody; look at `altiora business list`")
     name, _, plan = _living(connection, business_id)
     if last is not None and holder == business_id:
+        if from_business_id not in {None, business_id}:
+            raise BusinessError(_not_its_holder(connection, number, holder, from_business_id))
         return _hold_for_longer(connection, last, name, number, since)
     if holder != from_business_id:
         raise BusinessError(_not_its_holder(connection, number, holder, from_business_id))
@@ -248,6 +251,12 @@ def take_number(connection: Connection, business_id: int, number: str, now: date
     _, _, plan = _living(connection, business_id)
     if not plan_limits.room_for_another(connection, business_id, plan_limits.AlertKind.NUMBERS):
         raise BusinessError(f"the plan {plan} has room for no other number: release one, or take a larger plan")
+    resting = free_numbers.resting_of(connection, business_id, now)
+    if resting >= max(free_numbers.MOST_RESTING, plan_limits.limit_of_numbers(connection, business_id)):
+        raise BusinessError(
+            f"{resting} numbers that this business let go still rest: it can take another one when they have, or ask"
+            " Altiora"
+        )
     if not free_numbers.hold_free(connection, number, now):
         raise BusinessError(f"{number} can't be had (any more): choose one of those that can")
     # Twilio tells when a call began in whole seconds: one of this second is held too.

@@ -20,9 +20,11 @@ _GIVEN_UP: Final[Mapping[str, Literal[AdjustmentKind.UNBILLABLE, AdjustmentKind.
     DriftKind.LOST_USAGE: AdjustmentKind.UNBILLABLE,
     DriftKind.UNDER_BILLED: AdjustmentKind.UNDER_BILLED,
 }
-#: Minutes wait for what is said of these: to resolve them without more writes those off.
-WRITES_OFF: Final = frozenset(
-    {DriftKind.LATE_MINUTES, DriftKind.UNBILLABLE, DriftKind.UNUSABLE_INVOICE, DriftKind.NO_INVOICE}
+#: Minutes or money wait for what is said of these: to resolve them without more writes off the one or keeps the other.
+MONEY_WAITS: Final = (
+    frozenset({DriftKind.LATE_MINUTES, DriftKind.UNBILLABLE, DriftKind.UNUSABLE_INVOICE, DriftKind.NO_INVOICE})
+    | _GIVEN_UP.keys()
+    | CREDITABLE
 )
 
 

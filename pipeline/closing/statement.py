@@ -4,6 +4,8 @@ The names used: ``r`` is the usage record, ``b`` its business, ``p`` its plan, `
 (or nulls), ``of_…`` what OF_CALLS joins, and ``%(now)s`` is the instant of the close.
 """
 
+from typing import NotRequired
+
 from typing_extensions import TypedDict
 
 from pipeline.businesses.plan_limits import BILLS_OVERAGE
@@ -64,10 +66,10 @@ class Statement(TypedDict):
     each_adjustment: list[StatedAdjustment]
     pushed: int
     pushes: StatedPushes
-    cost: dict[str, str]
+    cost: NotRequired[dict[str, str]]
     gaps: list[str]
     sources: str
-    dead_of_nobody: int
+    dead_of_nobody: NotRequired[int]
     closed_at: str
 
 

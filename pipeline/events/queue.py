@@ -3,7 +3,7 @@
 A claim is a row lock (``FOR UPDATE SKIP LOCKED``): who dies gives it back.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -75,16 +75,16 @@ with former as (
   order by id for update)
 update webhook_events e
 set state = 'pending', reason = null, attempts = 0, lone_deaths = 0, due_at = now(), processed_at = null,
-    batch_limit = case when former.state = 'dead' and former.reason = 'kills-its-worker' then 1 end
+    batch_limit = case when former.reason in ('kills-its-worker', 'dismissed kills-its-worker') then 1 end
 from former where e.id = former.id
 returning former.id, former.state, former.reason, former.attempts
 """
 
 
-# The first word says what, the rest why: as of every other reason.
+# Why it was dead stays behind the first word; why it is dismissed is the trail's to tell.
 _DISMISS = """
-update webhook_events set state = 'ignored', reason = 'dismissed ' || %(why)s
-where id = %(id)s and state = 'dead'
+update webhook_events set state = 'ignored', reason = 'dismissed ' || reason
+where id = %s and state = 'dead'
 returning id
 """
 
@@ -208,9 +208,9 @@ def replay(connection: Connection, event_ids: Collection[int]) -> list[Replayed]
     return _replay(connection, event_ids, [state for state in EventState if state is not EventState.PENDING])
 
 
-def dismiss(connection: Connection, event_id: int, why: str) -> bool:
+def dismiss(connection: Connection, event_id: int) -> bool:
     """Have a dead event be done with, since somebody says so; False where it is not dead. A replay undoes it."""
-    return connection.exec_driver_sql(_DISMISS, {"id": event_id, "why": why}).first() is not None
+    return connection.exec_driver_sql(_DISMISS, (event_id,)).first() is not None
 
 
 def revive_resent(connection: Connection) -> int:
@@ -227,10 +227,14 @@ def note_replayed(
     what: str,
     replayed: Collection[Replayed],
     *,
+    businesses: Mapping[int, int] | None = None,
     by_right: str | None = None,
     request_id: str | None = None,
 ) -> None:
-    """Keep in the trail how these events had ended, of which nothing is left on them."""
+    """Keep in the trail how these events had ended, of which nothing is left on them.
+
+    ``businesses`` by event, of those that are about one.
+    """
     trail.note(
         connection,
         *(
@@ -238,6 +242,7 @@ def note_replayed(
                 who,
                 what,
                 f"event:{each.id}",
+                (businesses or {}).get(each.id),
                 reason=each.reason,
                 detail={"state": each.state, "attempts": each.attempts},
                 by_right=by_right,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 #: A cell that begins so is a formula to a spreadsheet (owasp.org, "CSV Injection").
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n")
 #: A phone number begins so too, and works out to itself.
 _NUMBER = re.compile(r"\+[0-9]{1,20}")
 

@@ -41,7 +41,28 @@ where state in ('ignored', 'dead')
 order by id
 """
 
-_BUSINESS_OF = "select business_id from calls where %s = 'twilio' and sid = split_part(%s, ':', 1)"
+# By its call; of one that is not stored, by who ever held a number that the body names; of Stripe's by the customer.
+_BUSINESSES_OF = r"""
+select e.id, about.business_id
+from webhook_events e
+cross join lateral (
+  select business_id from calls
+  where e.provider = 'twilio' and sid = split_part(e.key, ':', 1) and business_id is not null
+  union
+  select h.business_id
+  from regexp_matches(
+    encode(e.body, 'escape'), '(?:(?:^|&)(?:To|From)=(?:%%2B|\+)|"(?:to|from)": ?"\+)([0-9]{2,15})', 'g') as m(found)
+  join phone_number_assignments h on h.number = '+' || m.found[1]
+  where e.provider = 'twilio'
+  union
+  select b.id
+  from regexp_matches(encode(e.body, 'escape'), '"customer": ?"(cus_[0-9A-Za-z_]+)"', 'g') as m(found)
+  join businesses b on b.stripe_customer_id = m.found[1]
+  where e.provider = 'stripe'
+) about
+where e.id = any(%(ids)s::bigint[])
+order by 1, 2
+"""
 
 _KNOWN = "select id from webhook_events where id = any(%s::bigint[])"
 
@@ -125,10 +146,10 @@ def read_event(connection: Connection, event_id: int) -> ShownEvent | None:
     return typed_row(ShownEvent, connection.exec_driver_sql(_SHOW, (event_id,)))
 
 
-def business_of_event(connection: Connection, event: ShownEvent) -> int | None:
-    """Whose call an event is about; None where nobody's, or no call's."""
-    found: int | None = connection.exec_driver_sql(_BUSINESS_OF, (event.provider, event.key)).scalar()
-    return found
+def businesses_of(connection: Connection, event_ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Which businesses these events are about: an event and a business each. Of a number all who ever held it."""
+    found = connection.exec_driver_sql(_BUSINESSES_OF, {"ids": list(event_ids)})
+    return [(event_id, business_id) for event_id, business_id in found]
 
 
 def known_events(connection: Connection, event_ids: Sequence[int]) -> set[int]:

@@ -193,6 +193,14 @@ def test_a_crowd_waits_for_its_turn(api, people):
             assert set(pool.map(ask, range(450))) == {200}
 
 
+@pytest.mark.parametrize("digits", [20, 5_000])
+def test_an_id_of_many_digits_is_none(api, people, digits):
+    owner = people.user("Ada")
+    client, business_id = api.signed_in(owner), people.business("Bakery", owner=owner)
+    for path in ("/businesses/{}", f"/businesses/{business_id}/agents/{{}}", "/users/{}"):
+        assert client.get(path.format("9" * digits)).status_code == 404
+
+
 # What is sent
 
 

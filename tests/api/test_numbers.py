@@ -1,5 +1,7 @@
 """Numbers by HTTP: what can be had, what never can, and that nobody loses one, or a past call, by any request."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -9,6 +11,7 @@ from pipeline.businesses import free_numbers, registration
 from pipeline.shared.clock import machine_now
 from tests.worlds.breaking import breaks
 from tests.worlds.cast import Cast
+from tests.worlds.superuser import superuser
 
 FREE = "+14155550100"
 
@@ -215,8 +218,14 @@ def test_staff_moves_a_number_only_from_whom_it_names_and_never_its_own(api, peo
     assert moved.json()["former_business_id"] == place["business_id"]
     known = cast.clients["support"].get(f"/numbers/{number}").json()
     assert [each["business_id"] for each in known["holdings"]] == [cast.elsewhere, place["business_id"]]
-    seen = people.rows("select business_id, reason from audit_entries where what = 'number move' order by id")
-    assert seen == [(place["business_id"], "ported"), (cast.elsewhere, "ported")]
+    # Each of the two is told of its own side, and Altiora of all of it.
+    seen = people.rows("select business_id, reason, detail from audit_entries where what = 'number move' order by id")
+    both = {"from": place["business_id"], "to": cast.elsewhere}
+    assert seen == [
+        (None, "ported", both),
+        (place["business_id"], None, {"number": number}),
+        (cast.elsewhere, None, {"number": number}),
+    ]
 
 
 # Which numbers our account has
@@ -239,3 +248,81 @@ def test_the_list_is_what_the_account_has(people, bakery):
     note(people)
     assert client.get(f"/businesses/{business_id}/available-numbers").json()["data"] == []
     assert [each["number"] for each in client.get(f"/businesses/{business_id}/numbers").json()["data"]] == [first[0]]
+
+
+# Two at once, and too many
+
+
+@breaks("pipeline/businesses/registration.py", " where number = %s for update", " where number = %s")
+def test_a_move_that_waits_while_the_number_is_taken_is_refused(api, people):
+    cast = Cast(api, people)
+    place = cast.place(1)
+    number, answers = place["free_number"], []
+    wanted = {"business_id": cast.elsewhere, "confirm": None, "reason": "a test"}
+
+    def move() -> None:
+        answers.append(cast.clients["operator"].post(f"/numbers/{number}/moves", json=wanted))
+
+    moving = threading.Thread(target=move)
+    with people.engine.connect() as held:
+        held.exec_driver_sql("select from businesses where id = %s for no key update", (cast.elsewhere,))
+        moving.start()
+        time.sleep(0.4)  # it has looked at the number, and waits for its business
+        with people.engine.begin() as connection:
+            registration.take_number(connection, place["business_id"], number, machine_now())
+            held.rollback()
+            time.sleep(0.4)  # it has that, too, and what was taken is not committed
+    moving.join()
+    assert [each.status_code for each in answers] == [409]
+    assert people.one("select business_id from phone_numbers where number = %s", number) == place["business_id"]
+
+
+@breaks("pipeline/businesses/free_numbers.py", "        connection.exec_driver_sql(_HOLD_CHANGED, about)\n", "")
+def test_a_business_that_ends_while_the_account_is_listed_waits_for_its_turn(api, people):
+    """Both change all of its numbers: whoever went by another order would lock the other one out."""
+    with superuser(people.engine) as connection:
+        connection.exec_driver_sql("update subscription_plans set numbers = 1000")
+    for round_ in range(4):
+        ada = people.user(f"Ada{round_}")
+        business_id = people.business(f"Bakery{round_}", owner=ada)
+        numbers = [f"+1415{round_}55{place:04}" for place in range(60)]
+        for place, number in reversed(list(enumerate(numbers))):  # as they lie in the table
+            list_number(people, number, f"PN{round_}a{place}")
+        with people.engine.begin() as connection:
+            for number in numbers:
+                registration.add_number(connection, business_id, number, None, machine_now())
+        client = api.signed_in(ada)
+        listed = [(number, f"PN{round_}b{place}") for place, number in enumerate(numbers)]
+        with ThreadPoolExecutor(2) as pool:
+            ending = pool.submit(client.delete, f"/businesses/{business_id}")
+            time.sleep(0.03 + round_ * 0.02)
+            pool.submit(note, people, *listed).result()
+            assert ending.result().status_code == 200, ending.result().text
+
+
+@breaks("pipeline/businesses/registration.py", "    if resting >= max(", "    if False and resting >= max(")
+def test_who_takes_and_lets_go_all_day_keeps_some_numbers_from_others_and_not_all(api, people, bakery):
+    business_id, client = bakery
+    for place in range(6):
+        list_number(people, f"+141555503{place:02}", f"PN{place}")
+    answers = []
+    for place in range(6):
+        number = f"+141555503{place:02}"
+        answers.append(client.post(f"/businesses/{business_id}/numbers", json={"number": number}).status_code)
+        client.delete(f"/businesses/{business_id}/numbers/{number}")
+    assert answers == [201, 201, 201, 409, 409, 409]
+    _pass_a_month(people)
+    assert client.post(f"/businesses/{business_id}/numbers", json={"number": "+14155550300"}).status_code == 201
+
+
+@breaks("pipeline/businesses/registration.py", "if from_business_id not in {None, business_id}:", "if False:")
+def test_a_number_is_held_for_longer_only_by_its_holder(api, people):
+    cast = Cast(api, people)
+    place = cast.place(1)
+    wanted = {"business_id": place["business_id"], "reason": "a test", "from": "2026-01-01T00:00:00Z"}
+    moves = f"/numbers/{place['number']}/moves"
+    for confirm in (cast.elsewhere, 999_999):
+        answer = cast.clients["operator"].post(moves, json=wanted | {"confirm": confirm})
+        assert answer.status_code == 409, answer.text
+    assert people.rows("select what from audit_entries where what = 'number move'") == []
+    assert cast.clients["operator"].post(moves, json=wanted | {"confirm": place["business_id"]}).status_code == 200

@@ -148,6 +148,8 @@ TABLE: dict[tuple[str, str], tuple[str, dict[str, Any] | None]] = {
     ("GET", "/businesses/{business_id}/numbers"): (_READ_BY_ALL, None),
     ("GET", "/businesses/{business_id}/numbers/{number}"): (_READ_BY_ALL, None),
     ("GET", "/businesses/{business_id}/available-numbers"): (_READ_BY_ALL, None),
+    ("GET", "/businesses/{business_id}/billing"): ("401 404 403 403 403 403 403 403 404 401 200 200 200 403", None),
+    ("GET", "/calls/{sid}"): (_READ_BY_STAFF, None),
     ("POST", "/businesses/{business_id}/numbers"): (_HELD % {"ok": 201}, {"number": "@free_number"}),
     ("DELETE", "/businesses/{business_id}/numbers/{number}"): (_HELD % {"ok": 204}, None),
     ("GET", "/numbers/{number}"): (_READ_BY_STAFF, None),
@@ -335,8 +337,9 @@ def test_who_writes_what(api, people, method, path):
             assert noted == 0, (actor, "what was refused left an entry")
         elif not path.startswith(("/sign-ups", "/password-resets", "/me/proofs")):
             assert changed, (actor, "a write changed nothing")
-            both = path.endswith("/moves")  # who loses a number and who gets it
-            assert noted == (2 if both else 1), (actor, "a write left no entry")
+            # What Altiora does with a business's own stands in that one's trail too, without Altiora's words.
+            more = {"/numbers/{number}/moves": 2, "/webhook-events/{event_id}/dismissals": 1}.get(path, 0)
+            assert noted == 1 + more, (actor, "a write left no entry")
             assert entries[0][1]
             assert entries[0][0].startswith(("user:", "key:"))
         people.run("delete from attempt_limits")

@@ -296,8 +296,8 @@ def test_80_suspects_come_after_all_others_and_one_worker_at_a_time_has_some(wor
 
 @breaks(
     "pipeline/events/queue.py",
-    "    batch_limit = case when former.state = 'dead' and",
-    "    batch_limit = case when false and",
+    "    batch_limit = case when former.reason in ('kills-its-worker',",
+    "    batch_limit = case when former.reason in ('',",
 )
 def test_89_what_is_sent_again_is_applied_with_fresh_attempts_and_a_killer_alone(world):
     failed, killer, done, neighbour = (world.callback(name) for name in ("failed", "killer", "done", "neighbour"))

@@ -156,7 +156,6 @@ def read(engine, tmp_path):
         "until": at("1 Dec 0:00"),
         "made_before": NEWEST_INSTANT,
         "invoice_id": ledger.one("select id from stripe_invoices"),
-        "event": type("Event", (), {"provider": "twilio", "key": f"{sid_of('late')}:completed"}),
     }
     about["record"].period_start, about["record"].period_end = at("1 Nov 0:00"), at("1 Dec 0:00")
     about["record"].time_zone, about["record"].provisional = "UTC", False
