@@ -63,6 +63,9 @@ Q = Annotated[
     ),
 ]
 
+Since = Annotated[Instant | None, Query(alias="from", description="Then or later.")]
+Until = Annotated[Instant | None, Query(alias="to", description="Before then.")]
+
 #: In bodies.
 OwnId = Annotated[int, Field(ge=1, le=2**63 - 1, strict=True)]
 E164 = Annotated[str, StringConstraints(pattern=r"^\+[1-9][0-9]{1,14}$")]

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
-from api.inputs import Id, Input, Reason, Slug
+from api.inputs import Id, Input, Reason, Since, Slug, Until
 from api.outputs import Page
 from api.problems import Problem, missing
 from api.routers import router_of
@@ -34,19 +34,28 @@ def list_all(
     resolved: Annotated[bool | None, Query(description="Only those that are, or are not.")] = None,
     kind: Annotated[Slug | None, Query(description="Only those of this kind, as late-minutes.")] = None,
     whose: OfBusiness = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = USUAL_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """Differences, the newest first, with what is proposed."""
     return page(
         lambda before, rows: list_drifts(
-            asked.connection, resolved=resolved, kind=kind, business_id=whose, before=before, limit=rows
+            asked.connection,
+            resolved=resolved,
+            kind=kind,
+            business_id=whose,
+            since=since,
+            until=until,
+            before=before,
+            limit=rows,
         ),
         lambda drift: drift.id,
         lambda drift: drift,
         limit=limit,
         cursor=cursor,
-        filters=[resolved, kind, whose],
+        filters=["drifts", resolved, kind, whose, since, until],
     )
 
 

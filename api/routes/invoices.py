@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page_in_time
 from api.asking import AskedOfBusiness, in_business
+from api.inputs import Since, Until
 from api.outputs import Page
 from api.routers import router_of
 from pipeline.providers.stripe_words import InvoiceStatus
@@ -23,16 +24,20 @@ InvoiceId = Annotated[str, Path(pattern=r"^in_[0-9A-Za-z_]{1,250}$")]
 def list_all(
     asked: Reads,
     status: Annotated[InvoiceStatus | None, Query(description="As Stripe calls it.")] = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = USUAL_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """Its invoices, the newest first."""
     return page_in_time(
-        lambda before, rows: list_invoices(asked.connection, asked.business_id, status, before, rows),
+        lambda before, rows: list_invoices(
+            asked.connection, asked.business_id, status, before, rows, since=since, until=until
+        ),
         lambda invoice: (invoice.created_at, invoice.id),
         limit=limit,
         cursor=cursor,
-        filters=[asked.business_id, status],
+        filters=["invoices", asked.business_id, status, since, until],
     )
 
 

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from api.answers import USUAL_LIMIT, Cursor, Json, Limit, page
 from api.asking import Asked, needs
+from api.inputs import Since, Until
 from api.outputs import BacklogShown, Page
 from api.routers import router_of
 from pipeline.meter.push_states import PushState
@@ -39,17 +40,21 @@ def list_meter_pushes(
     asked: Reads,
     state: Annotated[PushState | None, Query(description="Only those in this state.")] = None,
     whose: OfBusiness = None,
+    since: Since = None,
+    until: Until = None,
     limit: Limit = USUAL_LIMIT,
     cursor: Cursor = None,
 ) -> Response:
     """What Stripe is told and was told, the newest first."""
     return page(
-        lambda before, rows: list_pushes(asked.connection, state=state, business_id=whose, before=before, limit=rows),
+        lambda before, rows: list_pushes(
+            asked.connection, state=state, business_id=whose, since=since, until=until, before=before, limit=rows
+        ),
         lambda push: push.id,
         lambda push: push,
         limit=limit,
         cursor=cursor,
-        filters=[state, whose],
+        filters=["meter-pushes", state, whose, since, until],
     )
 
 

@@ -12,6 +12,8 @@ _ENTRIES = """
 select id, at, who, what, subject, business_id, reason, fields, detail, by_right, request_id
 from audit_entries
 where (%(business_id)s::bigint is null or business_id = %(business_id)s) and id < %(before)s
+  and (%(since)s::timestamptz is null or at >= %(since)s)
+  and (%(until)s::timestamptz is null or at < %(until)s)
 order by id desc limit %(limit)s
 """
 
@@ -34,8 +36,14 @@ class AuditEntry:
 
 
 def list_entries(
-    connection: Connection, business_id: int | None, limit: int | None, before: int = NEWEST
+    connection: Connection,
+    business_id: int | None,
+    limit: int | None,
+    before: int = NEWEST,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[AuditEntry]:
-    """The newest first, of one business or of all, those with ids below ``before``."""
-    about = {"business_id": business_id, "limit": limit, "before": before}
+    """The newest first, of one business or of all, in ``[since, until)``, those with ids below ``before``."""
+    about = {"business_id": business_id, "limit": limit, "before": before, "since": since, "until": until}
     return typed_rows(AuditEntry, connection.exec_driver_sql(_ENTRIES, about))

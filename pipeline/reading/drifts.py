@@ -22,6 +22,8 @@ select {_FIELDS} from drifts
 where id < %(before)s and (%(resolved)s::boolean is null or (resolved_at is not null) = %(resolved)s)
   and (%(kind)s::text is null or kind = %(kind)s)
   and (%(business_id)s::bigint is null or business_id = %(business_id)s)
+  and (%(since)s::timestamptz is null or found_at >= %(since)s)
+  and (%(until)s::timestamptz is null or found_at < %(until)s)
 order by id desc limit %(limit)s
 """  # noqa: S608 - as above
 
@@ -60,11 +62,24 @@ def list_drifts(
     resolved: bool | None = None,
     kind: str | None = None,
     business_id: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     before: int = NEWEST,
     limit: int | None = None,
 ) -> list[KeptDrift]:
-    """The newest first, those with ids below ``before``; only open or resolved ones, of a kind, or of a business."""
-    about = {"resolved": resolved, "kind": kind, "business_id": business_id, "before": before, "limit": limit}
+    """The newest first, those with ids below ``before``; only open or resolved ones, of a kind, or of a business.
+
+    Those that were found in ``[since, until)``.
+    """
+    about = {
+        "resolved": resolved,
+        "kind": kind,
+        "business_id": business_id,
+        "since": since,
+        "until": until,
+        "before": before,
+        "limit": limit,
+    }
     return typed_rows(KeptDrift, connection.exec_driver_sql(_LIST, about))
 
 

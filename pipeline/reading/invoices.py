@@ -16,6 +16,8 @@ i.snapshot_at
 _LIST = f"""
 select {_FIELDS} from stripe_invoices i
 where i.business_id = %(business_id)s and (%(status)s::text is null or i.status = %(status)s)
+  and (%(since)s::timestamptz is null or i.created_at >= %(since)s)
+  and (%(until)s::timestamptz is null or i.created_at < %(until)s)
   and (i.created_at, i.id) < (%(created_at)s, %(id)s)
 order by i.created_at desc, i.id desc limit %(limit)s
 """  # noqa: S608 - a constant
@@ -46,12 +48,21 @@ class ListedInvoice:
 
 
 def list_invoices(
-    connection: Connection, business_id: int, status: str | None, made_before: tuple[str, str], limit: int
+    connection: Connection,
+    business_id: int,
+    status: str | None,
+    made_before: tuple[str, str],
+    limit: int,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
 ) -> list[ListedInvoice]:
-    """The newest first, those that were made before that: an instant in RFC 3339, and an id."""
+    """The newest first, of ``[since, until)``, made before that: an instant in RFC 3339, and an id."""
     about = {
         "business_id": business_id,
         "status": status,
+        "since": since,
+        "until": until,
         "created_at": made_before[0],
         "id": made_before[1],
         "limit": limit,

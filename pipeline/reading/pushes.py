@@ -19,6 +19,8 @@ _LIST = (
     + """
 where p.id < %(before)s and (%(state)s::text is null or p.state = %(state)s)
   and (%(business_id)s::bigint is null or p.business_id = %(business_id)s)
+  and (%(since)s::timestamptz is null or p.timestamp >= %(since)s)
+  and (%(until)s::timestamptz is null or p.timestamp < %(until)s)
 order by p.id desc limit %(limit)s
 """
 )
@@ -53,11 +55,20 @@ def list_pushes(
     *,
     state: PushState | None = None,
     business_id: int | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
     before: int = NEWEST,
     limit: int | None = None,
 ) -> list[MeterPush]:
-    """The newest first, those with ids below ``before``; only those in a state, or of a business."""
-    about = {"state": state, "business_id": business_id, "before": before, "limit": limit}
+    """The newest first, those with ids below ``before``; of a state, of a business, for ``[since, until)``."""
+    about = {
+        "state": state,
+        "business_id": business_id,
+        "since": since,
+        "until": until,
+        "before": before,
+        "limit": limit,
+    }
     return typed_rows(MeterPush, connection.exec_driver_sql(_LIST, about))
 
 

@@ -106,3 +106,24 @@ def test_what_is_fetched_again_is_named_as_its_owner_names_it(people, cast):
         assert answer.status_code == status, answer.text
     wanted = people.rows("select kind, object_id from refreshes order by 1")
     assert wanted == [("call", "CA" + "0" * 32), ("customer", "cus_1")]
+
+
+@pytest.mark.parametrize("path", ["/drifts", "/meter-pushes", "/audit-entries", "/businesses/{business_id}/invoices"])
+def test_lists_are_of_a_time(people, cast, path):
+    place = cast.place(1)
+    people.run(
+        "insert into meter_pushes (business_id, usage_record_id, identifier, stripe_customer_id, minutes, timestamp,"
+        " event_name, created_at)"
+        " values (%s, %s, 'p1', 'cus_1', 1, date_trunc('minute', now()), 'call_minutes', now())",
+        place["business_id"],
+        place["record_id"],
+    )
+    cast.clients["owner"].patch(f"/businesses/{place['business_id']}", json={"name": "Bakery"})
+    path, client = path.format(**place), cast.clients["administrator"]
+    for asked, there in (
+        ({}, True),
+        ({"from": "2000-01-01T00:00:00Z", "to": "2200-01-01T00:00:00Z"}, True),
+        ({"from": "2199-01-01T00:00:00Z"}, False),
+        ({"to": "2001-01-01T00:00:00Z"}, False),
+    ):
+        assert bool(client.get(path, params=asked).json()["data"]) == there, asked
