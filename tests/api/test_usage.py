@@ -135,7 +135,7 @@ def test_a_csv_that_breaks_is_seen_to_be_broken(cast, crowd, monkeypatch):
         cast.clients["owner"].get(crowd)
 
 
-@breaks("pipeline/reading/usage_breakdown.py", "r.business_id = %(business_id)s and ", "")
+@breaks("pipeline/reading/usage_breakdown.py", " and c.ended_at >= %(since)s and c.ended_at < %(until)s", "")
 def test_usage_is_summed_by_day_agent_and_number(people, cast):
     place, _ = cast.place(1), cast.place(2)
     people.run("update calls set agent_id = %s where sid = %s", place["agent_id"], place["sid"])
