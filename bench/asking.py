@@ -72,6 +72,7 @@ def measure(stage: Stage, businesses: Sequence[Business], sizes: Sizes) -> list[
         _api(stage, roles.TENANT) as (api, process_id),
         _api(stage, roles.STAFF, "api-without-wall") as (beside, _),
         stage.other_receiver("bench.bare:make") as bare,
+        stage.other_receiver("bench.bare:make_in_threads") as threads,
         stage.receiver() as receiver,
     ):
         _see_alike(api, bare, here, token)
@@ -84,14 +85,25 @@ def measure(stage: Stage, businesses: Sequence[Business], sizes: Sizes) -> list[
                 "bare business": (bare, f"/businesses/{business_id}", token),
                 "first page": (api, calls, token),
                 "bare page": (bare, f"/businesses/{business_id}/calls", token),
+                "bare business in threads": (threads, f"/businesses/{business_id}", token),
+                "bare page in threads": (threads, f"/businesses/{business_id}/calls", token),
                 "page without wall": (beside, calls, token),
                 "last page": (api, last_page, token),
                 "nothing": (api, "/health/live", token),
             },
         )
         return [
-            faster("an authenticated read / bare psycopg", rates["business"], rates["bare business"], 0.4, 0.6),
-            faster(f"a page of 50 of {sizes.listed:,} calls / bare", rates["first page"], rates["bare page"], 0.4, 0.6),
+            faster(
+                "an authenticated read / bare psycopg", rates["business"], rates["bare business in threads"], 0.4, 0.6
+            ),
+            faster(
+                f"a page of 50 of {sizes.listed:,} calls / bare",
+                rates["first page"],
+                rates["bare page in threads"],
+                0.4,
+                0.6,
+            ),
+            faster("the same / bare and asynchronous", rates["first page"], rates["bare page"], None, None),
             faster("the same / an empty answer of the framework", rates["first page"], rates["nothing"], None, None),
             slower("the same behind the second wall", rates["first page"], rates["page without wall"], 1.2, 1.1),
             slower("the last page, to the first", rates["last page"], rates["first page"], 1.3, 1.1),

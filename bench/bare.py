@@ -11,7 +11,8 @@ from urllib.parse import parse_qs
 
 import orjson
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+from starlette.concurrency import run_in_threadpool
 
 from pipeline.reading import businesses, calls
 from pipeline.shared.rows import NEWEST_INSTANT
@@ -51,6 +52,41 @@ def make() -> Callable[[dict[str, Any], Any, Send], Awaitable[None]]:
                 about = {"ids": [int(business_id)], "q": "", "before": int(business_id) + 1, "limit": 1}
                 (content,) = await (await connection.execute(businesses.NEWEST_OF, about)).fetchall()
         body = orjson.dumps(content)
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return application
+
+
+def make_in_threads() -> Callable[[dict[str, Any], Any, Send], Awaitable[None]]:
+    """The same with the driver as it is used here: blocking, in a thread of its own for each request."""
+    address = load(DatabaseSettings).sqlalchemy_url.replace("+psycopg", "")
+    pool: ConnectionPool[Any] = ConnectionPool(
+        address, min_size=4, max_size=20, open=False, kwargs={"row_factory": dict_row}
+    )
+
+    def answer(path: str, query: bytes) -> bytes:
+        _, _, business_id, *rest = path.split("/")
+        with pool.connection() as connection:
+            if rest:
+                asked = parse_qs(query.decode())
+                before = (asked["started_at"][0], asked["sid"][0]) if asked else NEWEST_INSTANT
+                rows = connection.execute(calls.LIST, _about(int(business_id), before)).fetchall()
+                return orjson.dumps({"data": rows[:_LIMIT], "next_cursor": None})
+            about = {"ids": [int(business_id)], "q": "", "before": int(business_id) + 1, "limit": 1}
+            return orjson.dumps(connection.execute(businesses.NEWEST_OF, about).fetchone())
+
+    async def application(scope: dict[str, Any], receive: Any, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            pool.open()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            pool.close()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        body = await run_in_threadpool(answer, scope["path"], scope["query_string"])
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
