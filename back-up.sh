@@ -9,7 +9,8 @@ rm -rf "$folder/base"/*.part
 pg_basebackup --pgdata="$folder/base/$name.part" --format=tar --gzip --wal-method=fetch --checkpoint=fast
 mv "$folder/base/$name.part" "$folder/base/$name"
 ls -d "$folder/base"/*Z | head -n "-$kept" | xargs -r rm -rf
-# Of the log nothing is needed from before the oldest backup that is kept; each begins with a label in the archive.
-oldest=$(ls "$folder/log"/*.backup | tail -n "$kept" | head -n 1)
-pg_archivecleanup --clean-backup-history "$folder/log" "$(basename "$oldest")"
+# Of the log nothing is needed from before the oldest backup that is kept; each begins with a label in the archive, which
+# comes a moment after the backup: until the first one is there nothing can be cleaned.
+oldest=$(ls "$folder/log" | grep '\.backup$' | tail -n "$kept" | head -n 1)
+if [ -n "$oldest" ]; then pg_archivecleanup --clean-backup-history "$folder/log" "$oldest"; fi
 echo "backed up to base/$name"

@@ -93,3 +93,22 @@ def test_any_moment_since_the_oldest_backup_can_be_restored(archiving, processes
         eventually(lambda: connection.execute("select pg_is_in_recovery()").fetchone() == (False,), 30)
         words = [word for (word,) in connection.execute("select word from words")]
     assert words == ["before backup 0", "before backup 1", "before backup 2", "wanted"]
+
+
+def test_a_backup_whose_label_is_not_archived_yet_cleans_nothing(tmp_path):
+    """PostgreSQL archives a backup's label by itself, a moment after it."""
+    programs, backups = tmp_path / "bin", tmp_path / "backups"
+    programs.mkdir()
+    (programs / "pg_basebackup").write_text('#!/bin/sh\nmkdir -p "${1#--pgdata=}"\n')
+    (programs / "pg_archivecleanup").write_text("#!/bin/sh\nexit 9\n")
+    for each in programs.iterdir():
+        each.chmod(0o755)
+    run = subprocess.run(
+        ["sh", str(REPOSITORY / "back-up.sh"), str(backups), "2"],
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("backed up to base/")
